@@ -1,0 +1,43 @@
+"""What every dataset gives: clips, and perhaps a task to solve on them."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of a dataset."""
+
+    id: str
+    """Unique in its dataset; letters, digits, `_` and `-` only, so that it can name a file."""
+    path: str
+    """Of the audio file, relative to the dataset's root, with forward slashes."""
+    labels: tuple[str, ...] = ()
+    split: SplitName | None = None
+    fold: int | None = None
+    """From 1, in datasets that are evaluated by cross-validation."""
+    group: str | None = None
+    """Clips cut from one source recording (or by one artist, speaker, ...) share a group."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a labelled dataset asks for. The position of a class in `classes` is its index."""
+
+    classes: tuple[str, ...]
+    multi_label: bool
+    metric: Literal["accuracy", "mAP"]
+    num_folds: int | None
+    """None where the dataset has train, validation and test splits."""
+
+
+def path_safe_id(path: str) -> str:
+    """The path without its suffix, made safe; a digest of the whole path keeps it unique."""
+    stem = PurePosixPath(path).with_suffix("").as_posix()
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:80].strip("_")
+    return f"{safe}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"

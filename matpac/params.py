@@ -1,0 +1,297 @@
+"""params.yaml -> typed, checked, frozen parameters.
+
+Every number of a run stands once in params.yaml; its meaning stands here. A wrong key, unit, range or
+combination is refused at loading, in one line that names the key, what was needed and what was found.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Demo(Section):
+    """Recordings synthesised from a seed; no network. See matpac/datasets/demo.py."""
+
+    kind: Literal["demo"]
+    recipe: Literal["corpus", "melodies", "rhythms", "scenes"]
+    num_clips: PositiveInt
+    seed: NonNegativeInt
+
+
+class Folder(Section):
+    """Your own recordings: any tree of audio files. See matpac/datasets/folder.py."""
+
+    kind: Literal["folder"]
+    source: str
+    """The folder that holds the recordings. They are read where they are and never changed."""
+    labels: str
+    """`none`, `folders` (the innermost folder names the class) or the path of a CSV file."""
+    multi_label: bool
+    num_folds: Annotated[int, Field(ge=3)] | None
+    """Deals labelled clips into this many folds where no split is given; null without labels."""
+
+
+class Fsdd(Section):
+    """Free Spoken Digit Dataset. See matpac/datasets/fsdd.py."""
+
+    kind: Literal["fsdd"]
+    source: str | None
+    """A local copy to read instead of downloading, or null."""
+
+
+class Esc10(Section):
+    """ESC-10. See matpac/datasets/esc10.py."""
+
+    kind: Literal["esc10"]
+    source: str | None
+    """A local copy to read instead of downloading, or null."""
+
+
+Dataset = Annotated[Demo | Folder | Fsdd | Esc10, Discriminator("kind")]
+
+
+class LogMel(Section):
+    """The front end. Paper: 16 kHz, 25 ms windows every 10 ms, 80 mel bands from 50 Hz to 8 kHz."""
+
+    sample_rate_hz: PositiveInt
+    window_ms: PositiveFloat
+    hop_ms: PositiveFloat
+    num_mels: PositiveInt
+    fmin_hz: NonNegative
+    fmax_hz: PositiveFloat
+    resampler: Literal["soxr_hq", "kaiser_best"]
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.sample_rate_hz * self.window_ms / 1000)
+
+    @property
+    def hop_samples(self) -> int:
+        return round(self.sample_rate_hz * self.hop_ms / 1000)
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.sample_rate_hz / self.hop_samples
+
+    @model_validator(mode="after")
+    def _band_fits_below_nyquist(self) -> "LogMel":
+        nyquist_hz = self.sample_rate_hz / 2
+        if not self.fmin_hz < self.fmax_hz <= nyquist_hz:
+            raise ValueError(
+                f"need fmin_hz < fmax_hz <= {nyquist_hz:g} Hz (half the sample rate), "
+                f"got {self.fmin_hz:g} and {self.fmax_hz:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mel_bands_fill_patches(self) -> "LogMel":
+        if self.num_mels % 16:
+            raise ValueError(f"num_mels: need a multiple of 16 (patches are 16 x 16), got {self.num_mels}")
+        return self
+
+
+class Shards(Section):
+    format: Literal["webdataset", "zarr"]
+    clips_per_shard: PositiveInt
+    max_rejected_fraction: Fraction
+    """Over this share of unusable recordings the stage fails instead of going on without them."""
+    num_workers: PositiveInt
+    """Processes that convert shards. The bytes of a shard do not depend on it."""
+
+
+class Model(Section):
+    size: Literal["tiny", "base"]
+    """Row of the table in matpac/model/sizes.py; `base` is the paper's."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    num_clusters: Annotated[int, Field(ge=2)]
+    """K, classes of the pretext classification."""
+    num_predictor_heads: PositiveInt
+    """1 in MATPAC, 5 in MATPAC++ (multiple-choice learning)."""
+
+
+class Ramp(Section):
+    """A straight line over a number of epochs (or over the whole run), flat afterwards."""
+
+    first: NonNegative
+    last: NonNegative
+
+
+class Pretrain(Section):
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """One dataset or a mixture: every clip of each is seen once an epoch. Labels are not used."""
+    crop_frames: PositiveInt
+    short_clips: Literal["drop", "pad"]
+    """What becomes of clips shorter than a crop: left out, or followed by digital silence."""
+    batch_size: PositiveInt
+    """Clips per optimiser step."""
+    micro_batch_size: PositiveInt
+    """Clips per forward pass; gradients accumulate until batch_size is reached."""
+    num_epochs: PositiveFloat
+    warmup_epochs: NonNegative
+    peak_learning_rate: PositiveFloat
+    weight_decay: NonNegative
+    adam_betas: tuple[Fraction, Fraction]
+    adam_eps: PositiveFloat
+    max_grad_norm: PositiveFloat
+    alpha: Fraction
+    """Eq. (5): weight of the prediction loss; the classification loss has 1 - alpha."""
+    student_temperature: PositiveFloat
+    teacher_temperature: Ramp
+    teacher_temperature_epochs: PositiveFloat
+    encoder_decay: Ramp
+    """lambda: decay of the teacher encoder's moving average, over the whole run."""
+    head_decay: Ramp
+    """zeta: decay of the teacher head's moving average, over the whole run."""
+    center_of: Literal["logits", "probabilities"]
+    """Eq. (3) centers with the mean of the logits; the released code averages probabilities."""
+    center_momentum: Fraction
+    choice_temperature: Ramp
+    """MATPAC++: temperature of the choice among predictor heads, and the floor below which it is hard."""
+    choice_decay: Fraction
+    """MATPAC++: the choice temperature is multiplied by this at every update."""
+    seed: NonNegativeInt
+    precision: Literal["float32", "bfloat16"]
+    """Of the forward pass on a GPU (autocast); weights, optimiser and teacher stay in float32."""
+    compile: bool
+    """Compile the training step on a GPU. Ignored on a CPU."""
+    save_every_s: PositiveFloat
+    """How much work a kill may cost."""
+
+    @model_validator(mode="after")
+    def _crops_fill_patches(self) -> "Pretrain":
+        if self.crop_frames % 16:
+            raise ValueError(f"crop_frames: need a multiple of 16 (patches are 16 x 16), got {self.crop_frames}")
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> "Pretrain":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size: need a multiple of micro_batch_size ({self.micro_batch_size}), got {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedules_fit_the_run(self) -> "Pretrain":
+        if self.warmup_epochs >= self.num_epochs:
+            raise ValueError(
+                f"warmup_epochs: need less than num_epochs ({self.num_epochs:g}), got {self.warmup_epochs:g}"
+            )
+        for name in ("encoder_decay", "head_decay"):
+            ramp = getattr(self, name)
+            if max(ramp.first, ramp.last) > 1:
+                raise ValueError(f"{name}: need values from 0 to 1, got {ramp.first:g} and {ramp.last:g}")
+        for name in ("teacher_temperature", "choice_temperature"):
+            ramp = getattr(self, name)
+            if min(ramp.first, ramp.last) <= 0:
+                raise ValueError(f"{name}: need values above 0, got {ramp.first:g} and {ramp.last:g}")
+        return self
+
+
+class Embed(Section):
+    batch_size: PositiveInt
+    """Chunks per forward pass."""
+
+
+class Probe(Section):
+    """Paper: one linear layer, batch 128, Adam 1e-4, best validation loss kept, five repeats."""
+
+    datasets: tuple[Name, ...]
+    num_repeats: Annotated[int, Field(ge=2)]
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    max_epochs: PositiveInt
+    patience_epochs: PositiveInt
+    """Training stops when the validation loss has not improved for so many epochs."""
+    standardize: bool
+    """Scale every feature by the train split's mean and deviation before the linear layer."""
+    seed: NonNegativeInt
+
+
+class Params(Section):
+    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
+    logmel: LogMel
+    shards: Shards
+    model: Model
+    pretrain: Pretrain
+    embed: Embed
+    probe: Probe
+
+    @model_validator(mode="after")
+    def _names_are_declared(self) -> "Params":
+        for section in ("pretrain", "probe"):
+            for name in getattr(self, section).datasets:
+                if name not in self.datasets:
+                    raise ValueError(
+                        f"{section}.datasets: need names listed under `datasets` "
+                        f"({', '.join(self.datasets)}), got {name}"
+                    )
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a parameter file.
+
+    Raises ValueError with one line per problem: the key, what was needed, what was found.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: no such file. Run from the project's folder, or copy one of presets/."
+        ) from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    return parse_params(raw, str(path))
+
+
+def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - whatever YAML holds
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        problems = "\n".join(_problem(where, dict(item)) for item in error.errors())
+        raise ValueError(problems) from None
+
+
+def _problem(where: str, item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{where}: {key}: {message}" if item["loc"] else f"{where}: {message}"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: {key}: unknown key"
+    if item["type"] == "missing":
+        return f"{where}: {key}: this key is missing"
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}, got {item['input']!r}"
+
+
+def digest(*parts: Any) -> str:  # noqa: ANN401 - anything JSON can hold, and sections
+    """Short stable digest of parameters and plain values: names folders of unfinished work."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

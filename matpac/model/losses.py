@@ -1,0 +1,73 @@
+"""what student and teacher say -> losses: Eqs. (1) to (5) of the paper, and MATPAC++'s choice."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def distances(
+    hypotheses: Float[Tensor, "batch masked hypothesis dim"],
+    target: Float[Tensor, "batch masked dim"],
+) -> Float[Tensor, "batch masked hypothesis"]:
+    """Eq. (1) for each patch: squared distance between unit vectors, 2 - 2 cos, from 0 to 4."""
+    hypotheses_unit = F.normalize(hypotheses, dim=-1)
+    target_unit = F.normalize(target, dim=-1)
+    return (hypotheses_unit - target_unit[:, :, None]).square().sum(-1)
+
+
+def prediction_loss(
+    distances: Float[Tensor, "batch masked hypothesis"],
+    choice_temperature: float,
+    hard_below: float,
+) -> Float[Tensor, ""]:
+    """Mean over all masked patches; the paper sums, so that its scale moves with the mask ratio.
+
+    Several hypotheses share a patch by a softmax of their distances, without gradient (MATPAC++);
+    once the temperature has fallen to `hard_below` the closest takes all. One hypothesis is MATPAC.
+    """
+    if choice_temperature > hard_below:
+        shares = (-distances.detach() / choice_temperature).softmax(-1)
+        return (shares * distances).sum(-1).mean()
+    return distances.amin(-1).mean()
+
+
+def closest(
+    hypotheses: Float[Tensor, "batch masked hypothesis dim"],
+    distances: Float[Tensor, "batch masked hypothesis"],
+) -> Float[Tensor, "batch masked dim"]:
+    """The hypothesis of each patch that comes nearest to the target."""
+    best = distances.argmin(-1)[:, :, None, None]
+    return hypotheses.take_along_dim(best, dim=2).squeeze(2)
+
+
+def teacher_probabilities(
+    teacher_logits: Float[Tensor, "batch masked cluster"],
+    center: Float[Tensor, " cluster"],
+    temperature: float,
+) -> Float[Tensor, "batch masked cluster"]:
+    """Eqs. (2) and (3): centered, then sharpened."""
+    return ((teacher_logits - center) / temperature).softmax(-1)
+
+
+def classification_loss(
+    student_logits: Float[Tensor, "batch masked cluster"],
+    teacher_probs: Float[Tensor, "batch masked cluster"],
+    student_temperature: float,
+) -> Float[Tensor, ""]:
+    """Eq. (4): cross-entropy from teacher to student, mean over all masked patches."""
+    student_log_probs = (student_logits / student_temperature).log_softmax(-1)
+    return -(teacher_probs * student_log_probs).sum(-1).mean()
+
+
+def total_loss(
+    classification: Float[Tensor, ""], prediction: Float[Tensor, ""], alpha: float
+) -> Float[Tensor, ""]:
+    """Eq. (5).
+
+    At alpha = 1 the classification is left out altogether, so that the student's head gets no
+    gradient rather than a zero one, and no weight decay moves it.
+    """
+    if alpha == 1:
+        return prediction
+    return torch.lerp(classification, prediction, alpha)

@@ -1,0 +1,42 @@
+"""log-mel -> patches with positions: X in the paper."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from matpac.model.positions import sine_cosine
+from matpac.model.sizes import PATCH
+
+
+class Patches(nn.Module):
+    """Cuts a log-mel into 16 x 16 patches, embeds them, adds where they were; owns the CLS token.
+
+    The CLS token goes first and has position 0.
+    """
+
+    positions: Tensor
+
+    def __init__(self, num_mels: int, num_frames: int, dim: int) -> None:
+        """`num_frames` is the longest input that `forward` takes."""
+        super().__init__()
+        self.num_freq = num_mels // PATCH
+        self.num_time = num_frames // PATCH
+        self.projection = nn.Linear(PATCH * PATCH, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        positions = sine_cosine(self.num_freq, self.num_time, dim)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(
+        self, log_mel: Float[Tensor, "batch mel frame"]
+    ) -> Float[Tensor, "batch patch dim"]:
+        """Frames must be a multiple of 16; patch `f * num_time + t`."""
+        num_time = log_mel.shape[2] // PATCH
+        pixels = log_mel.unflatten(2, (num_time, PATCH)).unflatten(1, (self.num_freq, PATCH))
+        pixels = pixels.transpose(2, 3).flatten(3).flatten(1, 2)
+        positions = self.positions.unflatten(0, (self.num_freq, self.num_time))[:, :num_time]
+        return self.projection(pixels) + positions.flatten(0, 1)
+
+    def with_cls(
+        self, patches: Float[Tensor, "batch chosen dim"]
+    ) -> Float[Tensor, "batch chosen_and_cls dim"]:
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)

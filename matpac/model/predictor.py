@@ -1,0 +1,49 @@
+"""visible latents -> predicted latents of the masked patches."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from matpac.model.encoder import blocks, norm_layer
+from matpac.model.masking import Split, take
+from matpac.model.positions import sine_cosine
+
+
+class Predictor(nn.Module):
+    """nu in the paper. With several heads it makes several hypotheses a patch (MATPAC++)."""
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        dim: int,
+        depth: int,
+        num_attention_heads: int,
+        num_hypotheses: int,
+        grid: tuple[int, int],
+    ) -> None:
+        """`grid` is the number of patches in frequency and in time."""
+        super().__init__()
+        self.num_hypotheses = num_hypotheses
+        self.embedding = nn.Linear(latent_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = blocks(dim, depth, num_attention_heads)
+        self.norm = norm_layer(dim)
+        self.hypotheses = nn.Linear(dim, num_hypotheses * latent_dim)
+        self.register_buffer("positions", sine_cosine(*grid, dim), persistent=False)
+
+    def forward(
+        self, visible_latents: Float[Tensor, "batch visible_and_cls latent_dim"], split: Split
+    ) -> Float[Tensor, "batch masked hypothesis latent_dim"]:
+        cls, visible = self.embedding(visible_latents).split([1, split.visible.shape[1]], dim=1)
+        batch, num_patches = len(cls), len(self.positions)
+        everywhere = self.mask_token.to(visible.dtype).expand(batch, num_patches, -1)
+        index = split.visible[:, :, None].expand_as(visible)
+        patches = everywhere.scatter(1, index, visible) + self.positions
+
+        tokens = torch.cat([cls, patches], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        masked = take(self.norm(tokens)[:, 1:], split.masked)
+        return self.hypotheses(masked).unflatten(2, (self.num_hypotheses, -1))

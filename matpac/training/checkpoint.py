@@ -1,0 +1,150 @@
+"""a run's networks, optimiser and history <-> a folder that explains itself.
+
+networks.safetensors    every network and the centre, in the names of Pretext
+optimizer.safetensors   AdamW's moments and step counts, one per trained weight, in order
+metrics.csv             one row per logged update
+meta.json               parameters, front end, statistics, update, data digest, provenance
+
+No file holds code: tensors are safetensors, everything else is text. The states a run leaves behind
+for resuming are of the same format as the finished checkpoint.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from matpac.files import flush_to_disk, read_json, write_json
+from matpac.model.pretext import Pretext
+from matpac.model.sizes import SIZES
+from matpac.params import LogMel, Model, Pretrain
+
+FORMAT = 1
+
+
+class Standard(NamedTuple):
+    """Mean and deviation of all log-mel values of the pre-training set."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What is needed to use a checkpoint, and to know where it came from."""
+
+    update: int
+    """Updates done."""
+    total_updates: int
+    num_clips: int
+    logmel: LogMel
+    model: Model
+    pretrain: Pretrain
+    standard: Standard
+    data_digest: str
+    git_revision: str
+    hardware: str
+    versions: dict[str, str]
+    duration_s: float
+
+    def as_json(self) -> dict[str, Any]:
+        sections = {
+            name: getattr(self, name).model_dump(mode="json")
+            for name in ("logmel", "model", "pretrain")
+        }
+        plain = asdict(self) | sections | {"standard": self.standard._asdict()}
+        return {"format": FORMAT, **plain}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any], where: Path) -> "Meta":
+        if raw.get("format") != FORMAT:
+            raise ValueError(f"{where}: need checkpoint format {FORMAT}, got {raw.get('format')}")
+        fields = {name: value for name, value in raw.items() if name != "format"}
+        return cls(
+            **fields
+            | {
+                "logmel": LogMel(**raw["logmel"]),
+                "model": Model(**raw["model"]),
+                "pretrain": Pretrain(**raw["pretrain"]),
+                "standard": Standard(**raw["standard"]),
+            }
+        )
+
+
+def new_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
+    """Networks drawn from the seed of the run: the weights before the first update."""
+    pretext = Pretext(
+        SIZES[model.size],
+        num_mels=logmel.num_mels,
+        crop_frames=pretrain.crop_frames,
+        num_clusters=model.num_clusters,
+        num_hypotheses=model.num_predictor_heads,
+        center_momentum=pretrain.center_momentum,
+    )
+    pretext.initialize_(torch.Generator().manual_seed(pretrain.seed))
+    return pretext
+
+
+def save_checkpoint(folder: Path, pretext: Pretext, optimizer: Optimizer, meta: Meta) -> None:
+    """Write into an existing folder; whoever calls renames the folder when it is whole."""
+    write_json(folder / "meta.json", meta.as_json())
+    tensors = {name: value.cpu().contiguous() for name, value in pretext.state_dict().items()}
+    save_file(tensors, folder / "networks.safetensors")
+    save_file(_flat(optimizer), folder / "optimizer.safetensors")
+    for name in ("networks.safetensors", "optimizer.safetensors"):
+        flush_to_disk(folder / name)
+
+
+def read_meta(folder: Path) -> Meta:
+    path = folder / "meta.json"
+    if not path.exists():
+        raise ValueError(
+            f"{folder}: no checkpoint here (meta.json is missing). "
+            f"`dvc repro pretrain` makes one in data/checkpoints/pretrained."
+        )
+    return Meta.from_json(read_json(path), path)
+
+
+def load_networks(folder: Path) -> Pretext:
+    """The networks of a checkpoint, on the CPU.
+
+    Raises ValueError where the folder holds no checkpoint or one of another format.
+    """
+    meta = read_meta(folder)
+    pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
+    pretext.load_state_dict(load_file(folder / "networks.safetensors"))
+    return pretext
+
+
+def resume_(folder: Path, pretext: Pretext, optimizer: Optimizer) -> None:
+    """Put networks and optimiser where the checkpoint left them."""
+    pretext.load_state_dict(load_file(folder / "networks.safetensors"))
+    tensors = load_file(folder / "optimizer.safetensors")
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _flat(optimizer: Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value.cpu().contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def replace_state(folder: Path, partial: Path, older: Path | None) -> None:
+    """Rename a whole state into place, then drop the one before it."""
+    partial.rename(folder)
+    flush_to_disk(folder.parent)
+    if older is not None:
+        shutil.rmtree(older, ignore_errors=True)

@@ -1,0 +1,75 @@
+"""update reports -> metrics.csv, and DVCLive's plots where DVCLive is installed.
+
+metrics.csv is the record: it is part of every saved state, so a resumed run has each row once.
+DVCLive's folder is drawn again from it when a run goes on.
+"""
+
+import csv
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matpac.training.loop import Report
+
+Row = dict[str, float]
+
+
+def row_of(report: Report, updates_per_epoch: float, crops_per_s: float) -> Row:
+    """Read the update's values from the device; this waits for it."""
+    knobs = report.knobs
+    return {
+        "step": report.update,
+        "epoch": report.update / updates_per_epoch,
+        "loss": report.loss.item(),
+        "prediction_loss": report.prediction_loss.item(),
+        "classification_loss": report.classification_loss.item(),
+        "learning_rate": knobs.learning_rate,
+        "encoder_decay": knobs.encoder_decay,
+        "head_decay": knobs.head_decay,
+        "teacher_temperature": knobs.teacher_temperature,
+        "grad_norm": report.grad_norm.item(),
+        **report.health.values(),
+        "crops_per_s": crops_per_s,
+    }
+
+
+def write_history(path: Path, rows: Iterable[Row]) -> None:
+    rows = list(rows)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def read_history(path: Path) -> list[Row]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: int(value) if name == "step" else float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+class LivePlots:
+    """DVCLive's metrics and plots of a run, in a folder of their own."""
+
+    def __init__(self, folder: Path, rows: Iterable[Row]) -> None:
+        self._live: Any = None
+        if importlib.util.find_spec("dvclive") is None:
+            return
+        os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+        from dvclive import Live
+
+        self._live = Live(str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
+        for row in rows:
+            self.log(row)
+
+    def log(self, row: Row) -> None:
+        if self._live is None:
+            return
+        self._live.step = row["step"]
+        for name, value in row.items():
+            if name != "step":
+                self._live.log_metric(name, value)
+        self._live.sync()

@@ -1,0 +1,74 @@
+"""update number -> everything that changes with time."""
+
+import math
+from typing import NamedTuple
+
+from matpac.params import Pretrain
+
+
+class Durations(NamedTuple):
+    """Lengths in updates, from lengths in epochs: one epoch shows every clip once.
+
+    AudioSet's 2,012,615 clips at batch 2048 give the released code's 294,816 / 19,654 / 9,827.
+    """
+
+    total: int
+    warmup: int
+    teacher_temperature: int
+
+
+def durations(num_clips: int, params: Pretrain) -> Durations:
+    def updates(epochs: float) -> int:
+        return int(num_clips / params.batch_size * epochs)
+
+    total = updates(params.num_epochs)
+    if total < 1:
+        raise ValueError(
+            f"pretrain.num_epochs: need at least one batch of {params.batch_size} clips, "
+            f"got {num_clips} clips x {params.num_epochs:g} epochs"
+        )
+    return Durations(
+        total, updates(params.warmup_epochs), updates(params.teacher_temperature_epochs)
+    )
+
+
+class Knobs(NamedTuple):
+    learning_rate: float
+    teacher_temperature: float
+    encoder_decay: float
+    head_decay: float
+    choice_temperature: float
+
+
+def knobs_at(update: int, lasting: Durations, params: Pretrain) -> Knobs:
+    """A pure function: resuming at update n needs no replay and no scheduler state."""
+    temperature, encoder, head = (
+        params.teacher_temperature,
+        params.encoder_decay,
+        params.head_decay,
+    )
+    choice = params.choice_temperature
+    return Knobs(
+        learning_rate=params.peak_learning_rate
+        * warmup_then_cosine(update, lasting.warmup, lasting.total),
+        teacher_temperature=ramp(
+            update, temperature.first, temperature.last, lasting.teacher_temperature
+        ),
+        encoder_decay=ramp(update, encoder.first, encoder.last, lasting.total),
+        head_decay=ramp(update, head.first, head.last, lasting.total),
+        choice_temperature=max(choice.first * params.choice_decay**update, choice.last),
+    )
+
+
+def ramp(update: int, first: float, last: float, until: int) -> float:
+    """Straight line from `first` at update 0 to `last` at update `until`, flat afterwards."""
+    if update >= until:
+        return last
+    return first + (last - first) * update / until
+
+
+def warmup_then_cosine(update: int, warmup: int, total: int) -> float:
+    """Up a straight line from 0 to 1 at `warmup`, then down half a cosine to 0 at `total`."""
+    if update < warmup:
+        return update / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (update - warmup) / (total - warmup))))

@@ -29,9 +29,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Demo(Section):
@@ -111,9 +109,7 @@ class LogMel(Section):
     @model_validator(mode="after")
     def _mel_bands_fill_patches(self) -> "LogMel":
         if self.num_mels % 16:
-            raise ValueError(
-                f"num_mels: need a multiple of 16 (patches are 16 x 16), got {self.num_mels}"
-            )
+            raise ValueError(f"num_mels: need a multiple of 16 (patches are 16 x 16), got {self.num_mels}")
         return self
 
 
@@ -210,15 +206,11 @@ class Pretrain(Section):
         for name in ("encoder_decay", "head_decay"):
             ramp = getattr(self, name)
             if max(ramp.first, ramp.last) > 1:
-                raise ValueError(
-                    f"{name}: need values from 0 to 1, got {ramp.first:g} and {ramp.last:g}"
-                )
+                raise ValueError(f"{name}: need values from 0 to 1, got {ramp.first:g} and {ramp.last:g}")
         for name in ("teacher_temperature", "choice_temperature"):
             ramp = getattr(self, name)
             if min(ramp.first, ramp.last) <= 0:
-                raise ValueError(
-                    f"{name}: need values above 0, got {ramp.first:g} and {ramp.last:g}"
-                )
+                raise ValueError(f"{name}: need values above 0, got {ramp.first:g} and {ramp.last:g}")
         return self
 
 
@@ -301,8 +293,6 @@ def _problem(where: str, item: dict[str, Any]) -> str:
 
 def digest(*parts: Any) -> str:  # noqa: ANN401 - anything JSON can hold, and sections
     """Short stable digest of parameters and plain values: names folders of unfinished work."""
-    plain = [
-        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
-    ]
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

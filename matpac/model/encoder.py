@@ -12,8 +12,7 @@ norm_layer = partial(nn.LayerNorm, eps=1e-6)
 def blocks(dim: int, depth: int, num_heads: int) -> nn.ModuleList:
     """Pre-norm blocks with exact GELU, MLP ratio 4 and biases, without dropout (ViT, as in M2D)."""
     return nn.ModuleList(
-        Block(dim, num_heads, mlp_ratio=4, qkv_bias=True, norm_layer=norm_layer)
-        for _ in range(depth)
+        Block(dim, num_heads, mlp_ratio=4, qkv_bias=True, norm_layer=norm_layer) for _ in range(depth)
     )
 
 

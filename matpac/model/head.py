@@ -23,8 +23,6 @@ class Head(nn.Module):
         self.direction = nn.Parameter(torch.zeros(num_clusters, bottleneck))
         """v of the weight normalization."""
 
-    def forward(
-        self, latents: Float[Tensor, "batch masked dim"]
-    ) -> Float[Tensor, "batch masked cluster"]:
+    def forward(self, latents: Float[Tensor, "batch masked dim"]) -> Float[Tensor, "batch masked cluster"]:
         prototypes = self.direction * (self.scale / self.direction.norm(dim=1, keepdim=True))
         return F.linear(F.normalize(self.mlp(latents), dim=-1), prototypes)

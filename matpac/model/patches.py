@@ -26,9 +26,7 @@ class Patches(nn.Module):
         positions = sine_cosine(self.num_freq, self.num_time, dim)
         self.register_buffer("positions", positions, persistent=False)
 
-    def forward(
-        self, log_mel: Float[Tensor, "batch mel frame"]
-    ) -> Float[Tensor, "batch patch dim"]:
+    def forward(self, log_mel: Float[Tensor, "batch mel frame"]) -> Float[Tensor, "batch patch dim"]:
         """Frames must be a multiple of 16; patch `f * num_time + t`."""
         num_time = log_mel.shape[2] // PATCH
         pixels = log_mel.unflatten(2, (num_time, PATCH)).unflatten(1, (self.num_freq, PATCH))

@@ -54,8 +54,7 @@ class Meta:
 
     def as_json(self) -> dict[str, Any]:
         sections = {
-            name: getattr(self, name).model_dump(mode="json")
-            for name in ("logmel", "model", "pretrain")
+            name: getattr(self, name).model_dump(mode="json") for name in ("logmel", "model", "pretrain")
         }
         plain = asdict(self) | sections | {"standard": self.standard._asdict()}
         return {"format": FORMAT, **plain}

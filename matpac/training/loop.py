@@ -99,9 +99,7 @@ def update_(
         target_probs = teacher_probabilities(
             views.target_logits, pretext.center.value, knobs.teacher_temperature
         )
-        classification = classification_loss(
-            views.predicted_logits, target_probs, params.student_temperature
-        )
+        classification = classification_loss(views.predicted_logits, target_probs, params.student_temperature)
         total = total_loss(classification, prediction, params.alpha)
         (total / len(parts)).backward()
 
@@ -113,9 +111,7 @@ def update_(
 
     grad_norm = clip_grad_norm_(pretext.parameters(), params.max_grad_norm)
     if not torch.isfinite(losses.sum() + grad_norm):
-        raise NonFinite(
-            f"update {update}: loss {losses[2].item():g}, gradient norm {grad_norm.item():g}"
-        )
+        raise NonFinite(f"update {update}: loss {losses[2].item():g}, gradient norm {grad_norm.item():g}")
 
     # The released order: followers take the weights of this forward pass, and rest at update 0.
     if update > 0:

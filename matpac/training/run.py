@@ -126,9 +126,7 @@ class Run:
         model = torch.compile(pretext) if params.compile and self.device.type == "cuda" else pretext
         examples = self._examples(pretext, batches, first, seen)
         try:
-            yield from pretrain(
-                model, optimizer, examples, params, self.lasting, first_update=first
-            )
+            yield from pretrain(model, optimizer, examples, params, self.lasting, first_update=first)
         except NonFinite as error:
             ids = self.crops.ids(seen[-1].clips)
             raise SystemExit(
@@ -148,9 +146,7 @@ class Run:
             log_mel = torch.from_numpy(batch.log_mel).to(self.device, non_blocking=True)
             log_mel = (log_mel.float() - standard.mean) / standard.std
             generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
-            split = random_split(
-                len(log_mel), pretext.num_patches, self.params.model.mask_ratio, generator
-            )
+            split = random_split(len(log_mel), pretext.num_patches, self.params.model.mask_ratio, generator)
             moved = type(split)(*(index.to(self.device, non_blocking=True) for index in split))
             yield Example(log_mel.transpose(1, 2), moved)
 

@@ -27,9 +27,7 @@ def durations(num_clips: int, params: Pretrain) -> Durations:
             f"pretrain.num_epochs: need at least one batch of {params.batch_size} clips, "
             f"got {num_clips} clips x {params.num_epochs:g} epochs"
         )
-    return Durations(
-        total, updates(params.warmup_epochs), updates(params.teacher_temperature_epochs)
-    )
+    return Durations(total, updates(params.warmup_epochs), updates(params.teacher_temperature_epochs))
 
 
 class Knobs(NamedTuple):
@@ -49,11 +47,8 @@ def knobs_at(update: int, lasting: Durations, params: Pretrain) -> Knobs:
     )
     choice = params.choice_temperature
     return Knobs(
-        learning_rate=params.peak_learning_rate
-        * warmup_then_cosine(update, lasting.warmup, lasting.total),
-        teacher_temperature=ramp(
-            update, temperature.first, temperature.last, lasting.teacher_temperature
-        ),
+        learning_rate=params.peak_learning_rate * warmup_then_cosine(update, lasting.warmup, lasting.total),
+        teacher_temperature=ramp(update, temperature.first, temperature.last, lasting.teacher_temperature),
         encoder_decay=ramp(update, encoder.first, encoder.last, lasting.total),
         head_decay=ramp(update, head.first, head.last, lasting.total),
         choice_temperature=max(choice.first * params.choice_decay**update, choice.last),

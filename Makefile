@@ -1,0 +1,33 @@
+# `make repro` runs the main job, `make test` passes the tests; both need nothing but Python 3.11 to 3.13.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+export DO_NOT_TRACK := 1
+
+.PHONY: repro test fast lint format clean
+
+repro: .venv/installed  ## raw audio -> report, with params.yaml
+	$(RUN) dvc repro
+
+test: .venv/installed  ## all tests, the slow ones too
+	$(RUN) python -m pytest
+
+fast: .venv/installed  ## the tests of a minute
+	$(RUN) python -m pytest -m "not slow"
+
+lint: .venv/installed
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+format: .venv/installed
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:  ## all results and the environment; recordings of `source:` are not touched
+	rm -rf .venv data/.work data/[a-z]*/ data/corpus.json .dvc/cache .prefect

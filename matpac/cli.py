@@ -1,0 +1,109 @@
+"""The command `matpac`: pipeline stages after the shards, and embeddings of single files.
+
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Self-supervised audio representation learning with MATPAC.\n\n"
+    "`dvc repro` runs the whole pipeline; these are its stages, and `embed` for your own files.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+SHARDS = Path("data/shards")
+CORPUS = Path("data/corpus.json")
+CHECKPOINT = Path("data/checkpoints/pretrained")
+EMBEDDINGS = Path("data/embeddings")
+SCORES = Path("data/scores")
+REPORT = Path("data/report")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+@app.command()
+def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Write down which shards pre-training reads (data/corpus.json)."""
+    from matpac.params import load_params
+    from matpac.shards.corpus import write_corpus
+
+    write_corpus(SHARDS, load_params(params).pretrain.datasets, CORPUS)
+
+
+@app.command()
+def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Pre-train an encoder on the corpus (data/checkpoints/pretrained). Goes on where it was cut off."""
+    from matpac.params import load_params
+    from matpac.training.run import pretrain_stage
+
+    pretrain_stage(SHARDS, CHECKPOINT, load_params(params), CORPUS)
+
+
+@app.command()
+def embed(
+    files: Annotated[list[Path] | None, typer.Argument(help="Audio files to embed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the files' embeddings (.npz).")] = None,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder or released .pt file.")] = CHECKPOINT,
+    dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Embed audio files, or the shards of a dataset.
+
+    matpac embed a.wav b.flac --out e.npz    one row a file: arrays `embeddings` [file, dim] and `paths`
+
+    matpac embed --dataset esc10             the pipeline's stage (data/embeddings/esc10)
+    """
+    if dataset is not None and not files:
+        from matpac.params import load_params
+        from matpac.probing.embed import embed_stage
+
+        checked = load_params(params)
+        embed_stage(SHARDS / dataset, checkpoint, EMBEDDINGS / dataset, checked.embed)
+    elif files and out is not None and dataset is None:
+        from matpac.probing.embed import embed_files
+
+        embed_files(files, checkpoint, out)
+    else:
+        raise ValueError("embed: need either files and --out, or --dataset (see `matpac embed --help`)")
+
+
+@app.command()
+def probe(
+    dataset: Annotated[str, typer.Argument(help="A dataset of params.yaml that has been embedded.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Train linear probes on a dataset's embeddings (data/scores/<dataset>.json)."""
+    from matpac.params import load_params
+    from matpac.probing.probe import probe as run_probe
+
+    run_probe(dataset, EMBEDDINGS / dataset, SCORES / f"{dataset}.json", load_params(params).probe)
+
+
+@app.command()
+def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Write the report page (data/report/index.html) and print the table of scores."""
+    from matpac.params import load_params
+    from matpac.probing.scores import score_table
+    from matpac.report.report import build_report
+
+    build_report(Path(), REPORT, load_params(params))
+    sys.stdout.write(f"{score_table(SCORES)}\n\nThe whole report: {REPORT / 'index.html'}\n")
+
+
+def main() -> None:
+    """Run a command; trouble that a person can mend is one line, not a traceback."""
+    try:
+        app()
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+            raise
+        sys.stderr.write(f"matpac: {error}\n")
+        raise SystemExit(1) from None

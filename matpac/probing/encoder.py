@@ -1,0 +1,233 @@
+"""waveform -> embeddings, with a trained encoder."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from matpac.model.encoder import Encoder
+from matpac.model.patches import Patches
+from matpac.model.pretext import Pretext
+from matpac.model.released import our_names
+from matpac.model.sizes import PATCH
+from matpac.params import LogMel
+from matpac.signal.audio import read_audio
+from matpac.signal.logmel import log_mel
+from matpac.signal.resample import resample
+from matpac.training.checkpoint import Standard, load_networks, new_pretext, read_meta
+
+PAPER_LOGMEL = LogMel(
+    sample_rate_hz=16_000,
+    window_ms=25,
+    hop_ms=10,
+    num_mels=80,
+    fmin_hz=50,
+    fmax_hz=8_000,
+    resampler="kaiser_best",
+)
+"""Front end of the authors' released weights."""
+
+AUDIOSET = Standard(mean=-7.056, std=4.193)
+"""Statistics the released weights were trained with."""
+
+CLIPS_AT_ONCE = 256
+"""Clips whose chunks are sorted by length into common batches; bounds the memory."""
+
+
+@dataclass(frozen=True)
+class AudioEncoder:
+    """The student encoder of a run, with the front end and the statistics it was trained with."""
+
+    patches: Patches
+    encoder: Encoder
+    logmel: LogMel
+    standard: Standard
+    chunk_frames: int
+    """Longest input of one forward pass; longer clips are cut into chunks of this many frames."""
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding: the patches of all frequencies side by side (3,840 in the paper)."""
+        return self.patches.num_freq * self.patches.cls_token.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.patches.cls_token.device
+
+    def embed(
+        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: int, *, layers: bool = False
+    ) -> NDArray[np.float32]:
+        """Mean embeddings of clips: `[clip, dim]`, with `layers=True` `[clip, layer, dim]`.
+
+        `waveform` is one clip `[time]`, several of one length `[clip, time]`, several with channels
+        `[clip, channel, time]` (averaged), or a list of clips `[time]` of any lengths. Samples are
+        floats in -1 to 1 at `sample_rate` (Hz); they are resampled as the encoder needs them.
+
+        Raises ValueError where a clip is empty or has NaN or infinite samples.
+        """
+        log_mels = [self.log_mel(clip, sample_rate) for clip in clips_of(waveform)]
+        pooled = self.embed_log_mels(log_mels, layers=layers)
+        return np.stack(list(pooled))
+
+    def embed_in_time(
+        self, waveform: ArrayLike, sample_rate: int, *, layers: bool = False
+    ) -> NDArray[np.float32]:
+        """Embeddings of one clip `[time]`, one every 16 frames: `[step, dim]` or `[layer, step, dim]`."""
+        [clip] = clips_of(waveform)
+        [over_time] = self._over_time([self.log_mel(clip, sample_rate)], batch_size=32, layers=layers)
+        return over_time if layers else over_time[-1]
+
+    def embed_file(self, path: str | Path) -> NDArray[np.float32]:
+        """Mean embedding `[dim]` of an audio file of any rate, length and number of channels.
+
+        Raises UnusableAudio, which names the file and the reason, where it holds no usable audio.
+        """
+        waveform = read_audio(Path(path), self.logmel)
+        return self.embed(waveform, self.logmel.sample_rate_hz)[0]
+
+    def log_mel(self, clip: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+        """Front end of one clip `[time]`: `[frame, mel]`; less than one window is filled with silence."""
+        if clip.size == 0:
+            raise ValueError("embed: need at least one sample, got an empty waveform")
+        if not np.isfinite(clip).all():
+            raise ValueError("embed: need finite samples, got NaN or infinity")
+        samples = resample(clip, sample_rate, self.logmel.sample_rate_hz, self.logmel.resampler)
+        missing = self.logmel.window_samples - len(samples)
+        return log_mel(np.pad(samples, (0, max(0, missing))), self.logmel)
+
+    def embed_log_mels(
+        self,
+        log_mels: Iterable[NDArray[np.floating]],
+        *,
+        batch_size: int = 32,
+        layers: bool = False,
+    ) -> Iterator[NDArray[np.float32]]:
+        """Mean over time for each log-mel `[frame, mel]` (not standardized), in order.
+
+        Chunks of equal length share a forward pass, so no padding enters a mean.
+        """
+        for window in windows(log_mels, CLIPS_AT_ONCE):
+            for over_time in self._over_time(window, batch_size, layers=layers):
+                pooled = over_time.mean(axis=1)
+                yield pooled if layers else pooled[-1]
+
+    @torch.inference_mode()
+    def _over_time(
+        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool
+    ) -> list[NDArray[np.float32]]:
+        """`[layer, step, dim]` for each clip, its chunks joined in time."""
+        chunks = [
+            (clip, chunk)
+            for clip, whole in enumerate(log_mels)
+            for chunk in self._chunks(torch.from_numpy(np.asarray(whole, dtype=np.float32)))
+        ]
+        by_length: dict[int, list[int]] = {}
+        for position, (_, chunk) in enumerate(chunks):
+            by_length.setdefault(len(chunk), []).append(position)
+        embedded: list[Tensor] = [torch.empty(0)] * len(chunks)
+        for positions in by_length.values():
+            for first in range(0, len(positions), batch_size):
+                batch = positions[first : first + batch_size]
+                together = torch.stack([chunks[position][1] for position in batch])
+                for position, output in zip(batch, self._forward(together, layers=layers), strict=True):
+                    embedded[position] = output.cpu()
+        joined: list[list[Tensor]] = [[] for _ in log_mels]
+        for (clip, _), output in zip(chunks, embedded, strict=True):
+            joined[clip].append(output)
+        return [torch.cat(outputs, dim=1).numpy() for outputs in joined]
+
+    def _chunks(self, whole: Float[Tensor, "frame mel"]) -> tuple[Tensor, ...]:
+        """Standardize, fill the last patch with zeros (the mean), cut."""
+        standard = (whole - self.standard.mean) / self.standard.std
+        missing = -len(standard) % PATCH
+        return torch.nn.functional.pad(standard, (0, 0, 0, missing)).split(self.chunk_frames)
+
+    def _forward(
+        self, chunks: Float[Tensor, "batch frame mel"], *, layers: bool
+    ) -> Float[Tensor, "batch layer step dim"]:
+        patches = self.patches(chunks.to(self.device).transpose(1, 2))
+        tokens = self.patches.with_cls(patches)
+        outputs = self.encoder.layers(tokens) if layers else [self.encoder(tokens)]
+        latents = torch.stack(outputs, dim=1)[:, :, 1:]
+        by_freq = latents.unflatten(2, (self.patches.num_freq, -1))
+        return by_freq.transpose(2, 3).flatten(3)
+
+
+def clips_of(waveform: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.float32]]:
+    if isinstance(waveform, list) and waveform and np.ndim(waveform[0]) == 1:
+        return [np.asarray(clip, dtype=np.float32) for clip in waveform]
+    samples = np.asarray(waveform, dtype=np.float32)
+    if samples.ndim == 3:
+        samples = samples.mean(axis=1)
+    if samples.ndim not in (1, 2):
+        raise ValueError(
+            f"embed: need [time], [clip, time] or [clip, channel, time], got {samples.ndim} dimensions"
+        )
+    return list(np.atleast_2d(samples))
+
+
+def windows(items: Iterable[NDArray[np.floating]], size: int) -> Iterator[list[NDArray[np.floating]]]:
+    window: list[NDArray[np.floating]] = []
+    for item in items:
+        window.append(item)
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def load_encoder(path: Path, device: str | None = None, *, num_heads: int | None = None) -> AudioEncoder:
+    """Open a checkpoint folder or a released `.pt` file on `device` (a GPU where there is one).
+
+    `num_heads` is needed only for released files that are not a ViT-B (64 dimensions a head).
+    Raises ValueError where the path holds neither.
+    """
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if path.is_dir():
+        meta = read_meta(path)
+        return student_of(
+            load_networks(path).to(chosen), meta.logmel, meta.standard, meta.pretrain.crop_frames
+        )
+    if path.suffix == ".pt" and path.is_file():
+        return _released(path, chosen, num_heads)
+    raise ValueError(f"{path}: need a checkpoint folder or a released .pt file, found neither")
+
+
+def untrained_encoder(checkpoint: Path, device: str | None = None) -> AudioEncoder:
+    """The encoder as the run that made `checkpoint` began: same seed, before the first update."""
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    meta = read_meta(checkpoint)
+    pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
+    return student_of(pretext.to(chosen), meta.logmel, meta.standard, meta.pretrain.crop_frames)
+
+
+def student_of(pretext: Pretext, logmel: LogMel, standard: Standard, chunk_frames: int) -> AudioEncoder:
+    pretext.eval()
+    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames)
+
+
+def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioEncoder:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    dim = state["cls_token"].shape[-1]
+    num_freq = PAPER_LOGMEL.num_mels // PATCH
+    chunk_frames = (state["pos_embed"].shape[1] - 1) // num_freq * PATCH
+    depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("student_encoder.blocks."))
+
+    patches = Patches(PAPER_LOGMEL.num_mels, chunk_frames, dim)
+    if not torch.allclose(patches.positions, state["pos_embed"][0, 1:], atol=1e-4):
+        raise ValueError(f"{path}: need fixed sine-cosine positions, got others (pos_embed)")
+    encoder = Encoder(dim, depth, num_heads or max(1, dim // 64))
+
+    ours = our_names(state)
+    for name, module in (("patches.", patches), ("student_encoder.", encoder)):
+        part = {key.removeprefix(name): value for key, value in ours.items() if key.startswith(name)}
+        module.load_state_dict(part)
+    return AudioEncoder(
+        patches.to(device).eval(), encoder.to(device).eval(), PAPER_LOGMEL, AUDIOSET, chunk_frames
+    )

@@ -1,0 +1,55 @@
+"""Embeddings of a dataset -> scores of linear probes on them, with their baselines."""
+
+from pathlib import Path
+
+import torch
+
+from matpac.files import write_json
+from matpac.params import Probe
+from matpac.probing.embeddings import FEATURES, read_embeddings
+from matpac.probing.folds import folds_of
+from matpac.probing.linear import fit_probes
+from matpac.probing.scores import details_of, mean_and_interval, percent, repeat_scores, summary_of
+from matpac.progress import Progress
+
+
+def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
+    """Read the store `embeddings`; write the scores to `out` and `<dataset>.details.json` beside it.
+
+    Repeats see the clips in the same order for every feature set, so their differences are paired.
+    Raises ValueError where the store cannot be probed (no validation clips, for example).
+    """
+    stored = read_embeddings(embeddings)
+    folds = folds_of(stored)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    labels = torch.from_numpy(stored.labels).to(device, torch.float32)
+    progress = Progress(f"probe {dataset}", len(FEATURES) * params.max_epochs, "epochs at most")
+
+    details = {}
+    for name in FEATURES:
+        fits = fit_probes(
+            torch.from_numpy(stored.features[name]).to(device),
+            labels,
+            folds,
+            params,
+            multi_label=stored.task.multi_label,
+            on_epoch=progress.advance,
+        )
+        details[name] = details_of(fits, stored, folds)
+        num_epochs = max(len(fit.validation_losses) for fit in fits)
+        score = percent(mean_and_interval(repeat_scores(details[name]["scores"])))
+        progress.advance(params.max_epochs - num_epochs, note=f"{name}: {stored.task.metric} {score} %")
+
+    write_json(
+        out.with_suffix(".details.json"),
+        {
+            "dataset": stored.dataset,
+            "metric": stored.task.metric,
+            "classes": list(stored.task.classes),
+            "num_test_clips": sum(stored.labels[fold.test].sum(0) for fold in folds).tolist(),
+            "folds": [{part: len(clips) for part, clips in fold._asdict().items()} for fold in folds],
+            "checkpoint": stored.checkpoint,
+            "features": details,
+        },
+    )
+    write_json(out, summary_of(details, stored, folds))

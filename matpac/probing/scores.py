@@ -1,0 +1,185 @@
+"""Test logits -> scores with intervals, and the score files.
+
+`<dataset>.json` holds the numbers to compare between runs, `<dataset>.details.json` everything
+behind them: repeats, folds, classes, confusions, learning curves.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+
+from matpac.files import read_json
+from matpac.probing.embeddings import FEATURES, EmbeddingSet
+from matpac.probing.folds import Fold
+from matpac.probing.linear import Fit
+
+Logits = Float[np.ndarray, "test class"]
+Labels = UInt8[np.ndarray, "test class"]
+
+
+def confusion_matrix(logits: Logits, labels: Labels) -> Int64[np.ndarray, "class class"]:
+    """Counts of clips; rows are the true classes, columns the predicted ones."""
+    num_classes = labels.shape[1]
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (labels.argmax(1), logits.argmax(1)), 1)
+    return counts
+
+
+def average_precisions(logits: Logits, labels: Labels) -> Float[np.ndarray, " class"]:
+    """Area under each class's precision-recall curve; NaN where no clip has the class."""
+    from sklearn.metrics import average_precision_score
+
+    return np.array(
+        [
+            average_precision_score(truth, score) if truth.any() else math.nan
+            for truth, score in zip(labels.T, logits.T, strict=True)
+        ]
+    )
+
+
+def class_scores(confusion: Int64[np.ndarray, "class class"]) -> Float[np.ndarray, " class"]:
+    """Share of each class's clips that were recognised; NaN where it has none."""
+    num_clips = confusion.sum(1)
+    return np.where(num_clips > 0, confusion.diagonal() / np.maximum(num_clips, 1), math.nan)
+
+
+def mean_and_interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean, and half the width of its 95 % interval by Student's t; needs two values or more."""
+    from scipy.special import stdtrit
+
+    spread = float(np.std(values, ddof=1))
+    quantile = float(stdtrit(len(values) - 1, 0.975))
+    return {"mean": float(np.mean(values)), "interval": quantile * spread / math.sqrt(len(values))}
+
+
+def repeat_scores(fold_scores: Sequence[Sequence[float]]) -> list[float]:
+    return [float(np.mean(scores)) for scores in fold_scores]
+
+
+def details_of(fits: Sequence[Fit], embeddings: EmbeddingSet, folds: Sequence[Fold]) -> dict[str, Any]:
+    """All about the probes of one feature set; scores are fractions, None where undefined."""
+    labels = [embeddings.labels[fold.test] for fold in folds]
+    num_repeats = 1 + max(fit.repeat for fit in fits)
+    scores = [[math.nan] * len(folds) for _ in range(num_repeats)]
+    details: dict[str, Any] = {"scores": scores}
+    if embeddings.task.metric == "accuracy":
+        confusions = [confusion_matrix(fit.test_logits, labels[fit.fold]) for fit in fits]
+        for fit, confusion in zip(fits, confusions, strict=True):
+            scores[fit.repeat][fit.fold] = float(confusion.trace() / confusion.sum())
+        total = np.sum(confusions, axis=0)
+        details["confusion"] = total.tolist()
+        per_class = class_scores(total)
+    else:
+        precisions = [average_precisions(fit.test_logits, labels[fit.fold]) for fit in fits]
+        for fit, precision in zip(fits, precisions, strict=True):
+            scores[fit.repeat][fit.fold] = float(np.nanmean(precision))
+        stacked = np.stack(precisions)
+        defined = ~np.isnan(stacked)
+        per_class = np.where(
+            defined.any(0),
+            np.where(defined, stacked, 0).sum(0) / np.maximum(defined.sum(0), 1),
+            math.nan,
+        )
+    details["per_class"] = [None if math.isnan(score) else float(score) for score in per_class]
+    details["best_epochs"] = [fit.best_epoch for fit in fits]
+    first = fits[0]
+    details["learning_curve"] = {
+        "repeat": first.repeat,
+        "fold": first.fold,
+        "train": first.train_losses,
+        "validation": first.validation_losses,
+    }
+    return details
+
+
+def summary_of(
+    details: dict[str, dict[str, Any]], embeddings: EmbeddingSet, folds: Sequence[Fold]
+) -> dict[str, Any]:
+    """What `dvc metrics` compares: numbers in nested dictionaries, no lists."""
+    task = embeddings.task
+    repeats = {name: repeat_scores(details[name]["scores"]) for name in FEATURES}
+    gain = np.subtract(repeats["pretrained"], repeats["random_init"])
+    tested = [embeddings.labels[fold.test] for fold in folds]
+    num_left_out = [int((~labels.any(0)).sum()) for labels in tested]
+    return {
+        "dataset": embeddings.dataset,
+        "metric": task.metric,
+        "protocol": protocol(task.num_folds),
+        "num_clips": num_clips(folds, task.num_folds),
+        "num_classes": len(task.classes),
+        "num_classes_without_test_clips": max(num_left_out),
+        "num_repeats": len(gain),
+        "chance": float(np.mean([chance(labels, task.metric) for labels in tested])),
+        **{name: mean_and_interval(repeats[name]) for name in FEATURES},
+        "gain_over_random_init": mean_and_interval(gain.tolist()),
+    }
+
+
+def protocol(num_folds: int | None) -> str:
+    return "train/validation/test" if num_folds is None else f"{num_folds}-fold"
+
+
+def num_clips(folds: Sequence[Fold], num_folds: int | None) -> dict[str, int]:
+    if num_folds is None:
+        return {part: len(indices) for part, indices in folds[0]._asdict().items()}
+    return {"all_folds": sum(len(fold.test) for fold in folds)}
+
+
+def chance(labels: Labels, metric: str) -> float:
+    """Score without listening: the most frequent class; for mAP the mean share of positives."""
+    shares = labels.mean(0)
+    return float(shares.max() if metric == "accuracy" else shares[shares > 0].mean())
+
+
+def read_summaries(folder: Path) -> list[dict[str, Any]]:
+    """Of every dataset, by name."""
+    return [
+        read_json(path) for path in sorted(folder.glob("*.json")) if not path.name.endswith(".details.json")
+    ]
+
+
+def beats_random_init(summary: dict[str, Any]) -> bool:
+    """Whether the encoder is ahead of the untrained one by more than both intervals together."""
+    ours, floor = summary["pretrained"], summary["random_init"]
+    return bool(ours["mean"] - ours["interval"] > floor["mean"] + floor["interval"])
+
+
+def percent(score: dict[str, float], *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{100 * score['mean']:{sign}.1f} ± {100 * score['interval']:.1f}"
+
+
+def score_table(folder: Path) -> str:
+    """Plain text, one line per task."""
+    header = ["task", "metric", "chance", "encoder", "random init", "log-mel statistics", "gain"]
+    lines = [
+        [
+            summary["dataset"],
+            summary["metric"],
+            f"{100 * summary['chance']:.1f}",
+            *(percent(summary[name]) for name in FEATURES),
+            percent(summary["gain_over_random_init"], signed=True)
+            + (" *" if beats_random_init(summary) else "  "),
+        ]
+        for summary in read_summaries(folder)
+    ]
+    if not lines:
+        return f"No scores in {folder}: probe.datasets in params.yaml names no dataset."
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, ["-" * width for width in widths], *lines]
+    ]
+    notes = [
+        "",
+        "Percent: mean and 95 % interval over repeats of the linear probe. gain: encoder minus",
+        "random init, repeat by repeat; * where it is ahead by more than both intervals.",
+    ]
+    return "\n".join(text + notes)

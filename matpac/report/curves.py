@@ -1,0 +1,128 @@
+"""metrics.csv of a pre-training run -> small charts."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from matpac.report.markup import figure, grid, paragraph, picture, section
+from matpac.training.history import read_history
+
+MAX_POINTS = 400
+COLOURS = ("#0b7285", "#e8590c", "#5f3dc4")
+
+
+class Chart(NamedTuple):
+    title: str
+    columns: dict[str, str]
+    """Column of metrics.csv -> name in the legend."""
+    caption: str
+    log_scale: bool = False
+
+
+CHARTS = (
+    Chart(
+        "Loss",
+        {
+            "loss": "total",
+            "prediction_loss": "prediction",
+            "classification_loss": "classification",
+        },
+        "What training makes smaller. Prediction: how far the predicted latents of hidden patches are "
+        "from the teacher's. Classification: how badly the student guesses the teacher's classes. Both "
+        "should fall; a small loss alone proves nothing, see the next three charts.",
+    ),
+    Chart(
+        "Spread of the latents",
+        {"student_variance": "student", "teacher_variance": "teacher"},
+        "0 would mean that every patch gets the same latent (collapse), 1 that they point everywhere.",
+    ),
+    Chart(
+        "Perplexity of the teacher",
+        {"teacher_perplexity": "perplexity"},
+        "How many classes the teacher uses about equally often. Near 1 it has collapsed into one class.",
+    ),
+    Chart(
+        "Classes in use",
+        {"teacher_used_classes": "classes"},
+        "How many classes are the teacher's first choice for at least one patch of a batch.",
+    ),
+    Chart(
+        "Size of the gradient",
+        {"grad_norm": "norm before clipping"},
+        "Lone spikes are cut by clipping; a steady climb says that the learning rate is too high.",
+        log_scale=True,
+    ),
+    Chart(
+        "Learning rate",
+        {"learning_rate": "learning rate"},
+        "As planned: a straight rise, then half a cosine down to zero.",
+    ),
+    Chart(
+        "How slowly the teacher follows",
+        {"encoder_decay": "encoder", "head_decay": "head"},
+        "Share of the teacher's weights kept at each update; 1 means that it stands still.",
+    ),
+    Chart(
+        "Teacher temperature",
+        {"teacher_temperature": "temperature"},
+        "The lower, the surer the teacher's classes. As planned: a rise, then flat.",
+    ),
+    Chart(
+        "Speed",
+        {"crops_per_s": "crops per second"},
+        "Training crops per second, since the start or since the run last went on.",
+    ),
+)
+
+
+def training(metrics: Path) -> str:
+    if not metrics.exists():
+        return ""
+    rows = read_history(metrics)
+    columns = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+    if "epoch" not in columns:
+        return ""
+    figures = [
+        figure(picture(draw(chart, columns), "image/svg+xml", chart.title), chart.caption, chart.title)
+        for chart in CHARTS
+        if columns.keys() & chart.columns.keys()
+    ]
+    about = f"From the first to the last of {columns['epoch'][-1]:,.3g} epochs."
+    if len(rows) > MAX_POINTS:
+        about += f" Each point is the mean of about {len(rows) / MAX_POINTS:.0f} logged updates."
+    return section("How training went", paragraph(about, "note"), grid(figures, "three"))
+
+
+def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "matpac", "font.size": 9, "axes.edgecolor": "#adb5bd"}):
+        drawing = Figure(figsize=(3.7, 2.3), layout="constrained")
+        axes = drawing.subplots()
+        for colour, (column, label) in zip(COLOURS, chart.columns.items(), strict=False):
+            if column in columns:
+                epochs, values = thinned(columns["epoch"]), thinned(columns[column])
+                axes.plot(epochs, values, color=colour, linewidth=1.4, label=label)
+        axes.set_xlabel("epoch")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e9ecef", linewidth=0.7)
+        if chart.log_scale and all((columns[c] > 0).any() for c in chart.columns if c in columns):
+            axes.set_yscale("log")
+        else:
+            axes.ticklabel_format(useOffset=False)
+        if len(chart.columns) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        buffer = io.BytesIO()
+        drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def thinned(values: Sequence[float] | Float[np.ndarray, " row"]) -> Float[np.ndarray, " point"]:
+    """Means of up to MAX_POINTS runs of neighbours."""
+    parts = np.array_split(np.asarray(values, dtype=float), min(len(values), MAX_POINTS))
+    return np.array([part.mean() for part in parts])

@@ -1,0 +1,131 @@
+"""shards, corpus, checkpoint, parameters -> what the numbers were made from."""
+
+import csv
+from collections import Counter
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from matpac.files import read_json
+from matpac.params import Params
+from matpac.progress import duration
+from matpac.report.markup import facts, folded, paragraph, section, table
+
+MAX_REASONS = 20
+PACKAGES = ("matpac", "torch", "timm", "numpy", "librosa", "soxr", "scikit-learn", "zarr", "webdataset")
+
+
+def data(shards: Path, params: Params) -> str:
+    rows, reasons = [], []
+    for name in params.datasets:
+        if not (shards / name / "statistics.json").exists():
+            continue
+        statistics = read_json(shards / name / "statistics.json")
+        rows.append(
+            [
+                f"<b>{escape(name)}</b>",
+                used_for(name, params),
+                f"{statistics['num_clips']:,}",
+                f"{statistics['duration_s'] / 3600:,.2f}",
+                f"{statistics['mean']:.2f} ± {statistics['std']:.2f}",
+                f"{statistics['num_rejected']:,}",
+            ]
+        )
+        reasons += [[escape(name), *row] for row in rejections(shards / name / "rejected.csv")]
+    if not rows:
+        return ""
+    header = ["Dataset", "Used for", "Clips", "Hours", "Log-mel mean ± deviation", "Rejected"]
+    rejected = table(["Dataset", "Reason", "Recordings"], reasons) if reasons else ""
+    return section(
+        "The data",
+        table(header, rows),
+        rejected and f"<h3>Why recordings were rejected</h3>{rejected}",
+        paragraph(
+            "Rejected recordings could not be used and are in no number on this page; each is listed "
+            "with its reason in data/shards/<dataset>/rejected.csv.",
+            "note",
+        ),
+    )
+
+
+def used_for(name: str, params: Params) -> str:
+    uses = [
+        use
+        for use, names in (
+            ("pre-training", params.pretrain.datasets),
+            ("probing", params.probe.datasets),
+        )
+        if name in names
+    ]
+    return " and ".join(uses) or "nothing yet"
+
+
+def rejections(path: Path) -> list[list[str]]:
+    """Reason and number of recordings, most frequent first."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        counts = Counter(row["reason"] for row in csv.DictReader(file))
+    rows = [[escape(reason), f"{count:,}"] for reason, count in counts.most_common(MAX_REASONS)]
+    others = counts.total() - sum(count for _, count in counts.most_common(MAX_REASONS))
+    return [*rows, ["other reasons", f"{others:,}"]] if others else rows
+
+
+def read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def run_facts(meta: dict[str, Any], params: Params) -> dict[str, str]:
+    """What a reader wants to know first about the encoder."""
+    known = {
+        "Pre-trained on": ", ".join(params.pretrain.datasets),
+        "Model": f"{params.model.size}, {params.model.num_clusters:,} classes, "
+        f"{params.model.mask_ratio:.0%} hidden",
+    }
+    if "update" in meta:
+        known["Training"] = f"{meta['update']:,} updates of {params.pretrain.batch_size:,} crops"
+    if "duration_s" in meta:
+        known["Time"] = duration(meta["duration_s"])
+    if "hardware" in meta:
+        known["Hardware"] = str(meta["hardware"])
+    return known
+
+
+def provenance(meta: dict[str, Any], corpus: dict[str, Any], params: Params) -> str:
+    known = {}
+    if "git_revision" in meta:
+        known["Git revision"] = str(meta["git_revision"])
+    if "data_digest" in meta:
+        known["Data digest"] = str(meta["data_digest"])
+    for name, fingerprint in corpus.get("datasets", {}).items():
+        known[f"Shards of {name}"] = str(fingerprint)
+    if "versions" in meta:
+        known["Versions when training"] = listed(meta["versions"])
+    known["Versions of this report"] = listed(installed())
+    settings = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return section(
+        "Where this comes from",
+        paragraph(
+            "The same revision, data and parameters give the same report: `dvc repro` makes it again.",
+            "note",
+        ),
+        facts(known),
+        folded("All parameters (params.yaml)", f"<pre>{escape(settings)}</pre>"),
+    )
+
+
+def installed() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

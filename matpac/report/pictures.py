@@ -1,0 +1,156 @@
+"""shards and embeddings -> spectrograms with their mask, and maps of the embeddings."""
+
+import io
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from matpac.model.masking import random_split
+from matpac.model.sizes import PATCH
+from matpac.params import Params
+from matpac.probing.embeddings import EmbeddingSet, read_embeddings
+from matpac.report.markup import figure, grid, paragraph, picture, section
+
+NUM_CROPS = 4
+MAX_POINTS = 400
+"""Clips in a map; more make neither a clearer picture nor a faster report."""
+MAX_CLASSES_IN_LEGEND = 20
+HIDDEN = (0.87, 0.89, 0.91, 1.0)
+SEVERAL_LABELS = "#ced4da"
+
+
+def spectrograms(shards: Path, params: Params) -> str:
+    """A few crops of the first pre-training dataset, as the networks get them."""
+    import torch
+
+    from matpac.shards.crops import Crops
+
+    name, pretrain, logmel = params.pretrain.datasets[0], params.pretrain, params.logmel
+    if not (shards / name / "index.parquet").exists():
+        return ""
+    crops = Crops([shards / name], pretrain.crop_frames, pretrain.short_clips, pretrain.seed)
+    batch = crops.batch(0, NUM_CROPS)
+    rows, columns = logmel.num_mels // PATCH, pretrain.crop_frames // PATCH
+    generator = torch.Generator().manual_seed(pretrain.seed)
+    split = random_split(NUM_CROPS, rows * columns, params.model.mask_ratio, generator)
+    figures = []
+    for clip, log_mel, masked in zip(
+        crops.ids(batch.clips), batch.log_mel, split.masked.numpy(), strict=True
+    ):
+        colours = coloured(log_mel.T.astype(np.float32))
+        hidden = np.zeros(rows * columns, dtype=bool)
+        hidden[masked] = True
+        seen = colours.copy()
+        seen[hidden.reshape(rows, columns).repeat(PATCH, 0).repeat(PATCH, 1)] = HIDDEN
+        content = picture(png(colours), "image/png", f"Spectrogram of {clip}", "pixels")
+        content += picture(png(seen), "image/png", "The same with hidden patches", "pixels")
+        figures.append(figure(content, clip))
+    seconds = pretrain.crop_frames / logmel.frames_per_s
+    return section(
+        "What the networks hear",
+        paragraph(
+            f"Random crops of {name}: {seconds:.1f} s from left to right, {logmel.fmin_hz:,.0f} Hz at the "
+            f"bottom to {logmel.fmax_hz:,.0f} Hz at the top, brighter is louder. Above the whole crop; below "
+            f"what the student gets: {params.model.mask_ratio:.0%} of the patches are hidden (grey), anew "
+            "for every crop, and training means predicting what the teacher makes of them. Crops should "
+            "look like sound: black or uniform ones mean silent or broken recordings.",
+            "note",
+        ),
+        grid(figures, "two"),
+    )
+
+
+def coloured(log_mel: Float32[np.ndarray, "mel frame"]) -> Float[np.ndarray, "mel frame 4"]:
+    from matplotlib import colormaps
+
+    low, high = np.percentile(log_mel, [1, 99.5])
+    return colormaps["magma"](np.clip((log_mel - low) / max(high - low, 1e-6), 0, 1))
+
+
+def png(colours: Float[np.ndarray, "mel frame 4"]) -> bytes:
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, colours[::-1], format="png")
+    return buffer.getvalue()
+
+
+def maps(embeddings: Path) -> str:
+    parts = []
+    for folder in sorted(embeddings.glob("*/zarr.json")):
+        stored = read_embeddings(folder.parent)
+        if len(stored.ids) < 10:
+            continue
+        random = np.random.default_rng(0)
+        count = min(len(stored.ids), MAX_POINTS)
+        chosen = np.sort(random.choice(len(stored.ids), count, replace=False))
+        colours = class_colours(len(stored.task.classes))
+        dots = [colour_of(stored.labels[clip], colours) for clip in chosen]
+        figures = [
+            figure(
+                picture(scatter(flattened(stored.features[name][chosen]), dots), "image/svg+xml", title),
+                title,
+            )
+            for name, title in (
+                ("pretrained", "Encoder"),
+                ("random_init", "Untrained encoder, for comparison"),
+            )
+        ]
+        parts += [f"<h3>{escape(stored.dataset)}</h3>", legend(stored, colours), grid(figures, "two")]
+    explained = paragraph(
+        f"One dot per clip (up to {MAX_POINTS} per dataset), placed by t-SNE so that clips with similar "
+        "embeddings lie together; axes have no meaning. Labels only colour the dots. Good embeddings "
+        "gather each colour in places of its own, more so than those of the untrained encoder.",
+        "note",
+    )
+    return section("A map of the embeddings", explained if parts else "", *parts)
+
+
+def flattened(values: Float32[np.ndarray, "clip dim"]) -> Float[np.ndarray, "clip 2"]:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    principal = PCA(min(30, *values.shape), random_state=0).fit_transform(values)
+    perplexity = min(30.0, (len(values) - 1) / 3)
+    return TSNE(random_state=0, init="random", perplexity=perplexity).fit_transform(principal)
+
+
+def class_colours(num_classes: int) -> list[str]:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    palette = colormaps["tab10" if num_classes <= 10 else "tab20"]
+    return [to_hex(palette(index % palette.N)) for index in range(num_classes)]
+
+
+def colour_of(labels: UInt8[np.ndarray, " class"], colours: list[str]) -> str:
+    [present] = np.nonzero(labels)
+    return colours[present[0]] if len(present) == 1 else SEVERAL_LABELS
+
+
+def scatter(places: Float[np.ndarray, "clip 2"], colours: list[str]) -> bytes:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "matpac"}):
+        drawing = Figure(figsize=(4.4, 3.4))
+        axes = drawing.add_axes((0, 0, 1, 1))
+        axes.scatter(places[:, 0], places[:, 1], s=13, c=colours, alpha=0.85, linewidths=0)
+        axes.set_axis_off()
+        buffer = io.BytesIO()
+        drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def legend(stored: EmbeddingSet, colours: list[str]) -> str:
+    if len(colours) > MAX_CLASSES_IN_LEGEND:
+        return paragraph(f"{len(colours)} classes; colours repeat.", "note")
+    names = list(zip(colours, stored.task.classes, strict=True))
+    if stored.task.multi_label:
+        names.append((SEVERAL_LABELS, "several labels, or none"))
+    items = "".join(
+        f'<li><span style="background:{colour}"></span>{escape(name)}</li>' for colour, name in names
+    )
+    return f'<ul class="legend">{items}</ul>'

@@ -1,0 +1,61 @@
+"""scores, embeddings, checkpoint, shards -> one page that opens anywhere, offline."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from matpac.files import write_text
+from matpac.params import Params
+from matpac.report.curves import training
+from matpac.report.markup import facts
+from matpac.report.origin import data, provenance, read_optional, run_facts
+from matpac.report.pictures import maps, spectrograms
+from matpac.report.results import classes, headline
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>MATPAC report</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<header>
+<h1>MATPAC report</h1>
+<p>An audio encoder, trained without labels by predicting hidden parts of spectrograms, and what its
+embeddings are worth on labelled tasks.</p>
+{run}
+</header>
+<main>
+{sections}
+</main>
+</body>
+</html>
+"""
+
+
+def build_report(root: Path, out: Path, params: Params) -> None:
+    """Write `out`/index.html from the folder `data` below the project's folder `root`.
+
+    Whatever stage has not run yet is left out of the page.
+    """
+    source = root / "data"
+    checkpoint = source / "checkpoints" / "pretrained"
+    meta = read_optional(checkpoint / "meta.json")
+    sections = [
+        headline(source / "scores"),
+        training(checkpoint / "metrics.csv"),
+        spectrograms(source / "shards", params),
+        maps(source / "embeddings"),
+        classes(source / "scores"),
+        data(source / "shards", params),
+        provenance(meta, read_optional(source / "corpus.json"), params),
+    ]
+    page = PAGE.format(
+        style=files("matpac.report").joinpath("style.css").read_text(encoding="utf-8"),
+        run=facts(run_facts(meta, params)),
+        sections="\n".join(part for part in sections if part),
+    )
+    write_text(out / "index.html", page)

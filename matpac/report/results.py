@@ -1,0 +1,188 @@
+"""score files -> the headline table, classes, confusions."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matpac.files import read_json
+from matpac.probing.scores import beats_random_init, percent, read_summaries
+from matpac.report.markup import bar, folded, grid, paragraph, section, table
+
+NAMES = {
+    "pretrained": "Encoder",
+    "random_init": "Untrained encoder",
+    "logmel_statistics": "Log-mel statistics",
+}
+MAX_CLASSES_IN_MATRIX = 20
+NUM_MISTAKES = 8
+
+
+def headline(scores: Path) -> str:
+    summaries = read_summaries(scores)
+    if not summaries:
+        return section("Scores", paragraph("No dataset was probed (probe.datasets is empty)."))
+    rows = [
+        [
+            f"<b>{escape(summary['dataset'])}</b>",
+            escape(f"{summary['metric']}, {summary['protocol']}"),
+            f"{100 * summary['chance']:.1f}",
+            *(score_cell(summary, name) for name in NAMES),
+            verdict(summary),
+        ]
+        for summary in summaries
+    ]
+    header = ["Task", "Measured by", "Chance", *NAMES.values(), "Gain by pre-training"]
+    return section(
+        "Scores",
+        paragraph(sentence(summaries), "lead"),
+        table(header, rows, "scores"),
+        paragraph(
+            "In percent, higher is better: mean ± half the 95 % interval over "
+            f"{summaries[0]['num_repeats']} repeats. A linear probe is a single linear layer, trained "
+            "on embeddings that stay as they are: it tells how much of the task the embeddings already "
+            "make easy. The untrained encoder is the same network before pre-training; the log-mel "
+            "statistics are mean, standard deviation and maximum of the spectrogram over time, without "
+            "any network. Bold: ahead of the untrained encoder by more than both intervals. Intervals "
+            "cover the randomness of training a probe, not the choice of test clips nor of the "
+            "pre-training seed.",
+            "note",
+        ),
+        grid([bars(summary) for summary in summaries], "two"),
+    )
+
+
+def sentence(summaries: Sequence[dict[str, Any]]) -> str:
+    ahead = [summary["dataset"] for summary in summaries if beats_random_init(summary)]
+    behind = [s["dataset"] for s in summaries if s["gain_over_random_init"]["mean"] < 0]
+    below = [s["dataset"] for s in summaries if s["pretrained"]["mean"] < s["logmel_statistics"]["mean"]]
+    text = (
+        f"Pre-training clearly helps on {len(ahead)} of {len(summaries)} tasks: there the encoder is "
+        "ahead of the same encoder before training by more than both intervals."
+    )
+    if behind:
+        text += f" It scores lower than the untrained encoder on {', '.join(behind)}."
+    if below:
+        text += f" Plain log-mel statistics score higher than the encoder on {', '.join(below)}."
+    return text
+
+
+def score_cell(summary: dict[str, Any], name: str) -> str:
+    text = percent(summary[name])
+    return f"<b>{text}</b>" if name == "pretrained" and beats_random_init(summary) else text
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    gain = summary["gain_over_random_init"]
+    if beats_random_init(summary):
+        kind, word = "ahead", "ahead"
+    elif gain["mean"] + gain["interval"] < 0:
+        kind, word = "behind", "behind"
+    else:
+        kind, word = "even", "no clear difference"
+    return f'{percent(gain, signed=True)} <span class="tag {kind}">{word}</span>'
+
+
+def bars(summary: dict[str, Any]) -> str:
+    lines = "".join(
+        f'<span class="name">{escape(label)}</span>{bar(summary[name]["mean"], name)}'
+        f'<span class="value">{100 * summary[name]["mean"]:.1f}</span>'
+        for name, label in NAMES.items()
+    )
+    lines += (
+        f'<span class="name">Chance</span>{bar(summary["chance"], "chance")}'
+        f'<span class="value">{100 * summary["chance"]:.1f}</span>'
+    )
+    return f'<div class="card"><h3>{escape(summary["dataset"])}</h3><div class="bars">{lines}</div></div>'
+
+
+def classes(scores: Path) -> str:
+    parts = []
+    for summary in read_summaries(scores):
+        details = read_json(scores / f"{summary['dataset']}.details.json")
+        parts.append(f"<h3>{escape(summary['dataset'])}</h3>")
+        parts.append(left_out(summary))
+        parts.append(grid([class_table(details), mistakes(details)], "two"))
+    explained = paragraph(
+        "For accuracy: the share of a class's test clips that were recognised. For mAP: the class's average "
+        "precision, the area under its precision-recall curve. Over all repeats and folds.",
+        "note",
+    )
+    return section("Class by class", explained if parts else "", *parts)
+
+
+def left_out(summary: dict[str, Any]) -> str:
+    number = summary["num_classes_without_test_clips"]
+    if not number:
+        return ""
+    return paragraph(f"{number} of {summary['num_classes']} classes have no test clip and do not count.")
+
+
+def class_table(details: dict[str, Any]) -> str:
+    """Best recognised first."""
+    ours, floor = (details["features"][name]["per_class"] for name in ("pretrained", "random_init"))
+    order = sorted(range(len(ours)), key=lambda index: -1 if ours[index] is None else ours[index])
+    rows = [
+        [
+            escape(details["classes"][index]),
+            str(details["num_test_clips"][index]),
+            bar(ours[index], "pretrained") + value(ours[index]),
+            bar(floor[index], "random_init") + value(floor[index]),
+        ]
+        for index in reversed(order)
+    ]
+    content = table(["Class", "Test clips", "Encoder", "Untrained encoder"], rows, "classes")
+    if len(rows) > MAX_CLASSES_IN_MATRIX:
+        return folded(f"All {len(rows)} classes", content)
+    return f"<div>{content}</div>"
+
+
+def value(fraction: float | None) -> str:
+    return f'<span class="value">{"–" if fraction is None else f"{100 * fraction:.0f}"}</span>'  # noqa: RUF001
+
+
+def mistakes(details: dict[str, Any]) -> str:
+    """Confusion matrix of the encoder's probes where it can be read, and the most frequent mistakes."""
+    confusion = details["features"]["pretrained"].get("confusion")
+    if confusion is None:
+        return ""
+    names = details["classes"]
+    pairs = [
+        (count / max(sum(row), 1), names[truth], names[guess])
+        for truth, row in enumerate(confusion)
+        for guess, count in enumerate(row)
+        if guess != truth and count
+    ]
+    worst = sorted(pairs, key=lambda pair: -pair[0])[:NUM_MISTAKES]
+    items = "".join(
+        f"<li><b>{escape(truth)}</b> taken for <b>{escape(guess)}</b>: {share:.0%}</li>"
+        for share, truth, guess in worst
+    )
+    listed = f"<h4>Most frequent mistakes</h4><ol>{items}</ol>" if items else "<p>No mistakes.</p>"
+    matrix = confusion_table(names, confusion) if len(names) <= MAX_CLASSES_IN_MATRIX else ""
+    return f"<div>{matrix}{listed}</div>"
+
+
+def confusion_table(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    head = "".join(f'<th scope="col">{number}</th>' for number in range(1, len(names) + 1))
+    rows = "".join(
+        f'<tr><th scope="row">{number} {escape(name)}</th>{"".join(map(shaded, shares(row)))}</tr>'
+        for number, (name, row) in enumerate(zip(names, confusion, strict=True), start=1)
+    )
+    return (
+        '<h4>Confusion matrix</h4><div class="wide"><table class="confusion">'
+        f"<thead><tr><th>true class</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<p class="note">Each row: percent of the clips of one class that the encoder\'s probes took for '
+        "class 1, 2, ... A perfect probe has 100 on the diagonal.</p>"
+    )
+
+
+def shares(row: Sequence[int]) -> list[float]:
+    total = max(sum(row), 1)
+    return [count / total for count in row]
+
+
+def shaded(share: float) -> str:
+    colour = "#fff" if share > 0.55 else "#1f2933"
+    text = f"{100 * share:.0f}" if share >= 0.005 else ""
+    return f'<td style="background:rgb(11 114 133/{share:.2f});color:{colour}">{text}</td>'

@@ -1,0 +1,31 @@
+"""pretrain.datasets -> data/corpus.json: what pre-training reads, and exactly which bytes.
+
+A stage of its own, because a pipeline stage cannot list the items of a parameter as its dependencies:
+this one looks at all shards and costs nothing, and pre-training depends on its small result.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from matpac.files import write_json
+
+DESCRIPTIONS = ("index.parquet", "statistics.json", "logmel.json")
+"""The files of a shard folder that together identify its content."""
+
+
+def write_corpus(shards: Path, datasets: Sequence[str], out: Path) -> None:
+    """Raises ValueError where a dataset has no finished shards."""
+    write_json(out, {"datasets": {name: fingerprint(shards / name) for name in datasets}})
+
+
+def fingerprint(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for name in DESCRIPTIONS:
+        path = folder / name
+        if not path.exists():
+            raise ValueError(
+                f"{folder}: need finished shards, found no {name} in it. Make them with `dvc repro`."
+            )
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()

@@ -1,0 +1,63 @@
+"""rows about clips <-> index.parquet: the one place that knows its columns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from matpac.files import whole_file
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("shard", pa.int32()),
+        ("offset", pa.int64()),
+        ("num_frames", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("labels", pa.list_(pa.string())),
+        ("split", pa.string()),
+        ("fold", pa.int32()),
+        ("group", pa.string()),
+        ("path", pa.string()),
+        ("native_rate_hz", pa.int32()),
+    ]
+)
+"""`shard` is the number of the tar and `offset` the byte where the clip's first frame lies in it.
+In a Zarr store `shard` is 0 and `offset` the number of the clip's first frame."""
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), SCHEMA)
+
+
+def write_index(path: Path, table: pa.Table) -> None:
+    with whole_file(path) as partial:
+        pq.write_table(table, partial)
+
+
+class Index:
+    """The clips of a shard folder, as columns; `len(index)` clips.
+
+    `table` holds all columns for Arrow; those needed for every crop are numpy arrays [clip].
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.table: pa.Table = pq.read_table(path, schema=SCHEMA)
+        self.shard: NDArray[np.int32] = self.table["shard"].to_numpy()
+        self.offset: NDArray[np.int64] = self.table["offset"].to_numpy()
+        self.num_frames: NDArray[np.int64] = self.table["num_frames"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.num_frames)
+
+    def column(self, name: str) -> list[Any]:
+        """One column as Python values, in the order of the clips."""
+        values: list[Any] = self.table[name].to_pylist()
+        return values
+
+    def id_of(self, clip: int) -> str:
+        return str(self.table["id"][clip])

@@ -1,0 +1,48 @@
+"""log-mels -> their mean and standard deviation, exact whatever the order and the number of workers."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matpac.files import read_json
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of all log-mel values of one or more datasets, as stored (float16)."""
+
+    num_values: int
+    sum: float
+    sum_of_squares: float
+
+    @property
+    def mean(self) -> float:
+        return self.sum / self.num_values
+
+    @property
+    def std(self) -> float:
+        return math.sqrt(max(self.sum_of_squares / self.num_values - self.mean**2, 0.0))
+
+
+def statistics_of(log_mel: NDArray[np.float16]) -> Statistics:
+    values = log_mel.astype(np.float64)
+    return Statistics(values.size, float(values.sum()), float(np.square(values).sum()))
+
+
+def combined(parts: Iterable[Statistics]) -> Statistics:
+    """fsum rounds once, at the end: the order of the parts cannot matter."""
+    parts = list(parts)
+    return Statistics(
+        sum(part.num_values for part in parts),
+        math.fsum(part.sum for part in parts),
+        math.fsum(part.sum_of_squares for part in parts),
+    )
+
+
+def read_statistics(folder: Path) -> Statistics:
+    saved = read_json(folder / "statistics.json")
+    return Statistics(saved["num_values"], saved["sum"], saved["sum_of_squares"])

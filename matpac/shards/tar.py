@@ -1,0 +1,88 @@
+"""log-mels <-> shard: a WebDataset tar with, per clip, <id>.npy (float16 [frame, mel]) and <id>.json."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matpac.files import whole_file
+from matpac.shards.open_files import OpenFiles, TruncatedShard
+
+NPY_HEADER_BYTES = 128
+"""Fixed, so that the place of a clip's first frame follows from the place of its member."""
+
+
+def tar_name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+class StoredClip(NamedTuple):
+    id: str
+    log_mel: NDArray[np.float16]
+    """[frame, mel]"""
+    about: dict[str, Any]
+    """What the JSON beside the array says."""
+
+
+def write_tar(path: Path, clips: Iterable[StoredClip]) -> list[int]:
+    """Where each clip's first frame lies, in bytes from the start of the file.
+
+    No header field varies with the time or the machine: the same clips give the same bytes.
+    """
+    offsets = []
+    with (
+        whole_file(path) as partial,
+        tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for clip in clips:
+            offsets.append(tar.offset + tarfile.BLOCKSIZE + NPY_HEADER_BYTES)
+            array = np.ascontiguousarray(clip.log_mel)
+            _add_member(tar, f"{clip.id}.npy", npy_header(array.shape) + array.tobytes())
+            about = json.dumps(clip.about, ensure_ascii=False)
+            _add_member(tar, f"{clip.id}.json", about.encode())
+    return offsets
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """Format 1.0 of numpy.lib.format, of one length for all shapes."""
+    prefix = np.lib.format.magic(1, 0) + (NPY_HEADER_BYTES - 10).to_bytes(2, "little")
+    text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}"
+    return prefix + text.ljust(NPY_HEADER_BYTES - 11).encode() + b"\n"
+
+
+class TarFrames:
+    """The frames of clips that lie in tars."""
+
+    def __init__(
+        self,
+        paths: list[Path],
+        shard: NDArray[np.int32],
+        offset: NDArray[np.int64],
+        num_frames: NDArray[np.int64],
+        num_mels: int,
+    ) -> None:
+        """`shard`, `offset` and `num_frames` [clip] as in the index. Raises TruncatedShard."""
+        self._files = OpenFiles(paths)
+        # Plain lists: a single number comes out of them three times faster than out of an array.
+        self._shard, self._offset = shard.tolist(), offset.tolist()
+        self._frame_bytes = 2 * num_mels
+        ends = np.zeros(len(paths), dtype=np.int64)
+        np.maximum.at(ends, shard, offset + num_frames * self._frame_bytes)
+        for truncated in np.flatnonzero(self._files.num_bytes() < ends):
+            raise TruncatedShard(paths[truncated])
+
+    def read_into(self, out: NDArray[np.float16], clip: int, first_frame: int) -> None:
+        """Fill `out` [frame, mel] with consecutive frames of a clip; nothing else is read."""
+        position = self._offset[clip] + first_frame * self._frame_bytes
+        self._files.read_into(out, self._shard[clip], position)
+
+
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

@@ -1,0 +1,78 @@
+"""Processes that build shards, for as long as the process that started them lives."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+from types import ModuleType
+from typing import TypeVar
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """Run functions of importable modules in `num_workers` other processes, one argument each."""
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._replacing = threading.Lock()
+        self._pool = _start_pool(num_workers)
+
+    def run(self, function: Callable[[Argument], Result], argument: Argument) -> Result:
+        """Wait for `function(argument)`; may be called from many threads.
+
+        Raises BrokenProcessPool where a worker died (out of memory, say); there are new ones afterwards.
+        """
+        pool = self._pool
+        try:
+            return pool.submit(function, argument).result()
+        except BrokenProcessPool:
+            with self._replacing:
+                if self._pool is pool:
+                    self._pool = _start_pool(self.num_workers)
+            raise
+
+    def stop(self) -> None:
+        """Finish what runs, drop what waits."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _start_pool(num_workers: int) -> ProcessPoolExecutor:
+    # The processes are the parallelism: threads of the linear algebra inside each would only compete.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_die_with_parent)
+    with _main_module_hidden():
+        pool.submit(_nothing).result()
+    return pool
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """A spawned process imports the main module of its parent, and with it Prefect or a notebook's kernel."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed would wait for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,116 @@
+"""log-mels <-> logmel.zarr: one Zarr v3 array `log_mel` [frame, mel] of all clips, one after another.
+
+`offsets` [clip + 1] beside it says where each clip begins. The array is cut along time into files of many
+chunks ("sharding") and not compressed (that would gain a fifth of the space and cost most of the speed), so a
+crop is one run of bytes here too.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from matpac.files import read_json
+from matpac.shards.open_files import OpenFiles, TruncatedShard
+
+ZARR_NAME = "logmel.zarr"
+FRAMES_PER_CHUNK = 1024
+CHUNKS_PER_FILE = 256
+INDEX_ENTRY_BYTES = 16
+CHECKSUM_BYTES = 4
+
+
+def write_zarr(
+    path: Path,
+    log_mels: Iterable[NDArray[np.float16]],
+    num_frames: NDArray[np.int64],
+    num_mels: int,
+) -> None:
+    """Write clips [frame, mel] of the given lengths [clip] into a new store."""
+    offsets = first_frames(num_frames)
+    total = int(offsets[-1])
+    frames_per_file = FRAMES_PER_CHUNK * CHUNKS_PER_FILE
+    group = zarr.create_group(path, zarr_format=3)
+    group.create_array(
+        "offsets", data=offsets, chunks=offsets.shape, compressors=None, dimension_names=["border"]
+    )
+    array = group.create_array(
+        "log_mel",
+        shape=(total, num_mels),
+        dtype=np.float16,
+        chunks=(FRAMES_PER_CHUNK, num_mels),
+        shards=(frames_per_file, num_mels),
+        compressors=None,
+        dimension_names=["frame", "mel"],
+        # A chunk of zeros would be left out, and the next one would lie in its place.
+        config={"write_empty_chunks": True},
+    )
+    buffer = np.empty((min(frames_per_file, total), num_mels), dtype=np.float16)
+    filled = written = 0
+    for log_mel in log_mels:
+        rest = log_mel
+        while len(rest):
+            taken = rest[: len(buffer) - filled]
+            buffer[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            rest = rest[len(taken) :]
+            if filled == len(buffer):
+                array[written : written + filled] = buffer
+                written, filled = written + filled, 0
+    array[written : written + filled] = buffer[:filled]
+    assert written + filled == total
+
+
+def first_frames(num_frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where clips of these lengths [clip] begin and the last one ends, [clip + 1]."""
+    return np.concatenate([[0], np.cumsum(num_frames)]).astype(np.int64)
+
+
+class ZarrFrames:
+    """The frames of clips that lie in a store; read from its files without Zarr."""
+
+    def __init__(self, path: Path, offset: NDArray[np.int64]) -> None:
+        """`offset` [clip] as in the index. Raises ValueError for a layout that is not ours."""
+        array = read_json(path / "log_mel" / "zarr.json")
+        total, num_mels = array["shape"]
+        self._frames_per_file, _ = array["chunk_grid"]["configuration"]["chunk_shape"]
+        num_files = -(-total // self._frames_per_file)
+        self._files = OpenFiles([path / "log_mel/c" / str(n) / "0" for n in range(num_files)])
+        self._frame_bytes = 2 * num_mels
+        self._offset = offset.tolist()
+        self._check_layout(array, total)
+
+    def read_into(self, out: NDArray[np.float16], clip: int, first_frame: int) -> None:
+        """Fill `out` [frame, mel] with consecutive frames of a clip; nothing else is read."""
+        frame = self._offset[clip] + first_frame
+        while len(out):
+            file, frame_in_file = divmod(frame, self._frames_per_file)
+            part = out[: self._frames_per_file - frame_in_file]
+            self._files.read_into(part, file, frame_in_file * self._frame_bytes)
+            frame += len(part)
+            out = out[len(part) :]
+
+    def _check_layout(self, array: dict[str, Any], total: int) -> None:
+        """The index at the end of every file must say: all chunks in their order, without gaps."""
+        [sharding] = array["codecs"]
+        frames_per_chunk, _ = sharding["configuration"]["chunk_shape"]
+        chunk_bytes = frames_per_chunk * self._frame_bytes
+        chunks_per_file = self._frames_per_file // frames_per_chunk
+        index_bytes = chunks_per_file * INDEX_ENTRY_BYTES
+        for file, num_bytes in enumerate(self._files.num_bytes().tolist()):
+            frames = min(total - file * self._frames_per_file, self._frames_per_file)
+            num_chunks = -(-frames // frames_per_chunk)
+            entries = np.empty(index_bytes // 2, dtype=np.float16)
+            if num_bytes < num_chunks * chunk_bytes + index_bytes + CHECKSUM_BYTES:
+                raise TruncatedShard(self._files.paths[file])
+            self._files.read_into(entries, file, num_bytes - index_bytes - CHECKSUM_BYTES)
+            starts, sizes = entries.view("<u8").reshape(-1, 2)[:num_chunks].T
+            in_order = np.arange(num_chunks) * chunk_bytes
+            if not (np.array_equal(starts, in_order) and (sizes == chunk_bytes).all()):
+                raise ValueError(
+                    f"{self._files.paths[file]}: need uncompressed chunks in their order, as "
+                    "`python -m flows.shards` writes them, found another layout."
+                )

@@ -1,0 +1,50 @@
+"""Fixtures for all tests. Real recordings and golden values are used where they are, else skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    return PROJECT
+
+
+@pytest.fixture
+def generator():
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tiny models train several times faster on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _folder(variable: str, default: str) -> Path:
+    folder = Path(os.environ.get(variable, PROJECT.parent / default))
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder} (set {variable})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Values recorded from the authors' code."""
+    return _folder("MATPAC_GOLDEN", "shared/golden")
+
+
+@pytest.fixture(scope="session")
+def audio_folder() -> Path:
+    """Real recordings: esc10, fsdd, nsynth-test-mini, odd."""
+    return _folder("MATPAC_AUDIO", "shared/audio")

@@ -1,0 +1,121 @@
+"""Batched probes against a loop of single nn.Linear with torch's own Adam."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from matpac.params import Probe
+from matpac.probing.folds import Fold, cross_validation_fold
+from matpac.probing.linear import fit_probes
+
+
+def probe_params(**changes):
+    values = {
+        "datasets": (),
+        "num_repeats": 2,
+        "batch_size": 8,
+        "learning_rate": 0.02,
+        "max_epochs": 12,
+        "patience_epochs": 3,
+        "standardize": False,
+        "seed": 5,
+    }
+    return Probe(**{**values, **changes})
+
+
+def fit_alone(features, labels, fold, params, repeat, index, *, multi_label):
+    """The same probe in the plainest words."""
+    random = np.random.default_rng([params.seed, repeat, index])
+    dim, num_classes = features.shape[1], labels.shape[1]
+    layer = nn.Linear(dim, num_classes, dtype=features.dtype)
+    first = random.uniform(-1 / dim**0.5, 1 / dim**0.5, (dim + 1, num_classes))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(first[:-1].T))
+        layer.bias.copy_(torch.tensor(first[-1]))
+    if params.standardize:
+        train = features[fold.train]
+        features = (features - train.mean(0)) / train.std(0, correction=0)
+    loss = nn.BCEWithLogitsLoss() if multi_label else nn.CrossEntropyLoss()
+    targets = labels if multi_label else labels.argmax(1)
+    optimizer = torch.optim.Adam(layer.parameters(), params.learning_rate)
+
+    losses, best, test_logits = [], float("inf"), None
+    for epoch in range(1, params.max_epochs + 1):
+        for clips in torch.tensor(random.permutation(fold.train)).split(params.batch_size):
+            optimizer.zero_grad()
+            loss(layer(features[clips]), targets[clips]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            losses.append(loss(layer(features[fold.validation]), targets[fold.validation]).item())
+            if losses[-1] < best:
+                best, best_epoch = losses[-1], epoch
+                test_logits = layer(features[fold.test]).numpy()
+        if epoch - best_epoch >= params.patience_epochs:
+            break
+    return losses, best_epoch, test_logits
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_problems_trained_together_equal_each_trained_alone(multi_label, standardize):
+    random = np.random.default_rng(0)
+    # Folds of 3, 8, 14 and 25 clips: other numbers of steps in an epoch, other short last batches.
+    members = np.repeat([1, 2, 3, 4], [3, 8, 14, 25])
+    folds = [cross_validation_fold(members, test, 4) for test in (1, 2, 3, 4)]
+    labels = np.eye(3)[random.integers(0, 3, 50)]
+    if multi_label:
+        labels = random.integers(0, 2, (50, 3)).astype(float)
+    features = random.normal(3, 2, (50, 6)) + labels @ random.normal(0, 1, (3, 6))
+    # In double precision, so that rounding cannot hide a difference.
+    features, labels = torch.tensor(features), torch.tensor(labels)
+    params = probe_params(standardize=standardize, learning_rate=0.2)
+
+    fits = fit_probes(features, labels, folds, params, multi_label=multi_label)
+
+    assert [(fit.repeat, fit.fold) for fit in fits] == [(r, f) for r in (0, 1) for f in range(4)]
+    for fit in fits:
+        losses, best_epoch, test_logits = fit_alone(
+            features, labels, folds[fit.fold], params, fit.repeat, fit.fold, multi_label=multi_label
+        )
+        assert fit.validation_losses == pytest.approx(losses, rel=1e-9)
+        assert fit.best_epoch == best_epoch
+        assert fit.test_logits == pytest.approx(test_logits, rel=1e-9)
+    lengths = {len(fit.validation_losses) for fit in fits}
+    assert len(lengths) > 1, "the case is meant to hold problems that stop at other epochs"
+
+
+def test_test_clips_change_nothing_but_the_test_logits():
+    random = np.random.default_rng(1)
+    features = torch.tensor(random.normal(size=(30, 4))).float()
+    labels = torch.eye(2)[torch.arange(30) % 2]
+    fold = Fold(np.arange(10), np.arange(10, 20), np.arange(20, 30))
+    [before, *_] = fit_probes(features, labels, [fold], probe_params(), multi_label=False)
+    features[20:] = 1000.0
+    labels[20:] = labels[20:].flip(1)
+    [after, *_] = fit_probes(features, labels, [fold], probe_params(), multi_label=False)
+    assert after.validation_losses == before.validation_losses
+    assert after.train_losses == before.train_losses
+    assert not np.array_equal(after.test_logits, before.test_logits)
+
+
+def test_separable_clips_are_all_recognised():
+    labels = torch.eye(3)[torch.arange(60) % 3]
+    features = 2 * labels + 0.01 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    fold = Fold(np.arange(30), np.arange(30, 45), np.arange(45, 60))
+    params = probe_params(max_epochs=100)
+    for fit in fit_probes(features, labels, [fold], params, multi_label=False):
+        assert np.array_equal(fit.test_logits.argmax(1), labels[45:].argmax(1).numpy())
+        assert fit.train_losses[-1] < fit.train_losses[0]
+
+
+def test_labels_that_have_nothing_to_do_with_the_features_are_not_predicted():
+    random = np.random.default_rng(2)
+    features = torch.tensor(random.normal(size=(3000, 5))).float()
+    labels = torch.eye(4)[torch.tensor(random.integers(0, 4, 3000))]
+    fold = Fold(np.arange(500), np.arange(500, 1000), np.arange(1000, 3000))
+    params = probe_params(batch_size=128)
+    for fit in fit_probes(features, labels, [fold], params, multi_label=False):
+        right = fit.test_logits.argmax(1) == labels[1000:].argmax(1).numpy()
+        # Chance is 1/4; four standard deviations of 2,000 draws are 0.039.
+        assert right.mean() == pytest.approx(0.25, abs=0.04)

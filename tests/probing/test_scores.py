@@ -1,0 +1,42 @@
+import math
+
+import numpy as np
+import pytest
+
+from matpac.probing.scores import (
+    average_precisions,
+    chance,
+    class_scores,
+    confusion_matrix,
+    mean_and_interval,
+)
+
+
+def test_average_precision_by_hand():
+    # Ranked by score the labels are 1 0 1 0: precision 1/1 at the first hit, 2/3 at the second.
+    logits = np.array([[4.0, 1.0], [3.0, 2.0], [2.0, 3.0], [1.0, 4.0]])
+    labels = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], dtype=np.uint8)
+    first, second = average_precisions(logits, labels)
+    assert first == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert math.isnan(second), "no clip has the second class"
+
+
+def test_confusion_matrix_has_true_classes_in_rows():
+    logits = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [3.0, 2.0, 0.0]])
+    labels = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.uint8)
+    confusion = confusion_matrix(logits, labels)
+    assert confusion.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert class_scores(confusion) == pytest.approx([0.5, 0.0, math.nan], nan_ok=True)
+
+
+def test_interval_of_five_known_numbers():
+    # Mean 3, standard deviation sqrt(2.5); Student's t for 4 degrees of freedom is 2.776445.
+    score = mean_and_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert score["mean"] == 3
+    assert score["interval"] == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-6)
+
+
+def test_chance_is_the_most_frequent_class_or_the_share_of_positives():
+    labels = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.uint8)
+    assert chance(labels, "accuracy") == 0.75
+    assert chance(labels, "mAP") == pytest.approx((0.75 + 0.25) / 2)

@@ -1,0 +1,163 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from matpac.params import LogMel
+from matpac.shards.crops import SILENCE, Crops, random_bits
+from matpac.shards.folder import ShardFolder
+from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
+
+
+def make_folder(where, name="noise", durations_s=(0.5, 0.8, 0.6, 1.1, 0.7), format="webdataset", **changes):
+    root = where / f"audio-{name}"
+    if not root.exists():
+        write_recordings(root, durations_s)
+    out = where / f"{format}-{name}"
+    build(plan_of(root, where / f"work-{format}-{name}", format, clips_per_shard=2, **changes), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("shards"))
+
+
+def crops_of(*folders, crop_frames=32, short_clips="drop", seed=0):
+    return Crops(folders, crop_frames, short_clips, seed)
+
+
+def test_an_epoch_shows_every_clip_once_in_an_order_of_its_own(folder):
+    crops = crops_of(folder)
+    epochs = [crops.batch(epoch * 5, 5).clips.tolist() for epoch in range(9)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 5
+
+
+def test_a_crop_is_a_run_of_frames_of_its_clip(folder):
+    whole = ShardFolder(folder)
+    batch = crops_of(folder).batch(0, 50)
+    for log_mel, clip in zip(batch.log_mel, batch.clips.tolist(), strict=True):
+        frames = whole.read_clip(clip)
+        places = range(len(frames) - 32 + 1)
+        assert any(np.array_equal(frames[place : place + 32], log_mel) for place in places)
+
+
+def test_a_batch_follows_from_its_place_in_the_stream_alone(folder):
+    whole = crops_of(folder).batch(0, 24)
+    pieces = [crops_of(folder).batch(first, 3) for first in range(21, -1, -3)][::-1]
+    np.testing.assert_array_equal(np.concatenate([piece.log_mel for piece in pieces]), whole.log_mel)
+    np.testing.assert_array_equal(np.concatenate([piece.clips for piece in pieces]), whole.clips)
+
+
+def test_a_stream_reads_ahead_the_same_batches(folder):
+    crops = crops_of(folder)
+    for number, batch in enumerate(crops.stream(4, 3, 6, prefetch=2)):
+        np.testing.assert_array_equal(batch.log_mel, crops.batch(4 + 3 * number, 3).log_mel)
+    assert number == 5
+
+
+def test_a_stream_may_be_left_early(folder):
+    stream = crops_of(folder).stream(0, 3, 1000)
+    next(stream)
+    stream.close()
+
+
+def test_both_formats_give_the_same_batches(tmp_path):
+    folders = [make_folder(tmp_path, format=format) for format in ("webdataset", "zarr")]
+    tar, zarr = (crops_of(folder).batch(3, 40) for folder in folders)
+    np.testing.assert_array_equal(tar.log_mel, zarr.log_mel)
+    np.testing.assert_array_equal(tar.clips, zarr.clips)
+
+
+def test_short_clips_are_dropped_or_followed_by_silence(folder):
+    dropped = crops_of(folder, crop_frames=64)
+    assert dropped.num_clips == 3  # 0.5 s and 0.6 s are 48 and 58 frames.
+    assert dropped.num_dropped == 2
+    padded = crops_of(folder, crop_frames=64, short_clips="pad")
+    assert padded.num_clips == 5
+    batch = padded.batch(0, 5)
+    [log_mel] = batch.log_mel[batch.clips == 0]
+    np.testing.assert_array_equal(log_mel[:48], ShardFolder(folder).read_clip(0))
+    assert (log_mel[48:] == SILENCE).all()
+    assert np.float16(np.log(1.1920929e-07)) == SILENCE
+
+
+def test_no_clip_long_enough_is_an_error_that_says_how_long_the_longest_is(folder):
+    with pytest.raises(ValueError, match=r"at least 9600 frames.* has 108"):
+        crops_of(folder, crop_frames=9600)
+
+
+def test_a_mixture_holds_all_clips_and_has_their_common_statistics(tmp_path, folder):
+    other = make_folder(tmp_path, name="other", durations_s=(0.9, 0.4))
+    mixture = crops_of(folder, other)
+    assert mixture.num_clips == 7
+    batch = mixture.batch(0, 7)
+    assert sorted(mixture.ids(batch.clips)) == [
+        *(f"webdataset-noise/a00{number}" for number in range(5)),
+        "webdataset-other/a000",
+        "webdataset-other/a001",
+    ]
+    shards = [ShardFolder(path) for path in (folder, other)]
+    values = np.concatenate(
+        [shard.read_clip(clip).ravel() for shard in shards for clip in range(len(shard))]
+    ).astype(np.float64)
+    assert mixture.statistics.mean == pytest.approx(values.mean(), rel=1e-12)
+    assert mixture.statistics.std == pytest.approx(values.std(), rel=1e-12)
+
+
+def test_shards_of_another_front_end_are_refused_by_the_name_of_the_field(tmp_path, folder):
+    changed = LogMel(**{**LOGMEL.model_dump(), "hop_ms": 20})
+    other = make_folder(tmp_path, name="other", logmel=changed)
+    with pytest.raises(ValueError, match=r"logmel\.hop_ms: need one front end .* got 10\.0 .* and 20\.0"):
+        crops_of(folder, other)
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_says_how_to_make_it(tmp_path):
+    with pytest.raises(ValueError, match=r"python -m flows\.shards nowhere"):
+        ShardFolder(tmp_path / "nowhere")
+
+
+def test_starts_are_uniform_and_reach_both_ends():
+    clips = np.arange(30_000)
+    bits = random_bits(3, "start", np.zeros_like(clips), clips)
+    counts = np.bincount((bits % np.uint64(10)).astype(np.int64), minlength=10)
+    assert counts.min() > 2_800
+    assert counts.max() < 3_200
+
+
+def test_random_bits_differ_by_seed_purpose_epoch_and_clip():
+    clips = np.arange(1000)
+    draws = [
+        random_bits(seed, purpose, np.full_like(clips, epoch), clips)
+        for seed in (0, 1)
+        for purpose in ("order", "start")
+        for epoch in (0, 1)
+    ]
+    assert len(np.unique(np.concatenate(draws))) == 8_000
+
+
+def test_random_bits_are_those_of_splitmix64():
+    # First outputs of the reference implementation (prng.di.unimi.it/splitmix64.c) from state 0 and from
+    # the states that follow: our four rounds, each fed with the one before.
+    def splitmix64(state: int) -> int:
+        mask = 2**64 - 1
+        z = (state + 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        return z ^ (z >> 31)
+
+    assert splitmix64(0) == 0xE220A8397B1DCDAF
+    expected = splitmix64(splitmix64(splitmix64(splitmix64(7) + 1) + 5) + 11)
+    [found] = random_bits(7, "start", np.array([5]), np.array([11]))
+    assert int(found) == expected
+
+
+def test_the_loader_needs_neither_torch_nor_a_decoder():
+    code = (
+        "import sys, matpac.shards.crops; "
+        "print([m for m in ('torch', 'soundfile', 'soxr', 'librosa', 'webdataset') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,31 @@
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from matpac.shards.statistics import Statistics, combined, statistics_of
+
+
+def test_mean_and_deviation_by_hand():
+    statistics = statistics_of(np.array([[1.0, 3.0], [5.0, 7.0]], dtype=np.float16))
+    assert statistics.mean == 4
+    assert statistics.std == pytest.approx(5**0.5)
+
+
+def test_the_order_of_the_parts_changes_nothing():
+    generator = np.random.default_rng(0)
+    parts = [statistics_of(generator.normal(-7, 4, (50, 16)).astype(np.float16)) for _ in range(99)]
+    whole = combined(parts)
+    random.Random(0).shuffle(parts)
+    assert combined(parts) == whole
+    exact = sum(Fraction(part.sum) for part in parts)
+    assert whole.sum == float(exact)
+
+
+def test_parts_of_a_mixture_weigh_what_they_hold():
+    assert combined([Statistics(1, 2.0, 4.0), Statistics(3, 0.0, 0.0)]).mean == 0.5
+
+
+def test_silence_has_no_deviation():
+    assert statistics_of(np.full((999, 16), -15.94, dtype=np.float16)).std == pytest.approx(0, abs=1e-5)

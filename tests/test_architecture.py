@@ -1,0 +1,78 @@
+"""The shape of the project, kept by tests: who may import whom, and what a stage depends on."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((PROJECT / "matpac").rglob("*.py"))
+SHARED = {"params", "files", "progress"}
+"""Root modules that import none of ours but each other; every package may use them."""
+ARROWS = {
+    "datasets": set(),
+    "signal": set(),
+    "shards": {"datasets", "signal"},
+    "model": set(),
+    "training": {"shards", "model"},
+    "probing": {"datasets", "signal", "shards", "model", "training"},
+    "report": {"datasets", "signal", "shards", "model", "training", "probing"},
+}
+STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+
+
+def imports_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return modules | {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+    }
+
+
+def packages_of(path: Path) -> set[str]:
+    """Our packages and root modules that a file imports."""
+    return {name.split(".")[1] for name in imports_of(path) if name.startswith("matpac.")}
+
+
+def all_it_needs(packages: set[str]) -> set[str]:
+    closure = packages.union(*(ARROWS.get(name, set()) for name in packages))
+    return closure if closure == packages else all_it_needs(closure)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_imports_follow_the_arrows(path):
+    parts = path.relative_to(PROJECT).parts
+    if len(parts) > 2:
+        assert packages_of(path) <= ARROWS[parts[1]] | SHARED | {parts[1]}
+    elif parts[1].removesuffix(".py") in SHARED:
+        assert packages_of(path) <= SHARED
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_the_library_imports_neither_prefect_nor_dvc(path):
+    assert not {name.split(".")[0] for name in imports_of(path)} & {"prefect", "dvc"}
+
+
+@pytest.mark.parametrize("stage", ["download", "shards"])
+def test_a_data_stage_depends_on_all_the_code_it_runs(stage):
+    used = packages_of(PROJECT / "flows" / f"{stage}.py") | packages_of(PROJECT / "flows" / "server.py")
+    needed = all_it_needs(used - SHARED)
+    deps = STAGES[stage]["do"]["deps"]
+    assert {dep.split("/")[1] for dep in deps if dep.startswith("matpac/")} == needed
+    assert {f"flows/{stage}.py", "flows/server.py"} <= set(deps)
+
+
+@pytest.mark.parametrize(
+    ("stage", "package"), [("pretrain", "training"), ("embed", "probing"), ("report", "report")]
+)
+def test_a_compute_stage_depends_on_the_package_it_runs(stage, package):
+    deps = (STAGES[stage].get("do") or STAGES[stage])["deps"]
+    assert f"matpac/{package}" in deps
+
+
+def test_every_section_of_the_parameters_is_a_dependency_of_some_stage():
+    declared = {
+        key.split(".")[0] for stage in STAGES.values() for key in (stage.get("do") or stage).get("params", [])
+    }
+    assert declared == set(yaml.safe_load((PROJECT / "params.yaml").read_text()))

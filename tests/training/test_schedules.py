@@ -1,0 +1,36 @@
+import pytest
+
+from matpac.params import load_params
+from matpac.training.schedules import Durations, durations, knobs_at
+
+
+@pytest.fixture(scope="module")
+def paper(project):
+    return load_params(project / "presets" / "paper.yaml").pretrain
+
+
+def test_durations_of_the_papers_run_are_the_released_ones(paper):
+    assert durations(2_012_615, paper) == Durations(294_816, 19_654, 9_827)
+
+
+def test_every_schedule_has_its_ends(paper):
+    lasting = durations(2_012_615, paper)
+    first, peak = knobs_at(0, lasting, paper), knobs_at(lasting.warmup, lasting, paper)
+    end = knobs_at(lasting.total, lasting, paper)
+    assert (first.learning_rate, peak.learning_rate) == (0, pytest.approx(3e-4))
+    assert end.learning_rate == pytest.approx(0, abs=1e-12)
+    assert (first.teacher_temperature, peak.teacher_temperature) == (0.04, 0.07)
+    assert (first.encoder_decay, end.encoder_decay) == (0.99995, 0.99999)
+    assert (first.head_decay, end.head_decay) == (0.998, 1.0)
+
+
+def test_the_choice_becomes_hard_at_update_230_256(paper):
+    lasting = durations(2_012_615, paper)
+    floor = paper.choice_temperature.last
+    assert knobs_at(230_255, lasting, paper).choice_temperature > floor
+    assert knobs_at(230_256, lasting, paper).choice_temperature == floor
+
+
+def test_too_little_data_for_one_update_is_said_in_one_line(paper):
+    with pytest.raises(ValueError, match=r"num_epochs: need at least one batch of 2048 clips, got 3 clips"):
+        durations(3, paper)

@@ -83,8 +83,10 @@ def probe(
     """Train linear probes on a dataset's embeddings (data/scores/<dataset>.json)."""
     from matpac.params import load_params
     from matpac.probing.probe import probe as run_probe
+    from matpac.probing.scores import score_table
 
     run_probe(dataset, EMBEDDINGS / dataset, SCORES / f"{dataset}.json", load_params(params).probe)
+    sys.stdout.write(f"{score_table(SCORES, [dataset])}\n")
 
 
 @app.command()
@@ -94,8 +96,9 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.probing.scores import score_table
     from matpac.report.report import build_report
 
-    build_report(Path(), REPORT, load_params(params))
-    sys.stdout.write(f"{score_table(SCORES)}\n\nThe whole report: {REPORT / 'index.html'}\n")
+    checked = load_params(params)
+    build_report(Path(), REPORT, checked)
+    sys.stdout.write(f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}\n")
 
 
 def main() -> None:

@@ -193,7 +193,8 @@ class Pretrain(Section):
     def _micro_batches_fill_the_batch(self) -> "Pretrain":
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"batch_size: need a multiple of micro_batch_size ({self.micro_batch_size}), got {self.batch_size}"
+                f"batch_size: need a multiple of micro_batch_size ({self.micro_batch_size}), "
+                f"got {self.batch_size}"
             )
         return self
 

@@ -45,7 +45,7 @@ class Progress:
         elapsed_s = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._done_at_start) / elapsed_s
         share = self.done / self.total if self.total else 1.0
-        left = f", {duration((self.total - self.done) / rate)} left" if 0 < rate and share < 1 else ""
+        left = f", {duration((self.total - self.done) / rate)} left" if rate > 0 and share < 1 else ""
         text = f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0%}), {rate:,.3g}/s{left}"
         return f"{text}  {note}".rstrip()
 

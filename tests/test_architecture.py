@@ -56,11 +56,11 @@ def test_the_library_imports_neither_prefect_nor_dvc(path):
 
 @pytest.mark.parametrize("stage", ["download", "shards"])
 def test_a_data_stage_depends_on_all_the_code_it_runs(stage):
-    used = packages_of(PROJECT / "flows" / f"{stage}.py") | packages_of(PROJECT / "flows" / "server.py")
+    used = packages_of(PROJECT / "flows" / f"{stage}.py") | packages_of(PROJECT / "flows" / "stage.py")
     needed = all_it_needs(used - SHARED)
     deps = STAGES[stage]["do"]["deps"]
     assert {dep.split("/")[1] for dep in deps if dep.startswith("matpac/")} == needed
-    assert {f"flows/{stage}.py", "flows/server.py"} <= set(deps)
+    assert {f"flows/{stage}.py", "flows/stage.py"} <= set(deps)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,14 @@ from matpac.files import exclusive, move_into_place, whole_file, write_json
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
-    with pytest.raises(KeyError), whole_file(path) as partial:
-        partial.write_text("half")
-        raise KeyError
+
+    def fail_half_way():
+        with whole_file(path) as partial:
+            partial.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
+from jaxtyping import Float32
 from numpy.random import Generator, default_rng
 
 from matpac.datasets import synthesis
@@ -147,12 +148,12 @@ def _write_table(path: Path, params: Demo) -> None:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("path", "labels", "split", "fold"))
         for number in range(params.num_clips):
-            split, fold = _split_and_fold(params, number)
-            labels = ";".join(_labels(params, number))
+            split, fold = split_and_fold(params, number)
+            labels = ";".join(labels_of(params, number))
             writer.writerow((_file_name(number), labels, split or "", fold or ""))
 
 
-def _labels(params: Demo, number: int) -> tuple[str, ...]:
+def labels_of(params: Demo, number: int) -> tuple[str, ...]:
     match params.recipe:
         case "corpus":
             return ()
@@ -167,7 +168,7 @@ def _labels(params: Demo, number: int) -> tuple[str, ...]:
             return tuple(tuple(SOURCES)[index] for index in sorted(chosen))
 
 
-def _split_and_fold(params: Demo, number: int) -> tuple[SplitName | None, int | None]:
+def split_and_fold(params: Demo, number: int) -> tuple[SplitName | None, int | None]:
     match params.recipe:
         case "corpus":
             return None, None
@@ -188,7 +189,7 @@ def _write_clip(path: Path, params: Demo, number: int) -> None:
     shortest_s, longest_s = (2.5, 4.0) if params.recipe == "corpus" else (2.2, 2.5)
     num_samples = round(generator.uniform(shortest_s, longest_s) * rate_hz)
     stage = Stage(np.zeros(num_samples, np.float32), rate_hz, generator)
-    perform(stage, params.recipe, _labels(params, number))
+    perform(stage, params.recipe, labels_of(params, number))
     soundfile.write(path, _finished(stage), rate_hz, subtype="PCM_16", format="WAV")
 
 
@@ -208,14 +209,14 @@ def perform(stage: Stage, recipe: str, labels: tuple[str, ...]) -> None:
                 SOURCES[label](stage)
 
 
-def _finished(stage: Stage) -> Signal:
-    """In a room, over background noise, at some level, on one or two channels: [time, channel]."""
+def _finished(stage: Stage) -> Float32[np.ndarray, "time channel"]:
+    """In a room, over background noise, at some level, on one or two channels."""
     mix, rate_hz, generator = stage
     mix = synthesis.room(mix, generator.uniform(0.0, 0.5), rate_hz)
     mix = mix / np.abs(mix).max()
-    hiss = synthesis.smoothed(
-        synthesis.noise(len(mix), generator), int(generator.integers(1, rate_hz // 2000))
-    )
+    white = synthesis.noise(len(mix), generator)
+    dull = synthesis.smoothed(white, int(generator.integers(1, rate_hz // 2000)))
+    hiss = dull + np.float32(0.3) * white
     mix = mix + np.float32(10 ** generator.uniform(-2.5, -1.2)) * hiss
     mix = mix * np.float32(10 ** generator.uniform(-1.2, -0.05) / np.abs(mix).max())
     if generator.random() < 0.7:
@@ -258,21 +259,41 @@ def play_rhythm(stage: Stage, pattern: Pattern, interval_s: float) -> None:
 
 
 def play_anything(stage: Stage) -> None:
-    """All that the labelled recipes use, in free order."""
+    """All that the labelled recipes use, freely strung together, yet with a course to be guessed."""
     generator = stage.generator
     kind = generator.choice(("melody", "rhythm", "scene"))
     if kind == "melody":
-        note_s = generator.uniform(0.22, 0.45)
-        contour = generator.integers(0, 5, size=int(stage.duration_s / note_s)).tolist()
+        note_s = generator.uniform(0.25, 0.42)
+        contour = wandering_contour(int(stage.duration_s / note_s), generator)
         play_melody(stage, str(generator.choice(tuple(synthesis.VOICES))), contour, note_s)
     elif kind == "rhythm":
-        interval_s = generator.uniform(0.18, 0.32)
-        hits = "".join(generator.choice(("L", "H"), size=int(stage.duration_s / interval_s)))
-        slowing, swelling = np.exp(generator.normal(0, (0.12, 0.15)))
+        interval_s = generator.uniform(0.19, 0.3)
+        hits = runs_of_hits(int(stage.duration_s / interval_s), generator)
+        slowing, swelling = np.exp(generator.normal(0, (0.1, 0.15)))
         play_rhythm(stage, Pattern(hits, slowing, swelling), interval_s)
     else:
         for name in generator.permutation(tuple(SOURCES))[: generator.integers(1, 5)]:
             SOURCES[str(name)](stage)
+
+
+def wandering_contour(num_notes: int, generator: Generator) -> list[int]:
+    """Steps up or down that mostly go on as before, within five notes."""
+    steps, direction = int(generator.integers(5)), int(generator.choice((-1, 1)))
+    contour = []
+    for _ in range(num_notes):
+        contour.append(steps)
+        if generator.random() < 0.15 or not 0 <= steps + direction <= 4:
+            direction = -direction
+        steps = min(max(steps + direction, 0), 4)
+    return contour
+
+
+def runs_of_hits(num_hits: int, generator: Generator) -> str:
+    """Low and high hits in runs of equal length."""
+    length = int(generator.choice((1, 2, 3, 4)))
+    first = str(generator.choice(("LH", "HL")))
+    run = first[0] * length + first[1] * length
+    return (run * num_hits)[:num_hits]
 
 
 def play_siren(stage: Stage, *, rising: bool) -> None:

@@ -14,9 +14,10 @@ TABLE_SAMPLES = 4096
 
 Signal = Float32[np.ndarray, " time"]
 Curve = Float64[np.ndarray, " time"]
+Period = Float32[np.ndarray, " 4096"]
 
 
-def wave_table(amplitudes: Sequence[float]) -> Signal:
+def wave_table(amplitudes: Sequence[float]) -> Period:
     """One period of a tone whose harmonics 1, 2, ... have these amplitudes; peak 1."""
     turns = np.arange(TABLE_SAMPLES) / TABLE_SAMPLES
     harmonics = np.arange(1, len(amplitudes) + 1)
@@ -31,7 +32,7 @@ BRIGHT_STRING = wave_table([1 / harmonic for harmonic in range(1, 13)])
 DULL_STRING = wave_table([1.0, 0.3, 0.1])
 
 
-def oscillate(table: Signal, phase: Curve) -> Signal:
+def oscillate(table: Period, phase: Curve) -> Signal:
     """`phase` in periods."""
     return table[(phase * TABLE_SAMPLES).astype(np.int64) & (TABLE_SAMPLES - 1)]
 
@@ -169,7 +170,9 @@ def room(signal: Signal, strength: float, rate_hz: int) -> Signal:
     return wet / np.float32(3)
 
 
-def add(mix: Signal, sound: Signal, start_s: float, rate_hz: int, gain: float = 1.0) -> None:
+def add(
+    mix: Signal, sound: Float32[np.ndarray, " sound"], start_s: float, rate_hz: int, gain: float = 1.0
+) -> None:
     """Play the sound into the mix; what runs over its end is lost."""
     start = round(start_s * rate_hz)
     part = sound[: max(len(mix) - start, 0)]

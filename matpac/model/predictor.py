@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from matpac.model.encoder import blocks, norm_layer
+from matpac.model.encoder import Norm, blocks
 from matpac.model.masking import Split, take
 from matpac.model.positions import sine_cosine
 
@@ -29,7 +29,7 @@ class Predictor(nn.Module):
         self.embedding = nn.Linear(latent_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = blocks(dim, depth, num_attention_heads)
-        self.norm = norm_layer(dim)
+        self.norm = Norm(dim)
         self.hypotheses = nn.Linear(dim, num_hypotheses * latent_dim)
         self.register_buffer("positions", sine_cosine(*grid, dim), persistent=False)
 

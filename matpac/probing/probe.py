@@ -9,7 +9,7 @@ from matpac.params import Probe
 from matpac.probing.embeddings import FEATURES, read_embeddings
 from matpac.probing.folds import folds_of
 from matpac.probing.linear import fit_probes
-from matpac.probing.scores import details_of, mean_and_interval, percent, repeat_scores, summary_of
+from matpac.probing.scores import details_of, summary_of
 from matpac.progress import Progress
 
 
@@ -37,8 +37,8 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
         )
         details[name] = details_of(fits, stored, folds)
         num_epochs = max(len(fit.validation_losses) for fit in fits)
-        score = percent(mean_and_interval(repeat_scores(details[name]["scores"])))
-        progress.advance(params.max_epochs - num_epochs, note=f"{name}: {stored.task.metric} {score} %")
+        if num_epochs < params.max_epochs:
+            progress.advance(params.max_epochs - num_epochs)
 
     write_json(
         out.with_suffix(".details.json"),

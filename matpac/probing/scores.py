@@ -113,7 +113,7 @@ def summary_of(
         "num_classes": len(task.classes),
         "num_classes_without_test_clips": max(num_left_out),
         "num_repeats": len(gain),
-        "chance": float(np.mean([chance(labels, task.metric) for labels in tested])),
+        "chance": chance(np.concatenate(tested), task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},
         "gain_over_random_init": mean_and_interval(gain.tolist()),
     }
@@ -135,11 +135,13 @@ def chance(labels: Labels, metric: str) -> float:
     return float(shares.max() if metric == "accuracy" else shares[shares > 0].mean())
 
 
-def read_summaries(folder: Path) -> list[dict[str, Any]]:
-    """Of every dataset, by name."""
-    return [
-        read_json(path) for path in sorted(folder.glob("*.json")) if not path.name.endswith(".details.json")
-    ]
+def read_summaries(folder: Path, datasets: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Of `datasets` in this order, without those that have no scores yet; None: of all, by name."""
+    if datasets is None:
+        files = sorted(folder.glob("*.json"))
+        datasets = [file.stem for file in files if not file.stem.endswith(".details")]
+    paths = [folder / f"{name}.json" for name in datasets]
+    return [read_json(path) for path in paths if path.exists()]
 
 
 def beats_random_init(summary: dict[str, Any]) -> bool:
@@ -153,8 +155,8 @@ def percent(score: dict[str, float], *, signed: bool = False) -> str:
     return f"{100 * score['mean']:{sign}.1f} ± {100 * score['interval']:.1f}"
 
 
-def score_table(folder: Path) -> str:
-    """Plain text, one line per task."""
+def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
+    """Plain text, one line per task; `datasets` as in `read_summaries`."""
     header = ["task", "metric", "chance", "encoder", "random init", "log-mel statistics", "gain"]
     lines = [
         [
@@ -165,7 +167,7 @@ def score_table(folder: Path) -> str:
             percent(summary["gain_over_random_init"], signed=True)
             + (" *" if beats_random_init(summary) else "  "),
         ]
-        for summary in read_summaries(folder)
+        for summary in read_summaries(folder, datasets)
     ]
     if not lines:
         return f"No scores in {folder}: probe.datasets in params.yaml names no dataset."

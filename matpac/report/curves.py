@@ -1,7 +1,6 @@
 """metrics.csv of a pre-training run -> small charts."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +42,7 @@ CHARTS = (
     Chart(
         "Perplexity of the teacher",
         {"teacher_perplexity": "perplexity"},
-        "How many classes the teacher uses about equally often. Near 1 it has collapsed into one class.",
+        "How many classes the teacher uses about equally often, 1 would be a collapse into a single class.",
     ),
     Chart(
         "Classes in use",
@@ -83,7 +82,7 @@ def training(metrics: Path) -> str:
     if not metrics.exists():
         return ""
     rows = read_history(metrics)
-    columns = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+    columns = {name: np.array([row[name] for row in rows], dtype=float) for name in (rows[0] if rows else {})}
     if "epoch" not in columns:
         return ""
     figures = [
@@ -100,6 +99,7 @@ def training(metrics: Path) -> str:
 def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     with mpl.rc_context({"svg.hashsalt": "matpac", "font.size": 9, "axes.edgecolor": "#adb5bd"}):
         drawing = Figure(figsize=(3.7, 2.3), layout="constrained")
@@ -113,6 +113,9 @@ def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
         axes.grid(color="#e9ecef", linewidth=0.7)
         if chart.log_scale and all((columns[c] > 0).any() for c in chart.columns if c in columns):
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.ticklabel_format(useOffset=False)
         if len(chart.columns) > 1:
@@ -122,7 +125,7 @@ def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
     return buffer.getvalue()
 
 
-def thinned(values: Sequence[float] | Float[np.ndarray, " row"]) -> Float[np.ndarray, " point"]:
+def thinned(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " point"]:
     """Means of up to MAX_POINTS runs of neighbours."""
-    parts = np.array_split(np.asarray(values, dtype=float), min(len(values), MAX_POINTS))
+    parts = np.array_split(values, min(len(values), MAX_POINTS))
     return np.array([part.mean() for part in parts])

@@ -22,7 +22,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") 
     body = "\n".join(
         "<tr>"
         + "".join(
-            f'<td data-label="{escape(name)}">{cell}</td>' for name, cell in zip(header, row, strict=True)
+            f'<td data-label="{escape(name)}"><span>{cell}</span></td>'
+            for name, cell in zip(header, row, strict=True)
         )
         + "</tr>"
         for row in rows
@@ -36,9 +37,10 @@ def picture(data: bytes, media_type: str, description: str, kind: str = "") -> s
     return f'<img{attribute} src="data:{media_type};base64,{encoded}" alt="{escape(description)}">'
 
 
-def figure(content: str, caption: str, title: str = "") -> str:
-    heading = f"<h3>{escape(title)}</h3>" if title else ""
-    return f"<figure>{heading}{content}<figcaption>{escape(caption)}</figcaption></figure>"
+def figure(content: str, caption: str = "", title: str = "") -> str:
+    above = f"<h3>{escape(title)}</h3>" if title else ""
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{above}{content}{below}</figure>"
 
 
 def grid(figures: Sequence[str], kind: str) -> str:

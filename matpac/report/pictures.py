@@ -1,6 +1,7 @@
 """shards and embeddings -> spectrograms with their mask, and maps of the embeddings."""
 
 import io
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from matpac.probing.embeddings import EmbeddingSet, read_embeddings
 from matpac.report.markup import figure, grid, paragraph, picture, section
 
 NUM_CROPS = 4
-MAX_POINTS = 400
+MIN_POINTS, MAX_POINTS = 10, 400
 """Clips in a map; more make neither a clearer picture nor a faster report."""
 MAX_CLASSES_IN_LEGEND = 20
 HIDDEN = (0.87, 0.89, 0.91, 1.0)
@@ -77,11 +78,13 @@ def png(colours: Float[np.ndarray, "mel frame 4"]) -> bytes:
     return buffer.getvalue()
 
 
-def maps(embeddings: Path) -> str:
+def maps(embeddings: Path, datasets: Sequence[str]) -> str:
     parts = []
-    for folder in sorted(embeddings.glob("*/zarr.json")):
-        stored = read_embeddings(folder.parent)
-        if len(stored.ids) < 10:
+    for name in datasets:
+        if not (embeddings / name).exists():
+            continue
+        stored = read_embeddings(embeddings / name)
+        if len(stored.ids) < MIN_POINTS:
             continue
         random = np.random.default_rng(0)
         count = min(len(stored.ids), MAX_POINTS)
@@ -90,10 +93,10 @@ def maps(embeddings: Path) -> str:
         dots = [colour_of(stored.labels[clip], colours) for clip in chosen]
         figures = [
             figure(
-                picture(scatter(flattened(stored.features[name][chosen]), dots), "image/svg+xml", title),
-                title,
+                picture(scatter(flattened(stored.features[feature][chosen]), dots), "image/svg+xml", title),
+                title=title,
             )
-            for name, title in (
+            for feature, title in (
                 ("pretrained", "Encoder"),
                 ("random_init", "Untrained encoder, for comparison"),
             )
@@ -111,10 +114,13 @@ def maps(embeddings: Path) -> str:
 def flattened(values: Float32[np.ndarray, "clip dim"]) -> Float[np.ndarray, "clip 2"]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     principal = PCA(min(30, *values.shape), random_state=0).fit_transform(values)
     perplexity = min(30.0, (len(values) - 1) / 3)
-    return TSNE(random_state=0, init="random", perplexity=perplexity).fit_transform(principal)
+    # One thread: the order of sums decides where dots end up, and a busy machine cannot stall it.
+    with threadpool_limits(1):
+        return TSNE(random_state=0, init="random", perplexity=perplexity).fit_transform(principal)
 
 
 def class_colours(num_classes: int) -> list[str]:
@@ -135,7 +141,7 @@ def scatter(places: Float[np.ndarray, "clip 2"], colours: list[str]) -> bytes:
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "matpac"}):
-        drawing = Figure(figsize=(4.4, 3.4))
+        drawing = Figure(figsize=(4.4, 2.9))
         axes = drawing.add_axes((0, 0, 1, 1))
         axes.scatter(places[:, 0], places[:, 1], s=13, c=colours, alpha=0.85, linewidths=0)
         axes.set_axis_off()

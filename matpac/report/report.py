@@ -45,11 +45,11 @@ def build_report(root: Path, out: Path, params: Params) -> None:
     checkpoint = source / "checkpoints" / "pretrained"
     meta = read_optional(checkpoint / "meta.json")
     sections = [
-        headline(source / "scores"),
+        headline(source / "scores", params.probe.datasets),
         training(checkpoint / "metrics.csv"),
         spectrograms(source / "shards", params),
-        maps(source / "embeddings"),
-        classes(source / "scores"),
+        maps(source / "embeddings", params.probe.datasets),
+        classes(source / "scores", params.probe.datasets),
         data(source / "shards", params),
         provenance(meta, read_optional(source / "corpus.json"), params),
     ]

@@ -18,8 +18,8 @@ MAX_CLASSES_IN_MATRIX = 20
 NUM_MISTAKES = 8
 
 
-def headline(scores: Path) -> str:
-    summaries = read_summaries(scores)
+def headline(scores: Path, datasets: Sequence[str]) -> str:
+    summaries = read_summaries(scores, datasets)
     if not summaries:
         return section("Scores", paragraph("No dataset was probed (probe.datasets is empty)."))
     rows = [
@@ -48,7 +48,7 @@ def headline(scores: Path) -> str:
             "pre-training seed.",
             "note",
         ),
-        grid([bars(summary) for summary in summaries], "two"),
+        grid([bars(summary) for summary in summaries], "three"),
     )
 
 
@@ -96,13 +96,14 @@ def bars(summary: dict[str, Any]) -> str:
     return f'<div class="card"><h3>{escape(summary["dataset"])}</h3><div class="bars">{lines}</div></div>'
 
 
-def classes(scores: Path) -> str:
+def classes(scores: Path, datasets: Sequence[str]) -> str:
     parts = []
-    for summary in read_summaries(scores):
+    for summary in read_summaries(scores, datasets):
         details = read_json(scores / f"{summary['dataset']}.details.json")
         parts.append(f"<h3>{escape(summary['dataset'])}</h3>")
         parts.append(left_out(summary))
-        parts.append(grid([class_table(details), mistakes(details)], "two"))
+        left = f"<div>{class_table(details)}{mistakes(details)}</div>"
+        parts.append(grid([left, confusion_table(details)], "two"))
     explained = paragraph(
         "For accuracy: the share of a class's test clips that were recognised. For mAP: the class's average "
         "precision, the area under its precision-recall curve. Over all repeats and folds.",
@@ -134,7 +135,7 @@ def class_table(details: dict[str, Any]) -> str:
     content = table(["Class", "Test clips", "Encoder", "Untrained encoder"], rows, "classes")
     if len(rows) > MAX_CLASSES_IN_MATRIX:
         return folded(f"All {len(rows)} classes", content)
-    return f"<div>{content}</div>"
+    return content
 
 
 def value(fraction: float | None) -> str:
@@ -142,38 +143,40 @@ def value(fraction: float | None) -> str:
 
 
 def mistakes(details: dict[str, Any]) -> str:
-    """Confusion matrix of the encoder's probes where it can be read, and the most frequent mistakes."""
+    """The most frequent ones of the encoder's probes; empty for multi-label tasks."""
     confusion = details["features"]["pretrained"].get("confusion")
     if confusion is None:
         return ""
     names = details["classes"]
     pairs = [
-        (count / max(sum(row), 1), names[truth], names[guess])
+        (share, names[truth], names[guess])
         for truth, row in enumerate(confusion)
-        for guess, count in enumerate(row)
-        if guess != truth and count
+        for guess, share in enumerate(shares(row))
+        if guess != truth and share > 0
     ]
     worst = sorted(pairs, key=lambda pair: -pair[0])[:NUM_MISTAKES]
     items = "".join(
         f"<li><b>{escape(truth)}</b> taken for <b>{escape(guess)}</b>: {share:.0%}</li>"
         for share, truth, guess in worst
     )
-    listed = f"<h4>Most frequent mistakes</h4><ol>{items}</ol>" if items else "<p>No mistakes.</p>"
-    matrix = confusion_table(names, confusion) if len(names) <= MAX_CLASSES_IN_MATRIX else ""
-    return f"<div>{matrix}{listed}</div>"
+    return f"<h4>Most frequent mistakes</h4><ol>{items}</ol>" if items else "<p>No mistakes.</p>"
 
 
-def confusion_table(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+def confusion_table(details: dict[str, Any]) -> str:
+    """Empty for multi-label tasks, and where there are too many classes to read it."""
+    confusion, names = details["features"]["pretrained"].get("confusion"), details["classes"]
+    if confusion is None or len(names) > MAX_CLASSES_IN_MATRIX:
+        return ""
     head = "".join(f'<th scope="col">{number}</th>' for number in range(1, len(names) + 1))
     rows = "".join(
         f'<tr><th scope="row">{number} {escape(name)}</th>{"".join(map(shaded, shares(row)))}</tr>'
         for number, (name, row) in enumerate(zip(names, confusion, strict=True), start=1)
     )
     return (
-        '<h4>Confusion matrix</h4><div class="wide"><table class="confusion">'
+        '<div><h4>Confusion matrix</h4><div class="wide"><table class="confusion">'
         f"<thead><tr><th>true class</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         '<p class="note">Each row: percent of the clips of one class that the encoder\'s probes took for '
-        "class 1, 2, ... A perfect probe has 100 on the diagonal.</p>"
+        "class 1, 2, ... A perfect probe has 100 on the diagonal.</p></div>"
     )
 
 

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from matpac.files import write_json
+from matpac.files import read_json, write_json
 
 DESCRIPTIONS = ("index.parquet", "statistics.json", "logmel.json")
 """The files of a shard folder that together identify its content."""
@@ -17,6 +17,17 @@ DESCRIPTIONS = ("index.parquet", "statistics.json", "logmel.json")
 def write_corpus(shards: Path, datasets: Sequence[str], out: Path) -> None:
     """Raises ValueError where a dataset has no finished shards."""
     write_json(out, {"datasets": {name: fingerprint(shards / name) for name in datasets}})
+
+
+def read_corpus(shards: Path, datasets: Sequence[str], path: Path) -> dict[str, dict[str, str]]:
+    """Raises ValueError where the corpus is not, or no longer, that of these shards."""
+    found = read_json(path) if path.exists() else None
+    if found != {"datasets": {name: fingerprint(shards / name) for name in datasets}}:
+        raise ValueError(
+            f"{path}: need the corpus of {', '.join(datasets)} as it is in {shards} now, "
+            f"found {'another' if found else 'none'}. Run `matpac corpus`, or `dvc repro`."
+        )
+    return found
 
 
 def fingerprint(folder: Path) -> str:

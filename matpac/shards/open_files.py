@@ -39,7 +39,7 @@ class OpenFiles:
 
         Raises TruncatedShard.
         """
-        if os.preadv(self._descriptors[file], [out], position) != out.nbytes:
+        if os.preadv(self._descriptors[file], [out.data], position) != out.nbytes:
             raise TruncatedShard(self.paths[file])
 
     def num_bytes(self) -> NDArray[np.int64]:

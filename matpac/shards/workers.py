@@ -37,7 +37,7 @@ class Workers:
                     self._pool = _start_pool(self.num_workers)
             raise
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Finish what runs, drop what waits."""
         self._pool.shutdown(cancel_futures=True)
 

@@ -5,6 +5,7 @@ chunks ("sharding") and not compressed (that would gain a fifth of the space and
 crop is one run of bytes here too.
 """
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def write_zarr(
                 written, filled = written + filled, 0
     array[written : written + filled] = buffer[:filled]
     assert written + filled == total
+    with warnings.catch_warnings():
+        # Not in the specification yet, says Zarr; xarray looks for it all the same.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(path, zarr_format=3)
 
 
 def first_frames(num_frames: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -75,6 +80,7 @@ class ZarrFrames:
     def __init__(self, path: Path, offset: NDArray[np.int64]) -> None:
         """`offset` [clip] as in the index. Raises ValueError for a layout that is not ours."""
         array = read_json(path / "log_mel" / "zarr.json")
+        self._path = path
         total, num_mels = array["shape"]
         self._frames_per_file, _ = array["chunk_grid"]["configuration"]["chunk_shape"]
         num_files = -(-total // self._frames_per_file)
@@ -95,22 +101,23 @@ class ZarrFrames:
 
     def _check_layout(self, array: dict[str, Any], total: int) -> None:
         """The index at the end of every file must say: all chunks in their order, without gaps."""
-        [sharding] = array["codecs"]
-        frames_per_chunk, _ = sharding["configuration"]["chunk_shape"]
+        sharding = array["codecs"][0]["configuration"]
+        if [codec["name"] for codec in sharding["codecs"]] != ["bytes"]:
+            raise ValueError(
+                f"{self._path}: need uncompressed chunks, as `python -m flows.shards` writes them, "
+                f"found the codecs {sharding['codecs']}."
+            )
+        frames_per_chunk, _ = sharding["chunk_shape"]
         chunk_bytes = frames_per_chunk * self._frame_bytes
-        chunks_per_file = self._frames_per_file // frames_per_chunk
-        index_bytes = chunks_per_file * INDEX_ENTRY_BYTES
+        index_bytes = self._frames_per_file // frames_per_chunk * INDEX_ENTRY_BYTES
         for file, num_bytes in enumerate(self._files.num_bytes().tolist()):
             frames = min(total - file * self._frames_per_file, self._frames_per_file)
             num_chunks = -(-frames // frames_per_chunk)
-            entries = np.empty(index_bytes // 2, dtype=np.float16)
             if num_bytes < num_chunks * chunk_bytes + index_bytes + CHECKSUM_BYTES:
                 raise TruncatedShard(self._files.paths[file])
+            entries = np.empty(index_bytes // 2, dtype=np.float16)
             self._files.read_into(entries, file, num_bytes - index_bytes - CHECKSUM_BYTES)
             starts, sizes = entries.view("<u8").reshape(-1, 2)[:num_chunks].T
             in_order = np.arange(num_chunks) * chunk_bytes
             if not (np.array_equal(starts, in_order) and (sizes == chunk_bytes).all()):
-                raise ValueError(
-                    f"{self._files.paths[file]}: need uncompressed chunks in their order, as "
-                    "`python -m flows.shards` writes them, found another layout."
-                )
+                raise ValueError(f"{self._files.paths[file]}: need chunks in their order, found another.")

@@ -22,9 +22,7 @@ def num_frames(num_samples: int, params: LogMel) -> int:
     return max(1 + (num_samples - params.window_samples) // params.hop_samples, 0)
 
 
-def log_mel(
-    waveform: Float32[np.ndarray, " time"], params: LogMel
-) -> Float32[np.ndarray, "frame mel"]:
+def log_mel(waveform: Float32[np.ndarray, " time"], params: LogMel) -> Float32[np.ndarray, "frame mel"]:
     """Natural logarithm of the mel energies, one row per hop (time-major).
 
     Nothing is padded: the first frame starts at sample 0 and the last one ends inside the waveform.

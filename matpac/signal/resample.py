@@ -62,9 +62,7 @@ def kaiser_sinc(
 
 
 @lru_cache(maxsize=8)
-def _filters(
-    step: int, num_phases: int, first: int, reach: int
-) -> Float32[np.ndarray, "tap phase"]:
+def _filters(step: int, num_phases: int, first: int, reach: int) -> Float32[np.ndarray, "tap phase"]:
     """Filters of the phases from `first` on.
 
     In single precision throughout, as the released code computes them: with exact filters the

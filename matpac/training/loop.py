@@ -122,7 +122,8 @@ def update_(
         group["lr"] = knobs.learning_rate
     optimizer.step()
 
-    return Report(update, *losses.unbind(), grad_norm.detach(), health, knobs)
+    prediction, classification, total = losses.unbind()
+    return Report(update, prediction, classification, total, grad_norm.detach(), health, knobs)
 
 
 def micro_batches(example: Example, size: int) -> list[Example]:

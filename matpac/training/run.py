@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from matpac.files import WORK, exclusive, move_into_place, read_json
-from matpac.model.masking import random_split
+from matpac.files import WORK, exclusive, move_into_place
+from matpac.model.masking import Split, random_split
 from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
 from matpac.progress import Progress
+from matpac.shards.corpus import read_corpus
 from matpac.shards.crops import Batch, Crops
 from matpac.training.checkpoint import (
     Meta,
@@ -47,7 +48,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     would have seen. Its state lies in a folder keyed by the digest of parameters and data, so a
     changed parameter starts a new run.
     """
-    data = read_json(corpus)
+    data = read_corpus(root, params.pretrain.datasets, corpus)
     key = digest(params.logmel, params.model, params.pretrain, data)
     work = WORK / "pretrain" / key
     crops = Crops(
@@ -56,7 +57,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         params.pretrain.short_clips,
         params.pretrain.seed,
     )
-    with exclusive(work), crops:
+    with exclusive(work):
         finished = Run(work, crops, params, digest(data)).to_the_end()
         move_into_place(finished, out)
     shutil.rmtree(work)
@@ -123,10 +124,11 @@ class Run:
             self.lasting.total - first,
             prefetch=BATCHES_AHEAD,
         )
-        model = torch.compile(pretext) if params.compile and self.device.type == "cuda" else pretext
+        if params.compile and self.device.type == "cuda":
+            pretext.compile()
         examples = self._examples(pretext, batches, first, seen)
         try:
-            yield from pretrain(model, optimizer, examples, params, self.lasting, first_update=first)
+            yield from pretrain(pretext, optimizer, examples, params, self.lasting, first_update=first)
         except NonFinite as error:
             ids = self.crops.ids(seen[-1].clips)
             raise SystemExit(
@@ -147,11 +149,11 @@ class Run:
             log_mel = (log_mel.float() - standard.mean) / standard.std
             generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
             split = random_split(len(log_mel), pretext.num_patches, self.params.model.mask_ratio, generator)
-            moved = type(split)(*(index.to(self.device, non_blocking=True) for index in split))
-            yield Example(log_mel.transpose(1, 2), moved)
+            visible, masked = (index.to(self.device, non_blocking=True) for index in split)
+            yield Example(log_mel.transpose(1, 2), Split(visible, masked))
 
     def _standard(self) -> Standard:
-        return Standard(*self.crops.statistics)
+        return Standard(self.crops.statistics.mean, self.crops.statistics.std)
 
     def _last_state(self) -> Path | None:
         for partial in self.work.glob("*.partial"):

@@ -111,6 +111,7 @@ def test_the_table_has_a_line_per_task_and_marks_what_is_clearly_ahead(tmp_path)
         "tags",
         "voices",
     ]
+    assert "tags" not in score_table(tmp_path / "scores", ["voices", "never_probed"])
     lines = score_table(tmp_path / "scores").splitlines()
     [voices] = [line for line in lines if line.startswith("voices")]
     assert "100.0 ± 0.0" in voices

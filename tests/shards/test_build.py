@@ -137,7 +137,7 @@ SCRIPT = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from matpac.datasets.clip import Clip
+from matpac.files import exclusive
 from matpac.shards.build import build_shard
 from matpac.shards.finish import finish
 from matpac.shards.plan import clear_leftovers
@@ -151,7 +151,7 @@ def main(root, work, out, format, num_workers):
         workers = Workers(int(num_workers))
         with ThreadPoolExecutor(int(num_workers)) as threads:
             list(threads.map(lambda shard: workers.run(build_shard, shard), plan.shards))
-        workers.stop()
+        workers.close()
         finish(plan, Path(out))
 
 if __name__ == "__main__":
@@ -215,7 +215,7 @@ def test_a_worker_that_dies_is_replaced():
     with pytest.raises(BrokenProcessPool):
         workers.run(os._exit, 1)
     assert workers.run(abs, -3) == 3
-    workers.stop()
+    workers.close()
 
 
 @pytest.mark.slow
@@ -225,5 +225,5 @@ def test_workers_import_neither_prefect_nor_torch():
     modules = workers.run(
         eval, "[m for m in ('prefect', 'torch', 'zarr', 'pytest') if m in __import__('sys').modules]"
     )
-    workers.stop()
+    workers.close()
     assert modules == []

@@ -54,7 +54,9 @@ def test_webdataset_opens_a_shard(tmp_path):
     path = tmp_path / "shard-000000.tar"
     written = clips()
     write_tar(path, written)
-    samples = list(webdataset.WebDataset(str(path), shardshuffle=False).decode())
+    empty = tmp_path / "shard-000001.tar"  # All its clips were rejected.
+    write_tar(empty, [])
+    samples = list(webdataset.WebDataset([str(path), str(empty)], shardshuffle=False).decode())
     assert [sample["__key__"] for sample in samples] == [clip.id for clip in written]
     for sample, clip in zip(samples, written, strict=True):
         assert sample["npy"].dtype == np.float16

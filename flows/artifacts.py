@@ -1,0 +1,42 @@
+"""What Prefect shows beside a run: how far it is, and what came of it."""
+
+import time
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from matpac.progress import SECONDS_BETWEEN_LINES, Progress
+
+
+class Meter:
+    """Says how far a stage is: in lines for the terminal and the run's log, and in a progress artifact.
+
+    The server hears of it every few seconds only.
+    """
+
+    def __init__(self, stage: str, dataset: str, what: str, unit: str) -> None:
+        self._what, self._unit = what, unit
+        artifact = create_progress_artifact(0.0, key=key_of(stage, dataset, "progress"))
+        assert isinstance(artifact, UUID)
+        self._artifact = artifact
+        self._shown = time.monotonic()
+        self._lines: Progress | None = None
+
+    def show(self, done: int, total: int) -> None:
+        if self._lines is None or self._lines.total != total:
+            self._lines = Progress(self._what, total, self._unit, write=get_run_logger().info)
+        self._lines.advance(done - self._lines.done)
+        now = time.monotonic()
+        if done >= total or now - self._shown >= SECONDS_BETWEEN_LINES:
+            self._shown = now
+            update_progress_artifact(self._artifact, 100 * done / max(total, 1))
+
+
+def table(stage: str, dataset: str, rows: list[dict[str, object]]) -> None:
+    create_table_artifact(rows, key=key_of(stage, dataset, "counts"))
+
+
+def key_of(*parts: str) -> str:
+    """Prefect's keys have lower-case letters, digits and dashes only."""
+    return "-".join(parts).replace("_", "-")

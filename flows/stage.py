@@ -1,0 +1,42 @@
+"""What all data stages share: how they are called, what they log, what they reject."""
+
+import logging
+import sys
+
+from prefect import Flow
+
+from flows import server
+from matpac.params import Dataset, Params
+
+
+def run(stage: "Flow[[str], None]") -> None:
+    """`python -m flows.<stage> <dataset>`; what the user can put right ends in one line."""
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m flows.{stage.name} <dataset>  (a name under `datasets` in params.yaml)")
+    quiet_prefect()
+    try:
+        with server.shared():
+            stage(sys.argv[1])
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"{stage.name} {sys.argv[1]}: {error}")
+
+
+def source_of(dataset: str, params: Params) -> Dataset:
+    """Raises ValueError for a name that params.yaml does not declare."""
+    if dataset not in params.datasets:
+        names = ", ".join(params.datasets)
+        raise ValueError(f"need a name under `datasets` in params.yaml ({names}), got {dataset}")
+    return params.datasets[dataset]
+
+
+def quiet_prefect() -> None:
+    """What would drown the progress: a line per finished task, and the traceback of an error of one line."""
+    logging.getLogger("prefect.task_runs").addFilter(_is_news)
+    logging.getLogger("prefect.flow_runs").addFilter(_is_news)
+    logging.getLogger("EventsWorker").setLevel(logging.ERROR)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], ValueError):
+        return False
+    return not (record.name == "prefect.task_runs" and "Finished in state Completed" in record.getMessage())

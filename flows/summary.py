@@ -1,0 +1,67 @@
+"""shard folder -> what a person wants to see of it, as artifacts of the run."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from prefect.artifacts import create_markdown_artifact
+
+from flows import artifacts
+from matpac.progress import duration
+from matpac.shards.finish import Summary
+from matpac.shards.folder import ShardFolder
+
+MAX_LISTED = 50
+"""Rejected recordings named on the page; rejected.csv has all."""
+NUM_PICTURES = 6
+PICTURE_FRAMES = 400
+
+
+def about_shards(dataset: str, out: Path, summary: Summary) -> None:
+    """A table of counts and rejections, and a page with a few spectrograms."""
+    counts = [("in shards", summary.num_clips), ("rejected", len(summary.rejections))]
+    counts += [(f"rejected: {reason}", count) for reason, count in summary.num_by_reason.items()]
+    artifacts.table("shards", dataset, [{"clips": what, "number": count} for what, count in counts])
+    create_markdown_artifact(
+        page(dataset, summary, ShardFolder(out)), key=artifacts.key_of("shards", dataset, "summary")
+    )
+
+
+def page(dataset: str, summary: Summary, folder: ShardFolder) -> str:
+    listed = summary.rejections[:MAX_LISTED]
+    rejected = "\n".join(f"- `{rejection.path}`: {rejection.reason}" for rejection in listed)
+    audio = f"{duration(summary.duration_s)} of audio, {summary.num_frames:,} frames"
+    return f"""# {dataset}
+
+{summary.num_clips:,} clips in {summary.num_shards:,} shards: {audio}.
+
+Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
+
+## Rejected: {len(summary.rejections):,}
+
+{rejected or "None."}
+
+## A few clips
+
+![Log-mel spectrograms]({picture(folder)})
+"""
+
+
+def picture(folder: ShardFolder) -> str:
+    """Beginnings of clips from all over the dataset: a PNG as an address that holds the data itself."""
+    chosen = np.unique(np.linspace(0, len(folder) - 1, NUM_PICTURES).astype(int)).tolist()
+    figure = Figure(figsize=(9, 1.4 * len(chosen)), layout="constrained")
+    plots = figure.subplots(len(chosen), squeeze=False)[:, 0]
+    for clip, axes in zip(chosen, plots, strict=True):
+        log_mel = folder.read_clip(clip)[:PICTURE_FRAMES].astype(np.float32)
+        end_s = len(log_mel) / folder.logmel.frames_per_s
+        extent = (0, end_s, 0, folder.logmel.num_mels)
+        axes.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+        axes.set_title(folder.index.id_of(clip), fontsize=8, loc="left")
+        axes.set_ylabel("mel", fontsize=8)
+    plots[-1].set_xlabel("seconds", fontsize=8)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=80)
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

@@ -1,0 +1,57 @@
+"""ESC-10: 400 environmental sounds of five seconds, 10 classes, one label each, five folds.
+
+Source   https://github.com/karoldvl/ESC-10, commit 553c8f17, the last one with the recordings
+License  CC BY 3.0 as a whole; single clips CC0, CC BY or CC Sampling+ (its README lists them)
+Cite     K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM MM 2015.
+Layout   NNN - Class/{fold}-{freesound id}-{take}.ogg; Ogg Vorbis, 44.1 kHz, mono, 3.6 to 7.2 s
+Task     10 classes, 40 clips each, accuracy
+Split    Official: 5 folds of 80 clips; all takes of one Freesound recording are in one fold.
+Verified All 400 recordings, by name and checksum.
+Defects  Short sounds are filled up to five seconds with digital silence.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from matpac.datasets.clip import Clip, Task
+from matpac.datasets.fetch import Archive, fetch_archive
+from matpac.params import Esc10
+
+ARCHIVE = Archive(
+    url="https://github.com/karoldvl/ESC-10/archive/553c8f1743b9dba6b282e1323c3ca8fa76923448.zip",
+    num_recordings=400,
+    content_digest="90f86c372a5566235f4a724cc3bd6163390aae3eebb52b3fd167001f2014db91",
+)
+CLASSES = (
+    *("Dog bark", "Rain", "Sea waves", "Baby cry", "Clock tick"),
+    *("Person sneeze", "Helicopter", "Chainsaw", "Rooster", "Fire crackling"),
+)
+NUM_FOLDS = 5
+PATH = re.compile(r"(.*/)?\d{3} - (?P<name>[^/]+)/(?P<stem>(?P<fold>[1-5])-(?P<freesound>\d+)-[A-Z]+)\.ogg")
+
+
+def fetch(params: Esc10, root: Path, report: Callable[[int, int], None] | None) -> None:
+    if params.source is None:
+        fetch_archive(ARCHIVE, root, report)
+
+
+def clips(params: Esc10, root: Path, paths: Sequence[str]) -> Iterator[Clip]:
+    for path in paths:
+        match = PATH.fullmatch(path)
+        if match is None or match["name"] not in CLASSES:
+            raise ValueError(
+                f"{root / path}: need paths like '001 - Dog bark/1-100032-A.ogg' "
+                f"(class, then fold, Freesound recording and take)"
+            )
+        yield Clip(
+            id=match["stem"],
+            path=path,
+            labels=(match["name"],),
+            fold=int(match["fold"]),
+            group=match["freesound"],
+        )
+
+
+def task(params: Esc10, clips: Sequence[Clip]) -> Task | None:
+    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS)

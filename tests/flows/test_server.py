@@ -1,0 +1,64 @@
+import socket
+import time
+
+import pytest
+
+from flows.server import answering_url, is_locked
+from flows.server_process import listen
+from tests.flows.conftest import Project
+
+
+def test_a_taken_port_is_left_alone(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(port))
+        with listen() as other:
+            assert other.getsockname()[1] != port
+
+
+def test_a_server_that_is_gone_does_not_answer(tmp_path):
+    (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9/api"}')
+    assert answering_url(tmp_path) is None
+    assert not is_locked(tmp_path / "server.lock")
+
+
+@pytest.mark.slow
+def test_two_stages_share_a_server_that_stops_by_itself_and_records_what_was_killed(tmp_path):
+    project = Project(tmp_path)
+    project.environment["MATPAC_SERVER_IDLE_S"] = "2"
+    project.write_recordings()
+    project.write_params()
+    both = [project.start("download"), project.start("download", "unknown")]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
+    assert both[0].returncode == 0, outputs[0]
+    assert [len(project.recorded("flow_runs")), both[1].returncode] == [2, 1]
+
+    killed = project.start("shards")
+    assert killed.stdout is not None
+    while "Beginning flow run" not in killed.stdout.readline():
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    project.wait_for_end_of_server()
+    assert not list(tmp_path.glob(".prefect/server.json"))
+
+    code, output = project.run("download")
+    assert code == 0, output
+    [run] = [run for run in project.recorded("flow_runs") if run["name"] == "shards mine"]
+    assert run["state"]["type"] == "CRASHED"
+    assert {run["state"]["type"] for run in project.recorded("task_runs")} <= {"COMPLETED", "CRASHED"}
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_start_is_an_error_that_names_its_log(tmp_path):
+    project = Project(tmp_path)
+    project.write_params()
+    (tmp_path / ".prefect/prefect.db").mkdir(parents=True)
+    started = time.monotonic()
+    code, output = project.run("download")
+    assert code == 1
+    assert "Prefect's server did not start" in output.splitlines()[-1]
+    assert ".prefect/server.log" in output.splitlines()[-1]
+    assert time.monotonic() - started < 60

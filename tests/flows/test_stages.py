@@ -1,0 +1,100 @@
+"""The real flows on six tiny clips, recorded by a real server."""
+
+import hashlib
+import random
+import signal
+import time
+
+import pytest
+
+from flows.server import answering_url
+from tests.flows.conftest import Project
+
+pytestmark = pytest.mark.slow
+
+
+def digests(folder):
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def converted(project):
+    for stage in ("download", "shards"):
+        code, output = project.run(stage)
+        assert code == 0, output
+    return project
+
+
+def test_recordings_become_shards(converted):
+    data = converted.folder / "data"
+    assert (data / "raw/mine/recordings.csv").read_text().count("\n") == 7
+    assert sorted(path.name for path in (data / "shards/mine").iterdir()) == [
+        "index.parquet",
+        "logmel.json",
+        "rejected.csv",
+        "shard-000000.tar",
+        "shard-000001.tar",
+        "shard-000002.tar",
+        "statistics.json",
+        "task.json",
+    ]
+
+
+def test_every_run_and_task_is_recorded_in_its_final_state(converted):
+    flows = {run["name"]: run["state"]["type"] for run in converted.recorded("flow_runs")}
+    assert flows["download mine"] == flows["shards mine"] == "COMPLETED"
+    tasks = {run["name"]: run["state"]["type"] for run in converted.recorded("task_runs")}
+    assert {name: tasks[name] for name in ("shard 0", "shard 1", "shard 2")} == {
+        "shard 0": "COMPLETED",
+        "shard 1": "COMPLETED",
+        "shard 2": "COMPLETED",
+    }
+    assert set(tasks.values()) == {"COMPLETED"}
+
+
+def test_artifacts_show_progress_counts_and_a_picture(converted):
+    artifacts = {artifact["key"]: artifact for artifact in converted.recorded("artifacts")}
+    assert artifacts["shards-mine-progress"]["data"] == 100
+    assert '"in shards", "number": 6' in artifacts["shards-mine-counts"]["data"]
+    assert "data:image/png;base64," in artifacts["shards-mine-summary"]["data"]
+    assert '"recordings": 6' in artifacts["download-mine-counts"]["data"]
+
+
+def test_an_error_ends_in_one_line_and_a_failed_run(converted):
+    code, output = converted.run("shards", "yours")
+    assert code == 1
+    assert output.splitlines()[-1].startswith("shards yours: need a name under `datasets` in params.yaml")
+    assert "Traceback" not in output
+    assert converted.recorded("flow_runs")[-1]["state"]["type"] == "FAILED"
+
+
+def test_a_stage_killed_at_random_moments_ends_with_the_same_bytes(converted):
+    out = converted.folder / "data/shards/mine"
+    whole = digests(out)
+    moments = random.Random(0)
+    for _ in range(3):
+        process = converted.start("shards")
+        time.sleep(moments.uniform(1.0, 4.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    code, output = converted.run("shards")
+    assert code == 0, output
+    assert digests(out) == whole
+
+
+def test_a_server_of_the_user_is_used_where_there_is_one(converted, tmp_path):
+    url = answering_url(converted.folder / ".prefect")
+    assert url is not None
+    before = len(converted.recorded("flow_runs"))
+    other = Project(tmp_path)
+    other.environment["PREFECT_API_URL"] = url
+    other.write_recordings()
+    other.write_params()
+    code, output = other.run("download")
+    assert code == 0, output
+    assert len(converted.recorded("flow_runs")) == before + 1
+    assert not (tmp_path / ".prefect/server.lock").exists()

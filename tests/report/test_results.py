@@ -1,0 +1,49 @@
+import pytest
+
+from matpac.report.results import confusion_table, mistakes, sentence, verdict
+
+
+def summary(name, encoder, untrained, log_mel=0.3, interval=0.01):
+    def score(mean):
+        return {"mean": mean, "interval": interval}
+
+    return {
+        "dataset": name,
+        "pretrained": score(encoder),
+        "random_init": score(untrained),
+        "logmel_statistics": score(log_mel),
+        "gain_over_random_init": score(encoder - untrained),
+    }
+
+
+def details(confusion):
+    return {
+        "classes": [f"class {number}" for number in range(len(confusion))],
+        "features": {"pretrained": {"confusion": confusion}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("encoder", "word"), [(0.53, "ahead"), (0.505, "no clear difference"), (0.47, "behind")]
+)
+def test_a_gain_counts_when_it_exceeds_both_intervals(encoder, word):
+    assert word in verdict(summary("x", encoder, 0.5))
+
+
+def test_lost_tasks_are_named():
+    text = sentence([summary("a", 0.9, 0.5), summary("b", 0.4, 0.5), summary("c", 0.2, 0.1)])
+    assert "clearly helps on 2 of 3 tasks" in text
+    assert "lower than the untrained encoder on b." in text
+    assert "score higher than the encoder on c." in text
+
+
+def test_mistakes_are_shares_of_the_true_class():
+    text = mistakes(details([[3, 1, 0], [0, 8, 0], [2, 2, 4]]))
+    assert text.count("<li>") == 3
+    assert "<b>class 0</b> taken for <b>class 1</b>: 25%" in text
+
+
+def test_a_confusion_matrix_of_many_classes_is_not_drawn():
+    small, large = ([[1] * size] * size for size in (20, 21))
+    assert confusion_table(details(small)).count("<td") == 400
+    assert confusion_table(details(large)) == ""

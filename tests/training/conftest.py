@@ -1,0 +1,82 @@
+"""A project folder with shards of noise and a run of half a minute at most."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Project:
+    """Shards and parameters in a folder of their own; `matpac pretrain` runs there as users run it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        write_recordings(folder / "audio", [1.0] * 12)
+        build(plan_of(folder / "audio", folder / "work"), folder / "data/shards/noise")
+        self.change()
+
+    def change(self, **pretrain) -> None:
+        """Write params.yaml for a tiny run, with some values of its section `pretrain` changed."""
+        params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+        params["datasets"] = {"noise": params["datasets"]["demo_corpus"]}
+        params["probe"]["datasets"] = []
+        params["logmel"] = LOGMEL.model_dump()
+        params["model"]["num_clusters"] = 16
+        params["pretrain"] |= {
+            "datasets": ["noise"],
+            "crop_frames": 64,
+            "batch_size": 8,
+            "micro_batch_size": 4,
+            "num_epochs": 40,
+            "save_every_s": 0.05,
+            "log_every_updates": 5,
+            **pretrain,
+        }
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params))
+        self.run("corpus")
+
+    def start(self, command: str = "pretrain") -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "matpac", command],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, command: str = "pretrain") -> str:
+        process = self.start(command)
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+        return said
+
+    def interrupt(self, number: signal.Signals, updates: int) -> tuple[int, str]:
+        """Start a run, send it a signal once it has saved that many updates; its exit code and words."""
+        process = self.start()
+        deadline = time.monotonic() + 120
+        while self.saved_updates() < updates and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def saved_updates(self) -> int:
+        names = [path.name for path in self.folder.glob("data/.work/pretrain/*/update-*")]
+        return max((int(name[7:16]) for name in names if not name.endswith("partial")), default=0)
+
+    def weights(self) -> bytes:
+        return (self.folder / "data/checkpoints/pretrained/networks.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def project_of_noise(tmp_path_factory) -> Project:
+    return Project(tmp_path_factory.mktemp("pretrain"))

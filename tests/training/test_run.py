@@ -1,0 +1,89 @@
+import csv
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+import matpac
+from matpac.training.checkpoint import read_meta
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(project_of_noise):
+    yield project_of_noise
+    project_of_noise.change()
+    shutil.rmtree(project_of_noise.folder / "data/.work/pretrain", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(project_of_noise):
+    said = project_of_noise.run()
+    assert "60/60 updates (100%)" in said
+    return project_of_noise.weights()
+
+
+def test_killed_at_five_moments_the_weights_are_the_same_bit_for_bit(folder, uninterrupted):
+    for updates in sorted(np.random.default_rng().integers(1, 55, size=5).tolist()):
+        code, _ = folder.interrupt(signal.SIGKILL, updates)
+        assert code in (-signal.SIGKILL, 0)
+    folder.run()
+    assert folder.weights() == uninterrupted
+    assert not list(folder.folder.glob("data/.work/pretrain/*/"))
+
+
+def test_terminated_it_saves_says_so_and_goes_on(folder, uninterrupted):
+    code, said = folder.interrupt(signal.SIGTERM, updates=10)
+    assert code == 128 + signal.SIGTERM
+    assert "the next run goes on from there" in said
+    assert f"Going on from update {folder.saved_updates()} of 60." in folder.run()
+    assert folder.weights() == uninterrupted
+
+
+def test_a_changed_parameter_starts_a_new_run(folder, uninterrupted):
+    folder.interrupt(signal.SIGTERM, updates=10)
+    folder.change(alpha=0.75)
+    assert "Going on" not in folder.run()
+    assert folder.weights() != uninterrupted
+
+
+def test_a_second_process_is_turned_away(folder):
+    first = folder.start()
+    while folder.saved_updates() < 1:
+        assert first.poll() is None
+    second = folder.start()
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "in use by another process" in said
+    first.kill()
+    first.communicate()
+
+
+def test_the_checkpoint_explains_itself(folder, uninterrupted):
+    checkpoint = folder.folder / "data/checkpoints/pretrained"
+    meta = read_meta(checkpoint)
+    assert (meta.update, meta.total_updates, meta.num_clips) == (60, 60, 12)
+    statistics = json.loads((folder.folder / "data/shards/noise/statistics.json").read_text())
+    assert (meta.standard.mean, meta.standard.std) == (statistics["mean"], statistics["std"])
+    with (checkpoint / "metrics.csv").open() as table:
+        steps = [int(row["step"]) for row in csv.DictReader(table)]
+    assert steps == [*range(0, 60, 5), 59]
+    live = (checkpoint / "dvclive/plots/metrics/loss.tsv").read_text().splitlines()
+    assert [int(line.split("\t")[0]) for line in live[1:]] == steps
+
+
+def test_the_checkpoint_opens_in_two_lines(folder, uninterrupted):
+    encoder = matpac.load(folder.folder / "data/checkpoints/pretrained")
+    assert encoder.embed(np.zeros(16_000), 16_000).shape == (1, 128)
+
+
+def test_shards_changed_behind_the_pipelines_back_are_named(folder):
+    corpus = folder.folder / "data/corpus.json"
+    corpus.write_text(corpus.read_text().replace("noise", "other"))
+    process = folder.start()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "found another. Run `matpac corpus`" in said

@@ -3,6 +3,7 @@
 python -m flows.download esc10
 """
 
+import shutil
 from pathlib import Path
 
 from prefect import flow, task
@@ -10,9 +11,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts, stage
 from matpac.datasets import READERS
+from matpac.datasets.folder import label_table
 from matpac.datasets.recordings import Recording, recordings_root, take_inventory, write_recordings
-from matpac.files import WORK, exclusive
-from matpac.params import Dataset, digest, load_params
+from matpac.params import Dataset, load_params
 
 
 @flow(flow_run_name="download {dataset}", persist_result=False)
@@ -20,12 +21,14 @@ def download(dataset: str) -> None:
     """Fetch or synthesise the recordings where they are not here yet, then list them."""
     params = load_params()
     source = stage.source_of(dataset, params)
-    root = recordings_root(dataset, source)
+    root, raw = recordings_root(dataset, source), Path("data/raw", dataset)
 
-    with exclusive(WORK / "download" / f"{dataset}-{digest(source)}"):
-        fetch(dataset, source, root)
-        recordings = inventory(root)
-        write_recordings(Path("data/raw", dataset), recordings)
+    fetch(dataset, source, root)
+    recordings = inventory(root)
+    write_recordings(raw, recordings)
+    if source.kind == "folder" and (labels := label_table(source, root)):
+        # Edited labels make the shards stale, as edited recordings do.
+        shutil.copyfile(labels, raw / "labels.csv")
 
     num_bytes = sum(recording.bytes for recording in recordings)
     artifacts.table(

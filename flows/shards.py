@@ -13,13 +13,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from flows import artifacts, stage
+from flows.download import fetch
 from flows.summary import about_shards
+from matpac.datasets.recordings import recordings_root
 from matpac.files import exclusive
 from matpac.params import load_params
 from matpac.shards.build import ShardPlan, ShardResult, build_shard
 from matpac.shards.finish import finish
 from matpac.shards.plan import clear_leftovers, plan_dataset
 from matpac.shards.workers import Workers
+from matpac.signal.audio import mute_c_libraries
 
 
 @flow(flow_run_name="shards {dataset}", persist_result=False)
@@ -29,10 +32,12 @@ def shards(dataset: str) -> None:
     source = stage.source_of(dataset, params)
     raw, out = Path("data/raw", dataset), Path("data/shards", dataset)
 
+    # The recordings are no out of the pipeline: a result taken from its cache leaves them behind.
+    fetch(dataset, source, recordings_root(dataset, source))
     plan = plan_dataset(dataset, source, raw, params.logmel, params.shards)
     with exclusive(plan.work):
         clear_leftovers(plan.work)
-        with closing(Workers(params.shards.num_workers)) as workers:
+        with closing(Workers(params.shards.num_workers, mute_c_libraries)) as workers:
             build_shards(dataset, plan.shards, workers)
         summary = finish(plan, out)
 

@@ -98,7 +98,9 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     checked = load_params(params)
     build_report(Path(), REPORT, checked)
-    sys.stdout.write(f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}\n")
+    sys.stdout.write(
+        f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}\n"
+    )
 
 
 def main() -> None:

@@ -16,12 +16,15 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Run functions of importable modules in `num_workers` other processes, one argument each."""
+    """Run functions of importable modules in `num_workers` other processes, one argument each.
 
-    def __init__(self, num_workers: int) -> None:
-        self.num_workers = num_workers
+    `prepare` is called once in every process before its first work.
+    """
+
+    def __init__(self, num_workers: int, prepare: Callable[[], None]) -> None:
+        self.num_workers, self.prepare = num_workers, prepare
         self._replacing = threading.Lock()
-        self._pool = _start_pool(num_workers)
+        self._pool = _start_pool(num_workers, prepare)
 
     def run(self, function: Callable[[Argument], Result], argument: Argument) -> Result:
         """Wait for `function(argument)`; may be called from many threads.
@@ -34,7 +37,7 @@ class Workers:
         except BrokenProcessPool:
             with self._replacing:
                 if self._pool is pool:
-                    self._pool = _start_pool(self.num_workers)
+                    self._pool = _start_pool(self.num_workers, self.prepare)
             raise
 
     def close(self) -> None:
@@ -42,10 +45,10 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _start_pool(num_workers: int) -> ProcessPoolExecutor:
+def _start_pool(num_workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
     # The processes are the parallelism: threads of the linear algebra inside each would only compete.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_die_with_parent)
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_begin, initargs=(prepare,))
     with _main_module_hidden():
         pool.submit(_nothing).result()
     return pool
@@ -62,8 +65,9 @@ def _main_module_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
+def _begin(prepare: Callable[[], None]) -> None:
+    """A worker whose parent was killed would wait for ever: it ends with its parent."""
+    prepare()
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -20,7 +20,7 @@ from matpac.shards.finish import check_rejections
 from matpac.shards.folder import ShardFolder
 from matpac.shards.plan import deal
 from matpac.shards.workers import Workers
-from matpac.signal.audio import read_audio
+from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
 from tests.shards.conftest import LOGMEL, build, digests, plan_of, write_noise, write_recordings
 
@@ -142,13 +142,14 @@ from matpac.shards.build import build_shard
 from matpac.shards.finish import finish
 from matpac.shards.plan import clear_leftovers
 from matpac.shards.workers import Workers
+from matpac.signal.audio import mute_c_libraries
 from tests.shards.conftest import plan_of
 
 def main(root, work, out, format, num_workers):
     with exclusive(Path(work)):
         clear_leftovers(Path(work))
         plan = plan_of(Path(root), Path(work), format, clips_per_shard=2)
-        workers = Workers(int(num_workers))
+        workers = Workers(int(num_workers), mute_c_libraries)
         with ThreadPoolExecutor(int(num_workers)) as threads:
             list(threads.map(lambda shard: workers.run(build_shard, shard), plan.shards))
         workers.close()
@@ -194,8 +195,8 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path, forma
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for the worker in /proc")
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     code = (
-        "import time; from matpac.shards.workers import Workers; "
-        "print(Workers(1).run(eval, '__import__(\"os\").getpid()'), flush=True); time.sleep(60)"
+        "import gc, time; from matpac.shards.workers import Workers; "
+        "print(Workers(1, gc.collect).run(eval, '__import__(\"os\").getpid()'), flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -211,7 +212,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced():
-    workers = Workers(1)
+    workers = Workers(1, mute_c_libraries)
     with pytest.raises(BrokenProcessPool):
         workers.run(os._exit, 1)
     assert workers.run(abs, -3) == 3
@@ -220,7 +221,7 @@ def test_a_worker_that_dies_is_replaced():
 
 @pytest.mark.slow
 def test_workers_import_neither_prefect_nor_torch():
-    workers = Workers(1)
+    workers = Workers(1, mute_c_libraries)
     workers.run(len, b"")
     modules = workers.run(
         eval, "[m for m in ('prefect', 'torch', 'zarr', 'pytest') if m in __import__('sys').modules]"

@@ -76,3 +76,10 @@ def test_every_section_of_the_parameters_is_a_dependency_of_some_stage():
         key.split(".")[0] for stage in STAGES.values() for key in (stage.get("do") or stage).get("params", [])
     }
     assert declared == set(yaml.safe_load((PROJECT / "params.yaml").read_text()))
+
+
+def test_the_readme_has_a_line_for_every_source_file():
+    readme = (PROJECT / "README.md").read_text()
+    sources = [*SOURCES, *(PROJECT / "flows").glob("*.py")]
+    named = {path.name for path in sources if not path.name.startswith("__")}
+    assert {name for name in named if f" {name} " not in readme} == set()

@@ -9,7 +9,7 @@ from matpac.params import Probe
 from matpac.probing.embeddings import FEATURES, read_embeddings
 from matpac.probing.folds import folds_of
 from matpac.probing.linear import fit_probes
-from matpac.probing.scores import details_of, summary_of
+from matpac.probing.scores import DETAILS, compared, details_of, summary_of
 from matpac.progress import Progress
 
 
@@ -40,11 +40,11 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
         if num_epochs < params.max_epochs:
             progress.advance(params.max_epochs - num_epochs)
 
+    summary = summary_of(details, stored, folds)
     write_json(
-        out.with_suffix(".details.json"),
+        out.with_suffix(DETAILS),
         {
-            "dataset": stored.dataset,
-            "metric": stored.task.metric,
+            "summary": summary,
             "classes": list(stored.task.classes),
             "num_test_clips": sum(stored.labels[fold.test].sum(0) for fold in folds).tolist(),
             "folds": [{part: len(clips) for part, clips in fold._asdict().items()} for fold in folds],
@@ -52,4 +52,4 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
             "features": details,
         },
     )
-    write_json(out, summary_of(details, stored, folds))
+    write_json(out, compared(summary))

@@ -1,7 +1,8 @@
 """Test logits -> scores with intervals, and the score files.
 
-`<dataset>.json` holds the numbers to compare between runs, `<dataset>.details.json` everything
-behind them: repeats, folds, classes, confusions, learning curves.
+`<dataset>.json` holds the few numbers that `dvc metrics` compares between runs,
+`<dataset>.details.json` everything: the summary with its intervals, and what is behind it, namely
+repeats, folds, classes, confusions, learning curves.
 """
 
 import math
@@ -19,6 +20,9 @@ from matpac.probing.linear import Fit
 
 Logits = Float[np.ndarray, "test class"]
 Labels = UInt8[np.ndarray, "test class"]
+
+DETAILS = ".details.json"
+"""Ending of the files that hold all about a dataset's probes."""
 
 
 def confusion_matrix(logits: Logits, labels: Labels) -> Int64[np.ndarray, "class class"]:
@@ -99,7 +103,7 @@ def details_of(fits: Sequence[Fit], embeddings: EmbeddingSet, folds: Sequence[Fo
 def summary_of(
     details: dict[str, dict[str, Any]], embeddings: EmbeddingSet, folds: Sequence[Fold]
 ) -> dict[str, Any]:
-    """What `dvc metrics` compares: numbers in nested dictionaries, no lists."""
+    """What tables and the report say of a dataset's scores; scores are fractions."""
     task = embeddings.task
     repeats = {name: repeat_scores(details[name]["scores"]) for name in FEATURES}
     gain = np.subtract(repeats["pretrained"], repeats["random_init"])
@@ -116,6 +120,15 @@ def summary_of(
         "chance": chance(np.concatenate(tested), task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},
         "gain_over_random_init": mean_and_interval(gain.tolist()),
+    }
+
+
+def compared(summary: dict[str, Any]) -> dict[str, float]:
+    """A row of `dvc metrics show`, short enough for a terminal; fractions."""
+    return {
+        "chance": summary["chance"],
+        **{name: summary[name]["mean"] for name in FEATURES},
+        "gain": summary["gain_over_random_init"]["mean"],
     }
 
 
@@ -138,10 +151,9 @@ def chance(labels: Labels, metric: str) -> float:
 def read_summaries(folder: Path, datasets: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Of `datasets` in this order, without those that have no scores yet; None: of all, by name."""
     if datasets is None:
-        files = sorted(folder.glob("*.json"))
-        datasets = [file.stem for file in files if not file.stem.endswith(".details")]
-    paths = [folder / f"{name}.json" for name in datasets]
-    return [read_json(path) for path in paths if path.exists()]
+        datasets = sorted(path.name.removesuffix(DETAILS) for path in folder.glob(f"*{DETAILS}"))
+    paths = [folder / f"{name}{DETAILS}" for name in datasets]
+    return [read_json(path)["summary"] for path in paths if path.exists()]
 
 
 def beats_random_init(summary: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matpac.files import read_json
-from matpac.probing.scores import beats_random_init, percent, read_summaries
+from matpac.probing.scores import DETAILS, beats_random_init, percent, read_summaries
 from matpac.report.markup import bar, folded, grid, paragraph, section, table
 
 NAMES = {
@@ -99,7 +99,7 @@ def bars(summary: dict[str, Any]) -> str:
 def classes(scores: Path, datasets: Sequence[str]) -> str:
     parts = []
     for summary in read_summaries(scores, datasets):
-        details = read_json(scores / f"{summary['dataset']}.details.json")
+        details = read_json(scores / f"{summary['dataset']}{DETAILS}")
         parts.append(f"<h3>{escape(summary['dataset'])}</h3>")
         parts.append(left_out(summary))
         left = f"<div>{class_table(details)}{mistakes(details)}</div>"

@@ -143,7 +143,7 @@ def test_the_page_is_well_formed_and_loads_nothing_from_elsewhere(page):
 def test_the_page_holds_the_numbers_of_the_score_files(page, project):
     text = Reader(page).text
     for name in ("notes", "tags"):
-        summary = json.loads((project / f"data/scores/{name}.json").read_text())
+        summary = json.loads((project / f"data/scores/{name}.details.json").read_text())["summary"]
         for feature in ("pretrained", "random_init", "logmel_statistics"):
             assert percent(summary[feature]) in text
         assert percent(summary["gain_over_random_init"], signed=True) in text

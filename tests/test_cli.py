@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+
+def matpac(*arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, "-m", "matpac", *map(str, arguments)], cwd=cwd, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, project):
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    return tmp_path
+
+
+def test_help_names_every_stage(folder):
+    code, said, _ = matpac("--help", cwd=folder)
+    assert code == 0
+    for command in ("corpus", "pretrain", "embed", "probe", "report"):
+        assert f"  {command} " in said
+
+
+def test_trouble_is_one_line_and_no_traceback(folder):
+    code, _, said = matpac("pretrain", cwd=folder)
+    assert code == 1
+    assert said.startswith("matpac: params.yaml: no such file.")
+    assert said.count("\n") == 1
+
+
+def test_embed_says_what_it_needs(folder):
+    code, _, said = matpac("embed", "a.wav", cwd=folder)
+    assert code == 1
+    assert "need either files and --out, or --dataset" in said
+
+
+def test_a_missing_checkpoint_is_named(folder):
+    code, _, said = matpac("embed", "a.wav", "--out", "e.npz", "--checkpoint", "nowhere", cwd=folder)
+    assert code == 1
+    assert said == "matpac: nowhere: need a checkpoint folder or a released .pt file, found neither\n"

@@ -21,7 +21,7 @@ def test_the_corpus_names_what_pre_training_reads_and_nothing_else(shards, tmp_p
 
 def test_other_datasets_than_the_corpus_names_are_refused(shards, tmp_path):
     write_corpus(shards, ["first"], tmp_path / "corpus.json")
-    with pytest.raises(ValueError, match="need the corpus of first, second .* found another"):
+    with pytest.raises(ValueError, match=r"need the corpus of first, second .* found another"):
         read_corpus(shards, ["first", "second"], tmp_path / "corpus.json")
 
 

@@ -88,7 +88,8 @@ class Run:
             return state
 
         started_s = time.monotonic() - spent_s
-        saved_s = time.monotonic()
+        saved_s = logged_s = time.monotonic()
+        logged = first
         say(self._plan(pretext))
         live = LivePlots(self.work / "dvclive", rows)
         progress = Progress("pretrain", self.lasting.total, "updates", done=first)
@@ -97,8 +98,9 @@ class Run:
                 done = report.update + 1
                 last = done == self.lasting.total
                 if report.update % params.log_every_updates == 0 or last:
-                    seen = (done - first) * params.batch_size
-                    rate = seen / (time.monotonic() - started_s - spent_s + 1e-9)
+                    crops = (done - logged) * params.batch_size
+                    rate = crops / max(time.monotonic() - logged_s, 1e-9)
+                    logged, logged_s = done, time.monotonic()
                     row = row_of(report, self.lasting.total / params.num_epochs, rate)
                     rows.append(row)
                     live.log(row)

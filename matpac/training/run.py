@@ -59,6 +59,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     )
     with exclusive(work):
         finished = Run(work, crops, params, digest(data)).to_the_end()
+        LivePlots(finished / "dvclive", read_history(finished / "metrics.csv"))
         move_into_place(finished, out)
     shutil.rmtree(work)
 
@@ -104,7 +105,7 @@ class Run:
                     row = row_of(report, self.lasting.total / params.num_epochs, rate)
                     rows.append(row)
                     live.log(row)
-                    self._warn_of_collapse(row)
+                    self._warn_of_collapse(rows)
                 progress.advance(note=note(rows[-1]))
                 if last or stop or time.monotonic() - saved_s > params.save_every_s:
                     spent = time.monotonic() - started_s
@@ -114,7 +115,6 @@ class Run:
                     say(f"Stopped after update {done:,}; the next run goes on from there.")
                     raise SystemExit(128 + stop[0])
         assert state is not None
-        shutil.copytree(self.work / "dvclive", state / "dvclive", dirs_exist_ok=True)
         return state
 
     def _updates(self, pretext: Pretext, optimizer: Optimizer, first: int) -> Iterator[Report]:
@@ -206,12 +206,16 @@ class Run:
             f"of {params.crop_frames} frames, on {hardware(self.device)}."
         )
 
-    def _warn_of_collapse(self, row: Row) -> None:
-        if row["step"] < self.lasting.total / 50:
-            return
-        trouble = complaint(row, self.params.model.num_clusters)
-        if trouble:
-            say(f"WARNING: this run seems to collapse at update {row['step']:,}: {trouble}.")
+    def _warn_of_collapse(self, rows: list[Row]) -> None:
+        """Say it once when it begins."""
+        before, now = self._trouble(rows[-2:-1]), self._trouble(rows[-1:])
+        if now and not before:
+            say(f"WARNING: this run seems to collapse at update {rows[-1]['step']:,}: {now}.")
+
+    def _trouble(self, rows: list[Row]) -> str | None:
+        """Of the one row, if it is there; what the very first updates show does not count."""
+        counted = [row for row in rows if row["step"] > self.lasting.total / 50]
+        return complaint(counted[0], self.params.model.num_clusters) if counted else None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from matpac.progress import SECONDS_BETWEEN_LINES, Progress
 class Meter:
     """Says how far a stage is: in lines for the terminal and the run's log, and in a progress artifact.
 
-    The server hears of it every few seconds only.
+    The server hears of it every few seconds only, and not at all where the total is unknown (0).
     """
 
     def __init__(self, stage: str, dataset: str, what: str, unit: str) -> None:
@@ -28,9 +28,9 @@ class Meter:
             self._lines = Progress(self._what, total, self._unit, write=get_run_logger().info)
         self._lines.advance(done - self._lines.done)
         now = time.monotonic()
-        if done >= total or now - self._shown >= SECONDS_BETWEEN_LINES:
+        if 0 < total <= done or (total and now - self._shown >= SECONDS_BETWEEN_LINES):
             self._shown = now
-            update_progress_artifact(self._artifact, 100 * done / max(total, 1))
+            update_progress_artifact(self._artifact, 100 * done / total)
 
 
 def table(stage: str, dataset: str, rows: list[dict[str, object]]) -> None:

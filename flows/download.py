@@ -13,6 +13,7 @@ from flows import artifacts, stage
 from matpac.datasets import READERS
 from matpac.datasets.folder import label_table
 from matpac.datasets.recordings import Recording, recordings_root, take_inventory, write_recordings
+from matpac.files import whole_file
 from matpac.params import Dataset, load_params
 
 
@@ -27,8 +28,10 @@ def download(dataset: str) -> None:
     recordings = inventory(root)
     write_recordings(raw, recordings)
     if source.kind == "folder" and (labels := label_table(source, root)):
-        # Edited labels make the shards stale, as edited recordings do.
-        shutil.copyfile(labels, raw / "labels.csv")
+        # Edited labels make the shards stale, as edited recordings do. Never written in place: what lies
+        # there may be a hard link to DVC's cache.
+        with whole_file(raw / "labels.csv") as partial:
+            shutil.copyfile(labels, partial)
 
     num_bytes = sum(recording.bytes for recording in recordings)
     artifacts.table(

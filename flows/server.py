@@ -50,7 +50,8 @@ def running_server(home: Path) -> str:
         url = answering_url(home)
         if url is not None:
             return url
-        if started is None and not is_locked(home / "server.lock"):
+        # One that ends with 0 found the lock taken: by another server, or by somebody who looked at it.
+        if (started is None or started.poll() == 0) and not is_locked(home / "server.lock"):
             started = start(home)
         elif started is not None and started.poll():
             break

@@ -97,6 +97,16 @@ class LogMel(Section):
         return self.sample_rate_hz / self.hop_samples
 
     @model_validator(mode="after")
+    def _windows_hold_samples(self) -> "LogMel":
+        for name, num_samples in (("window_ms", self.window_samples), ("hop_ms", self.hop_samples)):
+            if num_samples < 1:
+                raise ValueError(
+                    f"{name}: need milliseconds that hold a sample at {self.sample_rate_hz} Hz, "
+                    f"got {getattr(self, name):g}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _band_fits_below_nyquist(self) -> "LogMel":
         nyquist_hz = self.sample_rate_hz / 2
         if not self.fmin_hz < self.fmax_hz <= nyquist_hz:
@@ -253,6 +263,25 @@ class Params(Section):
                         f"{section}.datasets: need names listed under `datasets` "
                         f"({', '.join(self.datasets)}), got {name}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _probed_datasets_have_labels(self) -> "Params":
+        for name in self.probe.datasets:
+            match self.datasets.get(name):
+                case Folder(labels="none") | Demo(recipe="corpus"):
+                    raise ValueError(f"probe.datasets: need datasets with labels, got {name}, which has none")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_leave_patches(self) -> "Params":
+        num_patches = (self.logmel.num_mels // 16) * (self.pretrain.crop_frames // 16)
+        num_visible = int(num_patches * (1 - self.model.mask_ratio))
+        if not 0 < num_visible < num_patches:
+            raise ValueError(
+                f"model.mask_ratio: need visible and masked patches among the {num_patches} of a crop, "
+                f"got {self.model.mask_ratio:g}, which leaves {num_visible} visible"
+            )
         return self
 
 

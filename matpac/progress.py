@@ -13,7 +13,8 @@ SECONDS_BETWEEN_LINES = 5.0
 class Progress:
     """Counts work done; says how far it is, how fast it goes and how long it will take.
 
-    `write` receives finished lines (a logger's `info`, say) instead of standard error.
+    `write` receives finished lines (a logger's `info`, say) instead of standard error. A total of 0 stands
+    for one that nobody knows.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Progress:
         """Count work; show a line where it is time for one or all work is done."""
         self.done += amount
         now = time.monotonic()
-        finished = self.done >= self.total
+        finished = 0 < self.total <= self.done
         if finished or now - self._shown >= (0.2 if self._moving else SECONDS_BETWEEN_LINES):
             self._shown = now
             self._show(self.line(note), finished=finished)
@@ -44,7 +45,9 @@ class Progress:
     def line(self, note: str = "") -> str:
         elapsed_s = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._done_at_start) / elapsed_s
-        share = self.done / self.total if self.total else 1.0
+        if not self.total:
+            return f"{self.label}: {self.done:,} {self.unit}, {rate:,.3g}/s  {note}".rstrip()
+        share = self.done / self.total
         left = f", {duration((self.total - self.done) / rate)} left" if rate > 0 and share < 1 else ""
         text = f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0%}), {rate:,.3g}/s{left}"
         return f"{text}  {note}".rstrip()

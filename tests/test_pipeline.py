@@ -122,12 +122,12 @@ def test_a_second_repro_runs_no_stage_and_is_quick(project):
 @pytest.mark.parametrize(
     ("key", "value", "stages"),
     [
-        ("probe.learning_rate", 0.002, {"probe"}),
-        ("pretrain.alpha", 0.25, {"pretrain"}),
-        ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain"}),
-        ("logmel.num_mels", 64, {"shards", "pretrain"}),
+        ("probe.learning_rate", 0.002, {"probe", "report"}),
+        ("pretrain.alpha", 0.25, {"pretrain", "report"}),
+        ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain", "report"}),
+        ("logmel.num_mels", 64, {"shards", "pretrain", "report"}),
         ("datasets.demo_scenes.seed", 9, {"download", "shards", "report"}),
-        ("embed.batch_size", 8, {"embed"}),
+        ("embed.batch_size", 8, {"embed", "report"}),
         ("shards.num_workers", 1, set()),
     ],
 )

@@ -37,7 +37,7 @@ class Task:
 
 
 def path_safe_id(path: str) -> str:
-    """The path without its suffix, made safe; a digest of the whole path keeps it unique."""
+    """The end of the path, without its suffix, made safe; a digest of the whole path keeps it unique."""
     stem = PurePosixPath(path).with_suffix("").as_posix()
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:80].strip("_")
-    return f"{safe}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[-80:].strip("_")
+    return f"{safe}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"

@@ -13,8 +13,9 @@ import requests
 from matpac.datasets.recordings import content_digest, take_inventory
 from matpac.files import WORK, exclusive, move_into_place
 
+CHUNK_BYTES = 2**16
 Report = Callable[[int, int], None]
-"""Hears of (bytes or clips done, bytes or clips in all)."""
+"""Hears of (bytes or clips done, bytes or clips in all; 0 where nobody knows)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def _download(url: str, folder: Path, report: Report | None, retries: int) -> Pa
     source = pooch.create(
         folder, base_url="", registry={name: None}, urls={name: url}, retry_if_failed=retries
     )
-    downloader = pooch.HTTPDownloader(progressbar=_Meter(report) if report is not None else False, timeout=60)
+    downloader = pooch.HTTPDownloader(
+        progressbar=_Meter(report) if report is not None else False, chunk_size=CHUNK_BYTES, timeout=60
+    )
     try:
         return Path(source.fetch(name, downloader=downloader))
     except requests.RequestException as error:
@@ -79,7 +82,10 @@ class _Meter:
 
     def update(self, num_bytes: int) -> None:
         self.done += num_bytes
-        self.report(min(self.done, self.total), self.total)
+        if self.total:
+            self.report(min(self.done, self.total), self.total)
+        elif num_bytes:  # A host that packs as it sends does not know the size; pooch ends with 0 of 0.
+            self.report(self.done, 0)
 
     def reset(self) -> None:
         self.done = 0

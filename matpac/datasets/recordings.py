@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from itertools import chain
 from pathlib import Path
 
 from matpac.files import whole_file
@@ -13,6 +14,7 @@ from matpac.params import Dataset, Demo, digest
 
 AUDIO = Path("data/audio")
 TABLE = "recordings.csv"
+FILES_AT_ONCE = 64
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
     ".3gp", ".aac", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a",
@@ -29,6 +31,7 @@ class Recording:
     """Relative to the root of the dataset's recordings, with forward slashes."""
     bytes: int
     sha256: str
+    """Empty where the file cannot be read (no permission, a dead link): it will be rejected."""
 
 
 def recordings_root(name: str, params: Dataset) -> Path:
@@ -42,7 +45,8 @@ def audio_files(root: Path) -> list[str]:
     """Paths of all audio files under the root, relative to it, sorted.
 
     Hidden files and folders (`.DS_Store`, `._take1.wav`) are left out, and so are linked folders,
-    which may lead in circles. Raises ValueError where there is no folder, or no audio in it.
+    which may lead in circles. Raises ValueError where there is no folder, no audio in it, or a name that
+    is not UTF-8.
     """
     if not root.is_dir():
         raise ValueError(f"{root}: need a folder of recordings, found none")
@@ -58,19 +62,29 @@ def audio_files(root: Path) -> list[str]:
     if not paths:
         known = ", ".join(sorted(AUDIO_SUFFIXES))
         raise ValueError(f"{root}: need audio files ({known}), found none")
+    for path in paths:
+        if os.fsencode(path) != path.encode(errors="replace"):
+            raise ValueError(f"{root}: need file names in UTF-8, found {path!r}. Rename it.")
     return sorted(paths)
 
 
 def take_inventory(root: Path) -> list[Recording]:
     """Every audio file with its size and checksum, in the order of the paths."""
+    paths = audio_files(root)
+    # Parts: a pool keeps a lot of memory for everything that waits.
+    parts = [paths[first : first + FILES_AT_ONCE] for first in range(0, len(paths), FILES_AT_ONCE)]
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda path: _recording(root, path), audio_files(root)))
+        found = threads.map(lambda part: [_recording(root, path) for path in part], parts)
+        return list(chain.from_iterable(found))
 
 
 def _recording(root: Path, path: str) -> Recording:
-    with (root / path).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return Recording(path, file.tell(), sha256)
+    try:
+        with (root / path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return Recording(path, file.tell(), sha256)
+    except OSError:
+        return Recording(path, 0, "")
 
 
 def content_digest(recordings: Iterable[Recording]) -> str:

@@ -1,7 +1,8 @@
 """numbers -> sounds: the instruments, noises and rooms that matpac/datasets/demo.py plays.
 
-Oscillators read tables, and everything else is sums and products, so that the same numbers give the
-same 16-bit samples on any machine. All signals are float32 with peaks near 1, axes [time].
+Oscillators read tables, and nearly everything else is sums and products: the same numbers give the same
+16-bit samples, whatever mathematical library a machine has, but for rare roundings. All signals are
+float32 with peaks near 1, axes [time].
 """
 
 from collections.abc import Callable, Sequence

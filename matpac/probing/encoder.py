@@ -35,8 +35,9 @@ PAPER_LOGMEL = LogMel(
 AUDIOSET = Standard(mean=-7.056, std=4.193)
 """Statistics the released weights were trained with."""
 
-CLIPS_AT_ONCE = 256
-"""Clips whose chunks are sorted by length into common batches; bounds the memory."""
+CLIPS_AT_ONCE, FRAMES_AT_ONCE = 256, 256_000
+"""Clips whose chunks are sorted by length into common batches: so many, or so few as have so many frames
+together. Bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class AudioEncoder:
 
         Chunks of equal length share a forward pass, so no padding enters a mean.
         """
-        for window in windows(log_mels, CLIPS_AT_ONCE):
+        for window in windows(log_mels):
             for over_time in self._over_time(window, batch_size, layers=layers):
                 pooled = over_time.mean(axis=1)
                 yield pooled if layers else pooled[-1]
@@ -159,7 +160,7 @@ class AudioEncoder:
 
 
 def clips_of(waveform: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.float32]]:
-    if isinstance(waveform, list) and waveform and np.ndim(waveform[0]) == 1:
+    if isinstance(waveform, list | tuple) and waveform and np.ndim(waveform[0]) == 1:
         return [np.asarray(clip, dtype=np.float32) for clip in waveform]
     samples = np.asarray(waveform, dtype=np.float32)
     if samples.ndim == 3:
@@ -171,13 +172,15 @@ def clips_of(waveform: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.float
     return list(np.atleast_2d(samples))
 
 
-def windows(items: Iterable[NDArray[np.floating]], size: int) -> Iterator[list[NDArray[np.floating]]]:
+def windows(log_mels: Iterable[NDArray[np.floating]]) -> Iterator[list[NDArray[np.floating]]]:
     window: list[NDArray[np.floating]] = []
-    for item in items:
-        window.append(item)
-        if len(window) == size:
+    num_frames = 0
+    for clip in log_mels:
+        window.append(clip)
+        num_frames += len(clip)
+        if len(window) == CLIPS_AT_ONCE or num_frames >= FRAMES_AT_ONCE:
             yield window
-            window = []
+            window, num_frames = [], 0
     if window:
         yield window
 
@@ -214,13 +217,16 @@ def student_of(pretext: Pretext, logmel: LogMel, standard: Standard, chunk_frame
 
 def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioEncoder:
     state = torch.load(path, map_location="cpu", weights_only=True)
+    missing = {"cls_token", "pos_embed", "student_encoder.norm.weight"} - set(state)
+    if missing:
+        raise ValueError(f"{path}: need the released weights of an encoder, found no {min(missing)}")
     dim = state["cls_token"].shape[-1]
     num_freq = PAPER_LOGMEL.num_mels // PATCH
     chunk_frames = (state["pos_embed"].shape[1] - 1) // num_freq * PATCH
     depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("student_encoder.blocks."))
 
     patches = Patches(PAPER_LOGMEL.num_mels, chunk_frames, dim)
-    if not torch.allclose(patches.positions, state["pos_embed"][0, 1:], atol=1e-4):
+    if not torch.allclose(patches.positions, state["pos_embed"][0, 1:].float(), atol=1e-4):
         raise ValueError(f"{path}: need fixed sine-cosine positions, got others (pos_embed)")
     encoder = Encoder(dim, depth, num_heads or max(1, dim // 64))
 

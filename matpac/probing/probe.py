@@ -16,7 +16,8 @@ from matpac.progress import Progress
 def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     """Read the store `embeddings`; write the scores to `out` and `<dataset>.details.json` beside it.
 
-    Repeats see the clips in the same order for every feature set, so their differences are paired.
+    A repeat begins with the same weights and sees the clips in the same order for the trained and the
+    untrained encoder, so their differences are paired.
     Raises ValueError where the store cannot be probed (no validation clips, for example).
     """
     stored = read_embeddings(embeddings)

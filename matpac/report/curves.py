@@ -73,7 +73,7 @@ CHARTS = (
     Chart(
         "Speed",
         {"crops_per_s": "crops per second"},
-        "Training crops per second, since the start or since the run last went on.",
+        "Training crops per second, since the point before.",
     ),
 )
 

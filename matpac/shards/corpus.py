@@ -1,4 +1,4 @@
-"""pretrain.datasets -> data/corpus.json: what pre-training reads, and exactly which bytes.
+"""pretrain.datasets -> data/corpus.json: what pre-training reads, and a fingerprint of it.
 
 A stage of its own, because a pipeline stage cannot list the items of a parameter as its dependencies:
 this one looks at all shards and costs nothing, and pre-training depends on its small result.

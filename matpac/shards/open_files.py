@@ -13,7 +13,7 @@ SPARE_DESCRIPTORS = 256
 """For everything else that a process opens."""
 
 
-class TruncatedShard(Exception):
+class TruncatedShard(ValueError):
     """A file of a shard folder ends before the data that its index promises."""
 
     def __init__(self, path: Path) -> None:

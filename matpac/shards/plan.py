@@ -1,6 +1,7 @@
 """data/raw/<dataset>/recordings.csv -> a plan for every shard."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +57,17 @@ def plan_dataset(dataset: str, source: Dataset, raw: Path, logmel: LogMel, param
     if not clips:
         raise ValueError(f"datasets.{dataset}: need at least one clip in {root}, found none.")
     inventory = content_digest(recordings.values())
-    key = digest(source, inventory, logmel, params.format, params.clips_per_shard)
+    key = digest(source, inventory, annotations(clips), logmel, params.format, params.clips_per_shard)
     work = WORK / "shards" / f"{dataset}-{key}"
     return deal(clips, recordings, root, work, reader.task(source, clips), logmel, params)
+
+
+def annotations(clips: Iterable[Clip]) -> str:
+    """Digest of labels, splits, folds and groups, which shards hold and a table can change."""
+    whole = hashlib.sha256()
+    for clip in clips:
+        whole.update(repr(clip).encode())
+    return whole.hexdigest()
 
 
 def deal(

@@ -50,7 +50,9 @@ def _start_pool(num_workers: int, prepare: Callable[[], None]) -> ProcessPoolExe
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_begin, initargs=(prepare,))
     with _main_module_hidden():
-        pool.submit(_nothing).result()
+        # As many calls as processes: each starts one, as none of them has answered yet.
+        for answer in [pool.submit(_nothing) for _ in range(num_workers)]:
+            answer.result()
     return pool
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from matpac.files import whole_file
 from matpac.training.loop import Report
 
 Row = dict[str, float]
@@ -37,7 +38,7 @@ def row_of(report: Report, updates_per_epoch: float, crops_per_s: float) -> Row:
 
 def write_history(path: Path, rows: Iterable[Row]) -> None:
     rows = list(rows)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

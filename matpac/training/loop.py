@@ -17,7 +17,7 @@ from matpac.model.losses import (
     total_loss,
 )
 from matpac.model.masking import Split
-from matpac.model.pretext import Pretext
+from matpac.model.pretext import Pretext, Views
 from matpac.params import Pretrain
 from matpac.training.health import Health
 from matpac.training.schedules import Durations, Knobs, knobs_at
@@ -92,6 +92,8 @@ def update_(
     for part in parts:
         with autocast(example.log_mel.device, params.precision):
             views = pretext(part.log_mel, part.split)
+        # Autocast leaves logits in bfloat16, which is too coarse for a softmax over thousands of classes.
+        views = Views(*(values.float() for values in views))
 
         prediction = prediction_loss(
             views.distances, knobs.choice_temperature, params.choice_temperature.last

@@ -61,7 +61,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         finished = Run(work, crops, params, digest(data)).to_the_end()
         LivePlots(finished / "dvclive", read_history(finished / "metrics.csv"))
         move_into_place(finished, out)
-    shutil.rmtree(work)
+        shutil.rmtree(work)
 
 
 class Run:
@@ -201,7 +201,8 @@ class Run:
         params = self.params.pretrain
         trained = sum(weight.numel() for weight in pretext.parameters() if weight.requires_grad)
         return (
-            f"{trained / 1e6:.2f} M trained weights, {self.crops.num_clips:,} clips, "
+            f"{trained / 1e6:.2f} M trained weights, {self.crops.num_clips:,} clips "
+            f"({self.crops.num_dropped:,} too short and left out), "
             f"{self.lasting.total:,} updates of {params.batch_size} crops "
             f"of {params.crop_frames} frames, on {hardware(self.device)}."
         )

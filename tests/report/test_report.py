@@ -26,7 +26,7 @@ NOTES = ("low", "<high> & loud")
 @pytest.fixture(scope="module")
 def params():
     raw = load_params().model_dump(mode="json")
-    folder = {"kind": "folder", "source": "/own", "labels": "none", "multi_label": False}
+    folder = {"kind": "folder", "source": "/own", "labels": "folders", "multi_label": False}
     raw["datasets"] = {name: folder | {"num_folds": None} for name in ("corpus", "notes", "tags")}
     raw["pretrain"] |= {"datasets": ["corpus"], "crop_frames": 32}
     raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2}

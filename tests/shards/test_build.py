@@ -221,7 +221,7 @@ def test_a_worker_that_dies_is_replaced():
 
 @pytest.mark.slow
 def test_workers_import_neither_prefect_nor_torch():
-    workers = Workers(1, mute_c_libraries)
+    workers = Workers(2, mute_c_libraries)
     workers.run(len, b"")
     modules = workers.run(
         eval, "[m for m in ('prefect', 'torch', 'zarr', 'pytest') if m in __import__('sys').modules]"

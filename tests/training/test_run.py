@@ -51,6 +51,7 @@ def test_a_changed_parameter_starts_a_new_run(folder, uninterrupted):
 
 
 def test_a_second_process_is_turned_away(folder):
+    folder.change(num_epochs=4000)  # longer than the second process takes to start
     first = folder.start()
     while folder.saved_updates() < 1:
         assert first.poll() is None

@@ -92,6 +92,10 @@ class LogMel(Section):
     def hop_samples(self) -> int:
         return round(self.sample_rate_hz * self.hop_ms / 1000)
 
+    def first_difference(self, other: "LogMel") -> str | None:
+        """Name of the first field in which two front ends differ; None where they are the same."""
+        return next((name for name, value in self if value != getattr(other, name)), None)
+
     @property
     def frames_per_s(self) -> float:
         return self.sample_rate_hz / self.hop_samples

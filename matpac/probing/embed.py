@@ -87,13 +87,12 @@ def multi_hot(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> UInt8[
 
 
 def check_front_end(of_shards: LogMel, of_checkpoint: LogMel, shards: Path) -> None:
-    expected = of_checkpoint.model_dump()
-    for field, value in of_shards.model_dump().items():
-        if value != expected[field]:
-            raise ValueError(
-                f"logmel.{field}: the checkpoint was trained with {expected[field]}, "
-                f"the shards in {shards} were made with {value}. Run `dvc repro`."
-            )
+    field = of_checkpoint.first_difference(of_shards)
+    if field is not None:
+        raise ValueError(
+            f"logmel.{field}: the checkpoint was trained with {getattr(of_checkpoint, field)}, "
+            f"the shards in {shards} were made with {getattr(of_shards, field)}. Run `dvc repro`."
+        )
 
 
 def checkpoint_digest(checkpoint: Path) -> str:

@@ -170,11 +170,10 @@ def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _check_same_front_end(folders: Sequence[ShardFolder]) -> None:
     first = folders[0]
-    expected = first.logmel.model_dump()
     for folder in folders[1:]:
-        for field, value in folder.logmel.model_dump().items():
-            if value != expected[field]:
-                raise ValueError(
-                    f"logmel.{field}: need one front end for all shards, got {expected[field]} in "
-                    f"{first.path} and {value} in {folder.path}. Run `dvc repro`."
-                )
+        field = first.logmel.first_difference(folder.logmel)
+        if field is not None:
+            raise ValueError(
+                f"logmel.{field}: need one front end for all shards, got {getattr(first.logmel, field)} in "
+                f"{first.path} and {getattr(folder.logmel, field)} in {folder.path}. Run `dvc repro`."
+            )

@@ -9,20 +9,33 @@ from typing import Literal
 SplitName = Literal["train", "validation", "test"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One recording of a dataset."""
 
     id: str
     """Unique in its dataset; letters, digits, `_` and `-` only, so that it can name a file."""
     path: str
-    """Of the audio file, relative to the dataset's root, with forward slashes."""
+    """Of the recording, relative to the dataset's root, with forward slashes."""
     labels: tuple[str, ...] = ()
     split: SplitName | None = None
     fold: int | None = None
     """From 1, in datasets that are evaluated by cross-validation."""
     group: str | None = None
     """Clips cut from one source recording (or by one artist, speaker, ...) share a group."""
+    absent: tuple[str, ...] | None = None
+    """Labels known not to apply; what is neither here nor in `labels` was not observed.
+    None where the annotation is complete: whatever is not in `labels` does not apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A recording that does not become a clip in a shard."""
+
+    path: str
+    """Relative to the root of the recordings."""
+    reason: str
+    """A phrase of matpac/datasets/reasons.py, and perhaps details in brackets."""
 
 
 @dataclass(frozen=True)

@@ -41,36 +41,141 @@ class Demo(Section):
     seed: NonNegativeInt
 
 
-class Folder(Section):
-    """Your own recordings: any tree of audio files. See matpac/datasets/folder.py."""
+class SplitFractions(Section):
+    """Shares of the labelled clips; the rest trains."""
 
-    kind: Literal["folder"]
+    validation: Annotated[float, Field(gt=0, lt=0.5)]
+    test: Annotated[float, Field(gt=0, lt=0.5)]
+
+
+class Own(Section):
+    """Recordings of the user, read where they are and never changed."""
+
     source: str
-    """The folder that holds the recordings. They are read where they are and never changed."""
-    labels: str
-    """`none`, `folders` (the innermost folder names the class) or the path of a CSV file."""
     multi_label: bool
     num_folds: Annotated[int, Field(ge=3)] | None
-    """Deals labelled clips into this many folds where no split is given; null without labels."""
+    """Deals labelled clips into this many folds where no split is given, groups kept whole."""
+    split_fractions: SplitFractions | None
+    """Deals them into train, validation and test instead, groups kept whole."""
+
+    @model_validator(mode="after")
+    def _one_way_to_deal(self) -> "Own":
+        if self.num_folds is not None and self.split_fractions is not None:
+            raise ValueError("need num_folds or split_fractions, got both: set one of them to null")
+        return self
 
 
-class Fsdd(Section):
+class Folder(Own):
+    """Any tree of audio files. See matpac/datasets/folder.py."""
+
+    kind: Literal["folder"]
+    labels: str
+    """`none`, `folders` (the innermost folder names the class) or the path of a CSV or parquet table."""
+
+
+class Tar(Own):
+    """Tar shards of audio files, as WebDataset writes them. See matpac/datasets/tar.py."""
+
+    kind: Literal["tar"]
+    labels: str
+    """`none`, or the key of each clip's JSON that holds its label or labels."""
+
+
+class Parquet(Own):
+    """Parquet files with a column of audio. See matpac/datasets/parquet.py."""
+
+    kind: Literal["parquet"]
+    labels: str
+    """`none`, or the column that holds a clip's label or labels."""
+
+
+class Public(Section):
+    source: str | None
+    """A local copy (a folder in the official layout, an archive, or a folder of the archives) that is read
+    instead of downloading, or null."""
+
+
+class AudioSet(Section):
+    """AudioSet. See matpac/datasets/audioset.py."""
+
+    kind: Literal["audioset"]
+    source: str
+    """What you have of it: audio files, tar shards or parquet files. Its makers offer no audio."""
+
+
+class OpenMic(Public):
+    """OpenMIC-2018. See matpac/datasets/openmic.py."""
+
+    kind: Literal["openmic"]
+
+
+class NSynth(Public):
+    """NSynth, instrument families. See matpac/datasets/nsynth.py."""
+
+    kind: Literal["nsynth"]
+
+
+class Gtzan(Public):
+    """GTZAN, fault-filtered. See matpac/datasets/gtzan.py."""
+
+    kind: Literal["gtzan"]
+
+
+class MagnaTagATune(Public):
+    """MagnaTagATune. See matpac/datasets/magnatagatune.py."""
+
+    kind: Literal["magnatagatune"]
+    untagged: Literal["keep", "drop"]
+    """Clips with none of the 50 tags: kept as all-zero rows (the paper's 25,863) or left out."""
+
+
+class Fsd50k(Public):
+    """FSD50K. See matpac/datasets/fsd50k.py."""
+
+    kind: Literal["fsd50k"]
+
+
+class Esc50(Public):
+    """ESC-50. See matpac/datasets/esc50.py."""
+
+    kind: Literal["esc50"]
+
+
+class UrbanSound8k(Public):
+    """UrbanSound8K. See matpac/datasets/urbansound8k.py."""
+
+    kind: Literal["urbansound8k"]
+
+
+class Fsdd(Public):
     """Free Spoken Digit Dataset. See matpac/datasets/fsdd.py."""
 
     kind: Literal["fsdd"]
-    source: str | None
-    """A local copy to read instead of downloading, or null."""
 
 
-class Esc10(Section):
+class Esc10(Public):
     """ESC-10. See matpac/datasets/esc10.py."""
 
     kind: Literal["esc10"]
-    source: str | None
-    """A local copy to read instead of downloading, or null."""
 
 
-Dataset = Annotated[Demo | Folder | Fsdd | Esc10, Discriminator("kind")]
+Dataset = Annotated[
+    Demo
+    | Folder
+    | Tar
+    | Parquet
+    | AudioSet
+    | OpenMic
+    | NSynth
+    | Gtzan
+    | MagnaTagATune
+    | Fsd50k
+    | Esc50
+    | UrbanSound8k
+    | Fsdd
+    | Esc10,
+    Discriminator("kind"),
+]
 
 
 class LogMel(Section):
@@ -130,10 +235,16 @@ class LogMel(Section):
 class Shards(Section):
     format: Literal["webdataset", "zarr"]
     clips_per_shard: PositiveInt
+    reject: tuple[Literal["silent", "truncated", "duplicate"], ...]
+    """What is left out although it can be decoded. The released code leaves out none of these."""
     max_rejected_fraction: Fraction
     """Over this share of unusable recordings the stage fails instead of going on without them."""
+    runner: Literal["threads", "processes", "dask"]
+    """Prefect's task runner. The bytes of a shard depend neither on it nor on num_workers."""
     num_workers: PositiveInt
-    """Processes that convert shards. The bytes of a shard do not depend on it."""
+    """Processes that convert shards."""
+    dask_address: str | None
+    """Of a Dask scheduler that is running (tcp://...); null starts a cluster on this machine."""
 
 
 class Model(Section):
@@ -249,6 +360,17 @@ class Probe(Section):
     seed: NonNegativeInt
 
 
+Cron = Annotated[str, StringConstraints(pattern=r"^\s*\S+(\s+\S+){4}\s*$")]
+
+
+class Schedules(Section):
+    """When deployments run by themselves (`python -m flows.serve`): a cron line, or null for never."""
+
+    download: Cron | None
+    shards: Cron | None
+    reproduce: Cron | None
+
+
 class Params(Section):
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     logmel: LogMel
@@ -257,6 +379,7 @@ class Params(Section):
     pretrain: Pretrain
     embed: Embed
     probe: Probe
+    schedules: Schedules
 
     @model_validator(mode="after")
     def _names_are_declared(self) -> "Params":
@@ -273,7 +396,12 @@ class Params(Section):
     def _probed_datasets_have_labels(self) -> "Params":
         for name in self.probe.datasets:
             match self.datasets.get(name):
-                case Folder(labels="none") | Demo(recipe="corpus"):
+                case (
+                    Folder(labels="none")
+                    | Tar(labels="none")
+                    | Parquet(labels="none")
+                    | Demo(recipe="corpus")
+                ):
                     raise ValueError(f"probe.datasets: need datasets with labels, got {name}, which has none")
         return self
 

@@ -1,12 +1,16 @@
 """What Prefect shows beside a run: how far it is, and what came of it."""
 
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
 from matpac.progress import SECONDS_BETWEEN_LINES, Progress
+
+Item = TypeVar("Item")
 
 
 class Meter:
@@ -31,6 +35,14 @@ class Meter:
         if 0 < total <= done or (total and now - self._shown >= SECONDS_BETWEEN_LINES):
             self._shown = now
             update_progress_artifact(self._artifact, 100 * done / total)
+
+
+def counted(items: Iterable[Item], meter: Meter) -> Iterator[Item]:
+    """The items themselves; the meter hears of every hundredth."""
+    for number, item in enumerate(items):
+        if number % 100 == 0:
+            meter.show(number, 0)
+        yield item
 
 
 def table(stage: str, dataset: str, rows: list[dict[str, object]]) -> None:

@@ -3,17 +3,15 @@
 python -m flows.download esc10
 """
 
-import shutil
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts, stage
-from matpac.datasets import READERS
-from matpac.datasets.folder import label_table
-from matpac.datasets.recordings import Recording, recordings_root, take_inventory, write_recordings
-from matpac.files import whole_file
+from matpac.datasets.recordings import Inventory, take_inventory, write_recordings
+from matpac.datasets.registry import READERS, holds, recordings_root
+from matpac.files import checksum, write_json
 from matpac.params import Dataset, load_params
 
 
@@ -25,20 +23,18 @@ def download(dataset: str) -> None:
     root, raw = recordings_root(dataset, source), Path("data/raw", dataset)
 
     fetch(dataset, source, root)
-    recordings = inventory(root)
-    write_recordings(raw, recordings)
-    if source.kind == "folder" and (labels := label_table(source, root)):
-        # Edited labels make the shards stale, as edited recordings do. Never written in place: what lies
-        # there may be a hard link to DVC's cache.
-        with whole_file(raw / "labels.csv") as partial:
-            shutil.copyfile(labels, partial)
+    inventory = list_recordings(dataset, source, root, raw)
+    # Edited labels make the shards stale, as edited recordings do.
+    tables = READERS[source.kind].tables(source, root)
+    write_json(raw / "tables.json", {path.name: checksum(path) for path in tables})
 
-    num_bytes = sum(recording.bytes for recording in recordings)
-    artifacts.table(
-        "download",
-        dataset,
-        [{"recordings": len(recordings), "megabytes": round(num_bytes / 1e6, 1), "folder": str(root)}],
-    )
+    row = {
+        "recordings": inventory.num_recordings,
+        "unreadable": inventory.num_unreadable,
+        "megabytes": round(inventory.num_bytes / 1e6, 1),
+        "folder": str(root),
+    }
+    artifacts.table("download", dataset, [row])
 
 
 @task(retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE, persist_result=False)
@@ -49,8 +45,10 @@ def fetch(dataset: str, source: Dataset, root: Path) -> None:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def inventory(root: Path) -> list[Recording]:
-    return take_inventory(root)
+def list_recordings(dataset: str, source: Dataset, root: Path, raw: Path) -> Inventory:
+    meter = artifacts.Meter("inventory", dataset, "listed", "recordings")
+    recordings = take_inventory(root, holds(source))
+    return write_recordings(raw, artifacts.counted(recordings, meter))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,19 @@ from matplotlib.figure import Figure
 from prefect.artifacts import create_markdown_artifact
 
 from flows import artifacts
+from matpac.datasets.reasons import REASONS
 from matpac.progress import duration
 from matpac.shards.finish import Summary
 from matpac.shards.folder import ShardFolder
 
-MAX_LISTED = 50
-"""Rejected recordings named on the page; rejected.csv has all."""
 NUM_PICTURES = 6
 PICTURE_FRAMES = 400
 
 
 def about_shards(dataset: str, out: Path, summary: Summary) -> None:
     """A table of counts and rejections, and a page with a few spectrograms."""
-    counts = [("in shards", summary.num_clips), ("rejected", len(summary.rejections))]
-    counts += [(f"rejected: {reason}", count) for reason, count in summary.num_by_reason.items()]
+    counts = [("in shards", summary.num_clips), ("rejected", sum(summary.num_rejected.values()))]
+    counts += [(f"rejected: {reason}", count) for reason, count in summary.num_rejected.items()]
     artifacts.table("shards", dataset, [{"clips": what, "number": count} for what, count in counts])
     create_markdown_artifact(
         page(dataset, summary, ShardFolder(out)), key=artifacts.key_of("shards", dataset, "summary")
@@ -30,8 +29,12 @@ def about_shards(dataset: str, out: Path, summary: Summary) -> None:
 
 
 def page(dataset: str, summary: Summary, folder: ShardFolder) -> str:
-    listed = summary.rejections[:MAX_LISTED]
-    rejected = "\n".join(f"- `{rejection.path}`: {rejection.reason}" for rejection in listed)
+    num_rejected = sum(summary.num_rejected.values())
+    reasons = "\n".join(
+        f"| {reason} | {number:,} | {REASONS[reason]} |" for reason, number in summary.num_rejected.items()
+    )
+    examples = "\n".join(f"- `{rejection.path}`: {rejection.reason}" for rejection in summary.examples)
+    rejected = f"| reason | clips | what it means |\n|---|---|---|\n{reasons}\n\n{examples}"
     audio = f"{duration(summary.duration_s)} of audio, {summary.num_frames:,} frames"
     return f"""# {dataset}
 
@@ -39,9 +42,9 @@ def page(dataset: str, summary: Summary, folder: ShardFolder) -> str:
 
 Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 
-## Rejected: {len(summary.rejections):,}
+## Rejected: {num_rejected:,}
 
-{rejected or "None."}
+{rejected if num_rejected else "None."}
 
 ## A few clips
 

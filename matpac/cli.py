@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+SOURCES = Path("data/sources")
 SHARDS = Path("data/shards")
 CORPUS = Path("data/corpus.json")
 CHECKPOINT = Path("data/checkpoints/pretrained")
@@ -27,6 +28,50 @@ REPORT = Path("data/report")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 DEFAULT_PARAMS = Path("params.yaml")
+
+
+@app.command()
+def datasets(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """The public datasets that are built in, and what of params.yaml is on disk."""
+    from matpac.datasets.overview import own_table, public_table
+    from matpac.params import load_params
+
+    sys.stdout.write(f"{public_table()}\n\n{own_table(load_params(params).datasets)}\n")
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[str, typer.Argument(help="A name under `datasets` in params.yaml.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, with all counts.")] = False,
+) -> None:
+    """Say what preparing a dataset would do, before any work: clips, hours, classes, what is too short, leaks.
+
+    Reads headers and checksums of recordings that are here; downloads and converts nothing.
+    """
+    from matpac.params import load_params
+    from matpac.shards.inspection import inspect_dataset
+    from matpac.shards.inspection_text import json_of, text_of
+    from matpac.signal.audio import mute_c_libraries
+
+    checked = load_params(params)
+    if dataset not in checked.datasets:
+        names = ", ".join(checked.datasets)
+        raise ValueError(f"inspect: need a name under `datasets` in {params} ({names}), got {dataset}")
+    mute_c_libraries()
+    shards, pretrain = checked.shards, checked.pretrain
+    found = inspect_dataset(dataset, checked.datasets[dataset], checked.logmel, shards, pretrain.crop_frames)
+    say = json_of if as_json else text_of
+    sys.stdout.write(f"{say(found, shards, pretrain)}\n")
+
+
+@app.command()
+def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Note whether recordings that are read in place have changed (data/sources)."""
+    from matpac.datasets.sources import write_sources
+    from matpac.params import load_params
+
+    write_sources(SOURCES, load_params(params).datasets)
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """Files and folders that appear whole or not at all."""
 
+import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +20,18 @@ WORK = Path("data/.work")
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path beside the target; on success flush it to disk and rename it over the target."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         yield partial
         flush_to_disk(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Beside the file, and nobody else's: several machines may write to one file system."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,6 +45,12 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - whatever JSON 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever JSON can hold
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush_to_disk(path: Path) -> None:

@@ -48,3 +48,9 @@ def golden_folder() -> Path:
 def audio_folder() -> Path:
     """Real recordings: esc10, fsdd, nsynth-test-mini, odd."""
     return _folder("MATPAC_AUDIO", "shared/audio")
+
+
+@pytest.fixture(scope="session")
+def splits_folder() -> Path:
+    """Official split and label lists of public datasets."""
+    return _folder("MATPAC_SPLITS", "shared/splits")

@@ -16,7 +16,7 @@ scenes     One to four of ten sources at once; three pairs of them differ in dir
 """
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,8 @@ from jaxtyping import Float32
 from numpy.random import Generator, default_rng
 
 from matpac.datasets import synthesis
-from matpac.datasets.clip import Clip, SplitName, Task
+from matpac.datasets.clip import Clip, Rejection, SplitName, Task
+from matpac.datasets.recordings import Recording
 from matpac.datasets.synthesis import Signal
 from matpac.files import flush_to_disk, move_into_place
 from matpac.params import Demo
@@ -113,21 +114,28 @@ def fetch(params: Demo, root: Path, report: Callable[[int, int], None] | None) -
     move_into_place(unfinished, root)
 
 
-def clips(params: Demo, root: Path, paths: Sequence[str]) -> Iterator[Clip]:
+def tables(params: Demo, root: Path) -> list[Path]:
+    return [root / TABLE]
+
+
+def clips(params: Demo, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     with (root / TABLE).open(newline="", encoding="utf-8") as table:
         rows = {row["path"]: row for row in csv.DictReader(table)}
-    for path in paths:
-        row = rows[path]
+    for recording in recordings:
+        row = rows.get(recording.path)
+        if row is None:
+            yield Rejection(recording.path, f"not listed (in {TABLE})")
+            continue
         yield Clip(
-            id=Path(path).stem,
-            path=path,
+            id=Path(recording.path).stem,
+            path=recording.path,
             labels=tuple(filter(None, row["labels"].split(";"))),
             split=row["split"] or None,  # type: ignore[arg-type] # written from SPLIT_CYCLE
             fold=int(row["fold"]) if row["fold"] else None,
         )
 
 
-def task(params: Demo, clips: Sequence[Clip]) -> Task | None:
+def task(params: Demo, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     match params.recipe:
         case "corpus":
             return None

@@ -1,6 +1,33 @@
-"""urls -> verified files."""
+"""urls -> verified files: resumed after a cut, retried, from one mirror after another."""
 
+import errno
+import hashlib
+import queue
+import random
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+
+import requests
+import urllib3
+
+from matpac.files import flush_to_disk, read_json, write_json
+
+Report = Callable[[int, int], None]
+"""Hears of (bytes done, bytes in all; 0 where nobody knows)."""
+
+FILES_AT_ONCE = 4
+CHUNK_BYTES = 2**16
+REPORT_EVERY_S = 0.2
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers that may be better a little later; after any other error the next mirror is asked."""
 
 
 @dataclass(frozen=True)
@@ -14,3 +41,354 @@ class RemoteFile:
     """`md5:...` or `sha256:...`; None where the bytes vary, and the unpacked contents are checked instead."""
     num_bytes: int | None = None
     """Where it is known exactly."""
+
+    def mismatch(self, path: Path) -> str | None:
+        """What is wrong with a copy of this file: `need md5:..., found md5:...`; None where nothing is."""
+        found_bytes = path.stat().st_size
+        if self.num_bytes is not None and found_bytes != self.num_bytes:
+            return f"need {self.num_bytes:,} bytes, found {found_bytes:,}"
+        if self.checksum is None:
+            return None
+        algorithm = self.checksum.partition(":")[0]
+        with path.open("rb") as file:
+            # Some machines allow MD5 only where it is said that it keeps no secrets.
+            digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+        found = f"{algorithm}:{digest.hexdigest()}"
+        return None if found == self.checksum else f"need {self.checksum}, found {found}"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a mirror is given."""
+
+    attempts: int = 8
+    """In a row that bring nothing new; then the next mirror is asked."""
+    first_wait_s: float = 1.0
+    """Doubled with each of these attempts."""
+    longest_wait_s: float = 120.0
+    """Also where a server asks for more (Retry-After)."""
+    silence_s: float = 30.0
+    """After which a connection counts as dead."""
+
+
+PATIENT = Patience()
+
+
+def download(
+    files: Sequence[RemoteFile],
+    folder: Path,
+    report: Report | None = None,
+    *,
+    patience: Patience = PATIENT,
+    room_factor: float = 1.0,
+) -> None:
+    """Make every file appear as `folder/<name>`, whole and verified, or not at all.
+
+    Files that are there are taken for whole. The beginning of a file lies in `<name>.part`; another call,
+    after a cut or a kill, asks for the rest only. `room_factor` is the disk space needed per byte to
+    download (2.0 leaves as much again for unpacking). Raises ValueError, in one line, where a file cannot
+    be had from any mirror or the disk is too small; the beginnings are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tally = _Tally(files, folder, report, room_factor)
+    stop = threading.Event()
+    waiting: queue.SimpleQueue[RemoteFile] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    for file in files:
+        waiting.put(file)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                _Transfer(waiting.get_nowait(), folder, tally, patience, stop).run()
+                ended.put(None)
+            except queue.Empty:
+                return
+            except BaseException as error:  # raised again in the caller's thread
+                ended.put(error)
+
+    # No pool: the end of a program waits for the threads of a pool, and these may hang on a dead line.
+    threads = [threading.Thread(target=work, daemon=True) for _ in files[:FILES_AT_ONCE]]
+    for thread in threads:
+        thread.start()
+    try:
+        left = len(files)
+        while left:
+            # Reported from here: what shows it may belong to the caller's thread.
+            tally.show()
+            with suppress(queue.Empty):
+                error = ended.get(timeout=REPORT_EVERY_S)
+                if error is not None:
+                    raise error
+                left -= 1
+        tally.show()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=1)
+
+
+class DiskTooSmall(ValueError):
+    """Free some and run again: what is there stays."""
+
+
+def check_room(folder: Path, needed_bytes: float, purpose: str) -> None:
+    """Raises DiskTooSmall where the disk of the folder has less than so many free bytes."""
+    free_bytes = shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes:
+        raise DiskTooSmall(
+            f"{folder}: need {needed_bytes / 1e9:,.3f} GB of free disk space for {purpose}, "
+            f"found {free_bytes / 1e9:,.3f} GB. Make room and run again."
+        )
+
+
+@contextmanager
+def full_disk_in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskTooSmall(
+            f"{path}: the disk is full. Make room and run again: it goes on where it stopped."
+        ) from error
+
+
+class _Tally:
+    """Bytes done and bytes announced, over all files; the threads tell it."""
+
+    def __init__(
+        self, files: Sequence[RemoteFile], folder: Path, report: Report | None, room_factor: float
+    ) -> None:
+        self.folder, self.report, self.room_factor = folder, report, room_factor
+        self.lock = threading.Lock()
+        self.done = {file.name: _size(folder / file.name) or _size(_part(folder, file)) for file in files}
+        self.total = {file.name: _size(folder / file.name) or file.num_bytes for file in files}
+        self._check_room()
+
+    def announce(self, name: str, total: int | None) -> None:
+        with self.lock:
+            self.total[name] = total
+            self._check_room()
+
+    def count(self, name: str, done: int) -> None:
+        with self.lock:
+            self.done[name] = done
+
+    def show(self) -> None:
+        if self.report is not None:
+            totals = [total or 0 for total in self.total.values()]
+            self.report(sum(self.done.values()), sum(totals) if all(totals) else 0)
+
+    def _check_room(self) -> None:
+        needed = sum(
+            self.room_factor * total - self.done[name]
+            for name, total in self.total.items()
+            if total is not None and self.done[name] < total
+        )
+        check_room(
+            self.folder, needed, "downloading and unpacking" if self.room_factor > 1 else "downloading"
+        )
+
+
+class _Trouble(Exception):
+    """Perhaps better at the next attempt."""
+
+    def __init__(self, what: str, wait_s: float = 0) -> None:
+        super().__init__(what)
+        self.wait_s = wait_s
+
+
+class _Hopeless(Exception):
+    """Not better at the next attempt from the same mirror."""
+
+
+class _Stopped(Exception):
+    """Another file failed, or the caller was interrupted."""
+
+
+class _Transfer:
+    """One file on its way: its beginning in `.part`; in `.part.json`, what is known of the whole."""
+
+    def __init__(
+        self, file: RemoteFile, folder: Path, tally: _Tally, patience: Patience, stop: threading.Event
+    ) -> None:
+        self.file, self.tally, self.patience, self.stop = file, tally, patience, stop
+        self.target = folder / file.name
+        self.part = _part(folder, file)
+        self.sidecar = self.part.with_name(f"{self.part.name}.json")
+        self.url, self.validator, self.total = "", "", file.num_bytes
+        if self.sidecar.exists():
+            known = read_json(self.sidecar)
+            self.url, self.validator = known["url"], known["validator"]
+            self.total = file.num_bytes or known["total"]
+
+    def run(self) -> None:
+        if self.target.exists():
+            self.tally.count(self.file.name, _size(self.target))
+            return
+        troubles = []
+        for url in self.file.urls:
+            try:
+                self._from_mirror(url)
+            except _Hopeless as error:
+                troubles.append(f"{url}: {error}")
+            else:
+                return
+        raise ValueError(
+            f"{self.file.name}: cannot be downloaded ({'; '.join(troubles)}). Check the network and run "
+            f"again (it goes on where it stopped), or set `source` in params.yaml to a local copy."
+        )
+
+    def _from_mirror(self, url: str) -> None:
+        if self.url != url:
+            self._discard()
+        best_bytes, fruitless, once_more = _size(self.part), 0, True
+        while True:
+            try:
+                in_one_piece = self._receive(url)
+                wrong = self.file.mismatch(self.part)
+                if wrong is None:
+                    self._finish()
+                    return
+                self._discard()
+                # What came in pieces, or before a kill, may have been put together wrongly.
+                if in_one_piece or not once_more:
+                    raise _Hopeless(wrong)
+                once_more, best_bytes, trouble = False, 0, _Trouble(wrong)
+            except _Trouble as error:
+                trouble = error
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                trouble = _Trouble(_in_words(error, self.patience.silence_s))
+            size = _size(self.part)
+            fruitless = 0 if size > best_bytes else fruitless + 1
+            best_bytes = max(size, best_bytes)
+            if fruitless >= self.patience.attempts:
+                raise _Hopeless(str(trouble))
+            self._wait(fruitless, trouble.wait_s)
+
+    def _wait(self, fruitless: int, asked_s: float) -> None:
+        backoff_s = self.patience.first_wait_s * 2 ** max(fruitless - 1, 0) * random.uniform(0.5, 1.0)
+        if self.stop.wait(min(max(backoff_s, asked_s), self.patience.longest_wait_s)):
+            raise _Stopped
+
+    def _receive(self, url: str) -> bool:
+        """Append what is missing; True where all of the file came in this answer."""
+        start = _size(self.part)
+        if self.total is not None and start == self.total:
+            return False
+        if start and not self.validator and self.file.checksum is None:
+            self._discard()  # Nothing would tell the rest of this file from the rest of another.
+            start = 0
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if self.validator:
+                headers["If-Range"] = self.validator
+        silence_s = self.patience.silence_s
+        with requests.get(url, headers=headers, stream=True, timeout=(silence_s, silence_s)) as answer:
+            if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+                self._judge_the_end(answer, start)
+                return False
+            start = self._agree_on_start(url, answer, start)
+            self._append(answer)
+        size = _size(self.part)
+        if self.total is not None and size < self.total:
+            raise _Trouble(f"ended after {size:,} of {self.total:,} bytes")
+        return start == 0
+
+    def _agree_on_start(self, url: str, answer: requests.Response, start: int) -> int:
+        """Where the body begins; what is there is thrown away where it is no beginning of this answer."""
+        status, headers = answer.status_code, answer.headers
+        if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            problem = f"HTTP {status} {answer.reason or ''}".rstrip()
+            if status in PASSING:
+                raise _Trouble(problem, _seconds(headers.get("Retry-After", "")))
+            raise _Hopeless(problem)
+        is_page = headers.get("Content-Type", "").startswith("text/html")
+        if is_page and self.file.checksum is None and not self.file.name.endswith((".html", ".htm")):
+            raise _Hopeless("sent a web page instead of the file")
+
+        validator = _validator(headers)
+        if status == HTTPStatus.PARTIAL_CONTENT:
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+            same = span is not None and int(span[1]) == start and span[2] in ("*", str(self.total or span[2]))
+            if not same or (self.validator and validator and validator != self.validator):
+                self._discard()
+                raise _Trouble(f"sent another part (Content-Range: {headers.get('Content-Range')})")
+            return start
+
+        length = headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        if None not in (total, self.file.num_bytes) and total != self.file.num_bytes:
+            raise _Trouble(f"announced {total:,} bytes instead of {self.file.num_bytes:,}")
+        self._discard()
+        self.url, self.validator, self.total = url, validator, self.file.num_bytes or total
+        write_json(self.sidecar, {"url": url, "validator": validator, "total": self.total})
+        self.tally.announce(self.file.name, self.total)
+        return 0
+
+    def _judge_the_end(self, answer: requests.Response, start: int) -> None:
+        """The server has no bytes after those that are here: all of the file, or of another one."""
+        if answer.headers.get("Content-Range") != f"bytes */{start}":
+            self._discard()
+            raise _Trouble("has fewer bytes than before")
+        self.total = start
+
+    def _append(self, answer: requests.Response) -> None:
+        size = _size(self.part)
+        # Unbuffered: what came is there after a kill. As sent: some servers call a .tar.gz a compressed tar.
+        with full_disk_in_words(self.part), self.part.open("ab", buffering=0) as part:
+            for chunk in answer.raw.stream(CHUNK_BYTES, decode_content=False):
+                if self.stop.is_set():
+                    raise _Stopped
+                part.write(chunk)
+                size += len(chunk)
+                self.tally.count(self.file.name, size)
+                if self.total is not None and size > self.total:
+                    self._discard()
+                    raise _Trouble(f"sent more than {self.total:,} bytes")
+
+    def _finish(self) -> None:
+        flush_to_disk(self.part)
+        self.part.replace(self.target)
+        self.sidecar.unlink(missing_ok=True)
+
+    def _discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.sidecar.unlink(missing_ok=True)
+        self.url, self.validator, self.total = "", "", self.file.num_bytes
+        self.tally.count(self.file.name, 0)
+
+
+def _part(folder: Path, file: RemoteFile) -> Path:
+    return folder / f"{file.name}.part"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _validator(headers: requests.structures.CaseInsensitiveDict[str]) -> str:
+    """What If-Range may name: a strong ETag, else the time of the last change, else nothing."""
+    etag = headers.get("ETag", "")
+    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def _seconds(retry_after: str) -> float:
+    """Retry-After gives seconds or a date."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _in_words(error: BaseException, silence_s: float) -> str:
+    """The innermost cause: libraries wrap it in several others."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
+        return f"silent for {silence_s:g} s"
+    return " ".join(str(error).split()) or type(error).__name__

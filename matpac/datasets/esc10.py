@@ -11,16 +11,33 @@ Defects  Short sounds are filled up to five seconds with digital silence.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from matpac.datasets.clip import Clip, Task
-from matpac.datasets.fetch import Archive, fetch_archive
+from matpac.datasets.clip import Clip, Rejection, Task
+from matpac.datasets.download import RemoteFile
+from matpac.datasets.fetch import fetch_page
+from matpac.datasets.page import Archive, Page
+from matpac.datasets.recordings import Recording
 from matpac.params import Esc10
 
-ARCHIVE = Archive(
-    url="https://github.com/karoldvl/ESC-10/archive/553c8f1743b9dba6b282e1323c3ca8fa76923448.zip",
+COMMIT = "553c8f1743b9dba6b282e1323c3ca8fa76923448"
+PAGE = Page(
+    title="ESC-10",
+    license="CC BY 3.0; single clips CC0, CC BY or CC Sampling+",
+    citation="Piczak: ESC: Dataset for Environmental Sound Classification, ACM MM 2015",
+    home="https://github.com/karoldvl/ESC-10",
+    archives=(
+        Archive(
+            (RemoteFile("ESC-10.zip", (f"https://github.com/karoldvl/ESC-10/archive/{COMMIT}.zip",), None),)
+        ),
+    ),
+    download_gb=0.04,
     num_recordings=400,
+    num_clips=400,
+    num_classes=10,
+    protocol="5 folds",
+    metric="accuracy",
     content_digest="90f86c372a5566235f4a724cc3bd6163390aae3eebb52b3fd167001f2014db91",
 )
 CLASSES = (
@@ -32,26 +49,28 @@ PATH = re.compile(r"(.*/)?\d{3} - (?P<name>[^/]+)/(?P<stem>(?P<fold>[1-5])-(?P<f
 
 
 def fetch(params: Esc10, root: Path, report: Callable[[int, int], None] | None) -> None:
-    if params.source is None:
-        fetch_archive(ARCHIVE, root, report)
+    fetch_page(PAGE, params.source, root, report)
 
 
-def clips(params: Esc10, root: Path, paths: Sequence[str]) -> Iterator[Clip]:
-    for path in paths:
-        match = PATH.fullmatch(path)
+def tables(params: Esc10, root: Path) -> list[Path]:
+    """None: paths say everything."""
+    return []
+
+
+def clips(params: Esc10, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+    for recording in recordings:
+        match = PATH.fullmatch(recording.path)
         if match is None or match["name"] not in CLASSES:
-            raise ValueError(
-                f"{root / path}: need paths like '001 - Dog bark/1-100032-A.ogg' "
-                f"(class, then fold, Freesound recording and take)"
-            )
+            yield Rejection(recording.path, "not listed (need paths like 001 - Dog bark/1-100032-A.ogg)")
+            continue
         yield Clip(
             id=match["stem"],
-            path=path,
+            path=recording.path,
             labels=(match["name"],),
             fold=int(match["fold"]),
             group=match["freesound"],
         )
 
 
-def task(params: Esc10, clips: Sequence[Clip]) -> Task | None:
+def task(params: Esc10, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS)

@@ -12,16 +12,32 @@ Defects  A recording of 0.14 s has 12 frames: most clips are much shorter than a
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from matpac.datasets.clip import Clip, SplitName, Task
-from matpac.datasets.fetch import Archive, fetch_archive
+from matpac.datasets.clip import Clip, Rejection, SplitName, Task
+from matpac.datasets.download import RemoteFile
+from matpac.datasets.fetch import fetch_page
+from matpac.datasets.page import Archive, Page
+from matpac.datasets.recordings import Recording
 from matpac.params import Fsdd
 
-ARCHIVE = Archive(
-    url="https://github.com/Jakobovski/free-spoken-digit-dataset/archive/26eb9aaf76e81b692f806f9140c2d2777410d7a1.zip",
+REPOSITORY = "https://github.com/Jakobovski/free-spoken-digit-dataset"
+COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+PAGE = Page(
+    title="Free Spoken Digit Dataset",
+    license="CC BY-SA 4.0",
+    citation="Jackson et al.: Free Spoken Digit Dataset, doi:10.5281/zenodo.1342401",
+    home=REPOSITORY,
+    archives=(
+        Archive((RemoteFile("free-spoken-digits.zip", (f"{REPOSITORY}/archive/{COMMIT}.zip",), None),)),
+    ),
+    download_gb=0.02,
     num_recordings=3_000,
+    num_clips=3_000,
+    num_classes=10,
+    protocol="train/validation/test",
+    metric="accuracy",
     content_digest="baa3a6dcf4da47fb3075bec71a8cefb512022cb9ae030a79a31b315f37bc67af",
 )
 CLASSES = tuple("0123456789")
@@ -29,19 +45,24 @@ FILE_NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<index>\d+)\.wav")
 
 
 def fetch(params: Fsdd, root: Path, report: Callable[[int, int], None] | None) -> None:
-    if params.source is None:
-        fetch_archive(ARCHIVE, root, report)
+    fetch_page(PAGE, params.source, root, report)
 
 
-def clips(params: Fsdd, root: Path, paths: Sequence[str]) -> Iterator[Clip]:
-    for path in paths:
-        name = PurePosixPath(path).name
+def tables(params: Fsdd, root: Path) -> list[Path]:
+    """None: file names say everything."""
+    return []
+
+
+def clips(params: Fsdd, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+    for recording in recordings:
+        name = PurePosixPath(recording.path).name
         match = FILE_NAME.fullmatch(name)
         if match is None:
-            raise ValueError(f"{root / path}: need file names like 7_jackson_32.wav (digit, speaker, index)")
+            yield Rejection(recording.path, "not listed (need file names like 7_jackson_32.wav)")
+            continue
         yield Clip(
             id=PurePosixPath(name).stem,
-            path=path,
+            path=recording.path,
             labels=(match["digit"],),
             split=_split(int(match["index"])),
             group=match["speaker"],
@@ -54,5 +75,5 @@ def _split(index: int) -> SplitName:
     return "validation" if index < 10 else "train"
 
 
-def task(params: Fsdd, clips: Sequence[Clip]) -> Task | None:
+def task(params: Fsdd, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None)

@@ -1,20 +1,29 @@
-"""dataset -> the audio files it consists of: where they lie, and an inventory of their contents."""
+"""folder -> its recordings: plain files, members of tars, rows of parquet files, with their checksums.
 
-import csv
+Millions of recordings pass through here one after the other; they never stand in memory together.
+"""
+
 import hashlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Literal, TypeVar
 
+import pyarrow as pa
+from pyarrow import parquet
+
+from matpac.datasets.containers import Member, Place, TarListing, list_tar, parquet_rows, read_place, read_row
 from matpac.files import whole_file
-from matpac.params import Dataset, Demo, digest
 
 AUDIO = Path("data/audio")
-TABLE = "recordings.csv"
-FILES_AT_ONCE = 64
+TABLE = "recordings.parquet"
+Held = Literal["files", "tars", "parquet"]
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
     ".3gp", ".aac", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a",
@@ -23,22 +32,56 @@ AUDIO_SUFFIXES = frozenset({
 })
 # fmt: on
 """What people keep recordings in, readable or not: unreadable ones must show up as rejected."""
+SUFFIXES: dict[Held, frozenset[str]] = {
+    "files": AUDIO_SUFFIXES,
+    "tars": frozenset({".tar"}),
+    "parquet": frozenset({".parquet"}),
+}
+KINDS: dict[Held, str] = {
+    "files": f"audio files ({', '.join(sorted(AUDIO_SUFFIXES))})",
+    "tars": "tars with audio files in them (.tar, not compressed)",
+    "parquet": "parquet files with a column of audio (a struct with a field `bytes`, or a binary `audio`)",
+}
+SCHEMA = pa.schema(
+    {
+        "path": pa.string(),
+        "bytes": pa.int64(),
+        "sha256": pa.string(),
+        "file": pa.string(),
+        "position": pa.int64(),
+        "about": pa.string(),
+    }
+)
+PLAIN_FILES: tuple[Held, ...] = ("files",)
+JOB_RECORDINGS = 64
+WAITING_JOBS = 32
+BATCH_ROWS, ROWS_PER_GROUP = 2**13, 2**16
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One piece of audio: a file, a member of a tar, or a row of a parquet file."""
+
+    path: str
+    """Unique in its dataset: of the file relative to the root, with forward slashes; inside a container
+    followed by the name of the member or the number of the row."""
+    bytes: int
+    sha256: str
+    """Empty where it cannot be read (no permission, a dead link, a damaged tar): it will be rejected."""
+    file: str
+    """That holds it, relative to the root; `path` itself for a plain file."""
+    position: int = 0
+    """Of the first byte of a tar's member, or number of the row; 0 for a plain file."""
+    about: str = ""
+    """What its container says about it (JSON): the member `<key>.json`, or the other columns of the row."""
 
 
 @dataclass(frozen=True)
-class Recording:
-    path: str
-    """Relative to the root of the dataset's recordings, with forward slashes."""
-    bytes: int
-    sha256: str
-    """Empty where the file cannot be read (no permission, a dead link): it will be rejected."""
-
-
-def recordings_root(name: str, params: Dataset) -> Path:
-    """The folder the recordings lie in: the user's own where there is one, else ours."""
-    if not isinstance(params, Demo) and params.source is not None:
-        return Path(params.source).expanduser()
-    return AUDIO / f"{name}-{digest(params)}"
+class Inventory:
+    num_recordings: int
+    num_bytes: int
+    num_unreadable: int
 
 
 def audio_files(root: Path) -> list[str]:
@@ -48,43 +91,176 @@ def audio_files(root: Path) -> list[str]:
     which may lead in circles. Raises ValueError where there is no folder, no audio in it, or a name that
     is not UTF-8.
     """
+    return list(_some(_files(root, PLAIN_FILES), root, PLAIN_FILES))
+
+
+def take_inventory(root: Path, holds: Collection[Held] = PLAIN_FILES) -> Iterator[Recording]:
+    """Every recording with its size and checksum, in the order of `file`, then `position`.
+
+    `holds` says what is looked for: audio files, tars of them, parquet files with a column of audio. Of a
+    damaged container, what can be listed is listed; the rest is one recording without a checksum, named
+    by the file. Raises ValueError as audio_files does.
+    """
+    return _some(_done(_jobs(root, holds)), root, holds)
+
+
+def _some(found: Iterable[T], root: Path, holds: Collection[Held]) -> Iterator[T]:
+    is_empty = True
+    for item in found:
+        is_empty = False
+        yield item
+    if is_empty:
+        raise ValueError(f"{root}: need {' or '.join(KINDS[kind] for kind in holds)}, found none")
+
+
+def _files(root: Path, holds: Collection[Held]) -> Iterator[str]:
     if not root.is_dir():
         raise ValueError(f"{root}: need a folder of recordings, found none")
-    paths = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        relative = Path(folder).relative_to(root)
-        paths += [
-            (relative / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
-        ]
-    if not paths:
-        known = ", ".join(sorted(AUDIO_SUFFIXES))
-        raise ValueError(f"{root}: need audio files ({known}), found none")
-    for path in paths:
-        if os.fsencode(path) != path.encode(errors="replace"):
+    for path in _walk(root, "", frozenset().union(*(SUFFIXES[kind] for kind in holds))):
+        if not path.isascii() and os.fsencode(path) != path.encode(errors="replace"):
             raise ValueError(f"{root}: need file names in UTF-8, found {path!r}. Rename it.")
-    return sorted(paths)
+        yield path
 
 
-def take_inventory(root: Path) -> list[Recording]:
-    """Every audio file with its size and checksum, in the order of the paths."""
-    paths = audio_files(root)
-    # Parts: a pool keeps a lot of memory for everything that waits.
-    parts = [paths[first : first + FILES_AT_ONCE] for first in range(0, len(paths), FILES_AT_ONCE)]
-    with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda part: [_recording(root, path) for path in part], parts)
-        return list(chain.from_iterable(found))
+def _walk(root: Path, folder: str, suffixes: frozenset[str]) -> Iterator[str]:
+    """Files below `folder` ("" or with a slash at its end), in the order of their paths as strings.
+
+    Names of one folder and those above it are held at a time. With their slash, folders sort as the paths
+    in them do. A folder that cannot be read is passed over.
+    """
+    names = []
+    with suppress(OSError), os.scandir(root / folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                names += [] if entry.is_symlink() else [f"{entry.name}/"]
+            elif _suffix(entry.name) in suffixes:
+                names.append(entry.name)
+    for name in sorted(names):
+        if name.endswith("/"):
+            yield from _walk(root, f"{folder}{name}", suffixes)
+        else:
+            yield f"{folder}{name}"
 
 
-def _recording(root: Path, path: str) -> Recording:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        with (root / path).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return Recording(path, file.tell(), sha256)
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower()
+
+
+def _kind(path: str) -> Held:
+    return next(kind for kind, suffixes in SUFFIXES.items() if _suffix(path) in suffixes)
+
+
+Job = Callable[[], list[Recording]]
+
+
+def _done(jobs: Iterable[Job]) -> Iterator[Recording]:
+    """Results of jobs in their order; threads work on the next few of them."""
+    waiting: deque[Future[list[Recording]]] = deque()
+    with ThreadPoolExecutor() as threads:
+        for job in jobs:
+            waiting.append(threads.submit(job))
+            if len(waiting) == WAITING_JOBS:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _jobs(root: Path, holds: Collection[Held]) -> Iterator[Job]:
+    for kind, paths in groupby(_files(root, holds), key=_kind):
+        if kind == "files":
+            for part in _parts(paths):
+                yield partial(_plain, root, part)
+            continue
+        for path in paths:
+            yield from _tar_jobs(root, path) if kind == "tars" else _parquet_jobs(root, path)
+
+
+def _tar_jobs(root: Path, file: str) -> Iterator[Job]:
+    listing = list_tar(root / file, AUDIO_SUFFIXES)
+    for part in _parts(listing.members):
+        yield partial(_members, root, file, listing, part)
+    if not listing.is_whole:
+        yield partial(_rest_of, file)
+
+
+def _parquet_jobs(root: Path, file: str) -> Iterator[Job]:
+    """Rows are read and hashed here and now, so that few of them are in memory at once."""
+    try:
+        for row in parquet_rows(root / file):
+            sha256 = "" if row.content is None else hashlib.sha256(row.content).hexdigest()
+            num_bytes = len(row.content or b"")
+            yield partial(
+                list, [Recording(f"{file}/{row.number}", num_bytes, sha256, file, row.number, row.about)]
+            )
     except OSError:
-        return Recording(path, 0, "")
+        yield partial(_rest_of, file)
+
+
+def _parts(items: Iterable[T]) -> Iterator[list[T]]:
+    items = iter(items)
+    while part := list(islice(items, JOB_RECORDINGS)):
+        yield part
+
+
+def _plain(root: Path, paths: Sequence[str]) -> list[Recording]:
+    return [Recording(path, *_checksum(root / path), path) for path in paths]
+
+
+def _checksum(path: Path) -> tuple[int, str]:
+    try:
+        if not path.is_file():  # A pipe, which would be waited for.
+            return 0, ""
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return file.tell(), sha256
+    except OSError:
+        return 0, ""
+
+
+def _members(root: Path, file: str, listing: TarListing, members: Sequence[Member]) -> list[Recording]:
+    return [_member(root, file, listing, member) for member in members]
+
+
+def _member(root: Path, file: str, listing: TarListing, member: Member) -> Recording:
+    again = f"~{member.occurrence}" if member.occurrence > 1 else ""
+    path = f"{file}/{member.name}{again}"
+    place = member.place
+    if place is None:
+        return Recording(path, 0, "", file)
+    try:
+        content, about = read_place(root / file, place), listing.about(root / file, member)
+    except OSError:
+        content, about = b"", ""
+    sha256 = hashlib.sha256(content).hexdigest() if len(content) == place.num_bytes else ""
+    return Recording(path, place.num_bytes, sha256, file, place.position, about)
+
+
+def _rest_of(file: str) -> list[Recording]:
+    return [Recording(file, 0, "", file)]
+
+
+def open_path(root: Path, recording: Recording) -> Path | None:
+    """Where the recording lies as a file of its own; None inside a container."""
+    return root / recording.path if recording.file == recording.path else None
+
+
+def read_bytes(root: Path, recording: Recording) -> bytes:
+    """All bytes of the recording. Rows are read fastest in their order. Raises OSError."""
+    file = root / recording.file
+    if recording.file == recording.path:
+        return file.read_bytes()
+    if _kind(recording.file) == "parquet":
+        return read_row(file, recording.position)
+    return read_place(file, Place(recording.position, recording.bytes))
 
 
 def content_digest(recordings: Iterable[Recording]) -> str:
@@ -93,16 +269,30 @@ def content_digest(recordings: Iterable[Recording]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def write_recordings(folder: Path, recordings: Iterable[Recording]) -> None:
+def has_inventory(folder: Path) -> bool:
+    return (folder / TABLE).is_file()
+
+
+def write_recordings(folder: Path, recordings: Iterable[Recording]) -> Inventory:
+    """Write `recordings.parquet` as the recordings come; it appears when all of them are in it."""
+    num_recordings = num_bytes = num_unreadable = 0
     with (
-        whole_file(folder / TABLE) as partial,
-        partial.open("w", newline="", encoding="utf-8") as table,
+        whole_file(folder / TABLE) as partial_table,
+        parquet.ParquetWriter(partial_table, SCHEMA, compression="zstd", use_dictionary=["file"]) as table,
     ):
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(Recording.__dataclass_fields__)
-        writer.writerows(astuple(recording) for recording in recordings)
+        recordings = iter(recordings)
+        while part := list(islice(recordings, ROWS_PER_GROUP)):
+            columns = [[getattr(recording, name) for recording in part] for name in SCHEMA.names]
+            table.write_table(pa.table(columns, SCHEMA))
+            num_recordings += len(part)
+            num_bytes += sum(recording.bytes for recording in part)
+            num_unreadable += sum(not recording.sha256 for recording in part)
+    return Inventory(num_recordings, num_bytes, num_unreadable)
 
 
-def read_recordings(folder: Path) -> list[Recording]:
-    with (folder / TABLE).open(newline="", encoding="utf-8") as table:
-        return [Recording(row["path"], int(row["bytes"]), row["sha256"]) for row in csv.DictReader(table)]
+def read_recordings(folder: Path) -> Iterator[Recording]:
+    """In the order in which they were written."""
+    with parquet.ParquetFile(folder / TABLE, pre_buffer=False) as table:
+        for batch in table.iter_batches(BATCH_ROWS):
+            columns = [column.to_pylist() for column in batch.columns]
+            yield from map(Recording, *columns)

@@ -2,28 +2,32 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+import pyarrow as pa
+from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.datasets.clip import Task
 from matpac.files import read_json, whole_file
 from matpac.params import Embed, LogMel
-from matpac.probing.embeddings import EmbeddingSet, write_embeddings
-from matpac.probing.encoder import AudioEncoder, load_encoder, untrained_encoder
+from matpac.probing.embeddings import EmbeddedClips, write_embeddings
+from matpac.probing.encoder import load_encoder, untrained_encoder
+from matpac.probing.folds import folds_of
 from matpac.progress import Progress
 from matpac.shards.folder import ShardFolder
 from matpac.signal.audio import UnusableAudio
 
 
 def embed_stage(shards: Path, checkpoint: Path, out: Path, params: Embed) -> None:
-    """Embed all clips of a labelled dataset: trained encoder, untrained encoder, log-mel statistics.
+    """Embed a labelled dataset: trained encoder, untrained encoder, log-mel statistics.
 
-    Raises ValueError where the dataset has no labels, or its shards have another front end than the
-    checkpoint.
+    Clips without a split or a fold take no part in probing and are left out.
+    Raises ValueError where the dataset has no labels or cannot be probed (`folds_of`), or where its shards
+    have another front end than the checkpoint.
     """
     folder = ShardFolder(shards)
     raw_task = read_json(shards / "task.json")
@@ -35,55 +39,75 @@ def embed_stage(shards: Path, checkpoint: Path, out: Path, params: Embed) -> Non
     task = Task(**raw_task | {"classes": tuple(raw_task["classes"])})
     trained, untrained = load_encoder(checkpoint), untrained_encoder(checkpoint)
     check_front_end(folder.logmel, trained.logmel, shards)
+    chosen = taking_part(folder.index.table, task)
+    clips = annotated(folder.index.table.take(chosen), task, shards.name, checkpoint_digest(checkpoint))
+    # Before hours of embedding, not after.
+    folds_of(clips)
 
-    progress = Progress(f"embed {shards.name}", 2 * len(folder), "clips")
+    def log_mels() -> Iterator[NDArray[np.float16]]:
+        return (folder.read_clip(clip) for clip in chosen.tolist())
+
+    batch_size = params.batch_size
     features = {
-        "pretrained": embedded(trained, folder, params, progress),
-        "random_init": embedded(untrained, folder, params, progress),
-        "logmel_statistics": np.stack([statistics(clip) for clip in clips(folder)]),
+        "pretrained": trained.embed_log_mels(log_mels(), batch_size=batch_size),
+        "random_init": untrained.embed_log_mels(log_mels(), batch_size=batch_size),
+        "logmel_statistics": map(statistics, log_mels()),
     }
-    index = folder.index
-    write_embeddings(
-        out,
-        EmbeddingSet(
-            dataset=shards.name,
-            checkpoint=checkpoint_digest(checkpoint),
-            task=task,
-            ids=index.column("id"),
-            splits=[split or "" for split in index.column("split")],
-            folds=np.array([fold or 0 for fold in index.column("fold")], dtype=np.int64),
-            labels=multi_hot(index.column("labels"), task.classes),
-            features=features,
-        ),
-    )
+    progress = Progress(f"embed {shards.name}", len(features) * len(chosen), "clips")
+    counted = {name: counting(rows, progress) for name, rows in features.items()}
+    write_embeddings(out, clips, counted)
 
 
-def embedded(
-    encoder: AudioEncoder, folder: ShardFolder, params: Embed, progress: Progress
-) -> Float32[np.ndarray, "clip dim"]:
-    rows = []
-    for row in encoder.embed_log_mels(clips(folder), batch_size=params.batch_size):
-        rows.append(row)
+def counting(rows: Iterable[NDArray[np.float32]], progress: Progress) -> Iterator[NDArray[np.float32]]:
+    for row in rows:
         progress.advance()
-    return np.stack(rows)
+        yield row
 
 
-def clips(folder: ShardFolder) -> Iterator[NDArray[np.float16]]:
-    return (folder.read_clip(clip) for clip in range(len(folder)))
+def taking_part(table: pa.Table, task: Task) -> Int64[np.ndarray, " chosen"]:
+    """Positions of the clips that have a split, or a fold where the task has folds."""
+    column = table["split" if task.num_folds is None else "fold"]
+    return np.flatnonzero(column.is_valid().to_numpy())
+
+
+def annotated(table: pa.Table, task: Task, dataset: str, checkpoint: str) -> EmbeddedClips:
+    """Rows of index.parquet -> what the probes know of these clips.
+
+    Raises ValueError where a label is not a class of the task, or said both to apply and not to.
+    """
+    columns: dict[str, list[Any]] = {
+        name: table[name].to_pylist() for name in ("id", "split", "fold", "labels", "absent")
+    }
+    position = {name: index for index, name in enumerate(task.classes)}
+    labels = np.zeros((len(table), len(task.classes)), dtype=np.uint8)
+    observed = np.ones_like(labels)
+    annotations = zip(columns["id"], columns["labels"], columns["absent"], strict=True)
+    for row, (clip, present, absent) in enumerate(annotations):
+        for label in [*present, *(absent or [])]:
+            if label not in position:
+                raise ValueError(f"{dataset}: need labels among the task's classes, got {label!r} for {clip}")
+        labels[row, [position[label] for label in present]] = 1
+        if absent is not None:
+            observed[row] = labels[row]
+            observed[row, [position[label] for label in absent]] = 1
+            if both := set(present) & set(absent):
+                raise ValueError(f"{dataset}: {clip}: need labels or absent, got {min(both)!r} in both")
+    return EmbeddedClips(
+        dataset=dataset,
+        checkpoint=checkpoint,
+        task=task,
+        ids=columns["id"],
+        splits=[split or "" for split in columns["split"]],
+        folds=np.array([fold or 0 for fold in columns["fold"]], dtype=np.int64),
+        labels=labels,
+        observed=observed,
+    )
 
 
 def statistics(log_mel: NDArray[np.float16]) -> Float32[np.ndarray, " dim"]:
     """Mean, deviation and maximum of every mel band over time: what no learning gives for free."""
     wide = log_mel.astype(np.float32)
     return np.concatenate([wide.mean(0), wide.std(0), wide.max(0)])
-
-
-def multi_hot(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> UInt8[np.ndarray, "clip class"]:
-    position = {name: index for index, name in enumerate(classes)}
-    hot = np.zeros((len(labels), len(classes)), dtype=np.uint8)
-    for clip, names in enumerate(labels):
-        hot[clip, [position[name] for name in names]] = 1
-    return hot
 
 
 def check_front_end(of_shards: LogMel, of_checkpoint: LogMel, shards: Path) -> None:

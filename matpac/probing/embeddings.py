@@ -1,7 +1,9 @@
 """Embeddings of a dataset <-> Zarr store that probes, notebooks and xarray read."""
 
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -21,8 +23,11 @@ CLIPS_PER_CHUNK = 1024
 
 
 @dataclass(frozen=True)
-class EmbeddingSet:
-    """One dataset as the probes see it; all arrays and lists have one entry per clip."""
+class EmbeddedClips:
+    """The clips of a dataset as the probes see them; all arrays and lists have one entry per clip.
+
+    Their features, which may be larger than memory together, are read one by one (`read_feature`).
+    """
 
     dataset: str
     checkpoint: str
@@ -35,35 +40,42 @@ class EmbeddingSet:
     """From 1; 0 where splits are used."""
     labels: UInt8[np.ndarray, "clip class"]
     """1 where the clip has the class; columns in the order of `task.classes`."""
-    features: dict[str, Float32[np.ndarray, "clip _dim"]]
-    """Keys: FEATURES."""
+    observed: UInt8[np.ndarray, "clip class"]
+    """1 where it is known whether the clip has the class, 0 where nobody looked."""
 
 
-def write_embeddings(folder: Path, embeddings: EmbeddingSet) -> None:
+def write_embeddings(
+    folder: Path,
+    clips: EmbeddedClips,
+    features: Mapping[str, Iterable[Float32[np.ndarray, " dim"]]],
+) -> None:
     """Replace the store `folder`; its bytes depend on the values only.
 
-    Raises ValueError where lengths differ or a feature is not finite.
+    `features` (keys: FEATURES) give a row per clip, in order. They are consumed one after the other, and
+    no more than CLIPS_PER_CHUNK rows are in memory.
+    Raises ValueError where lengths differ, an id occurs twice or a value is not finite.
     """
-    check(embeddings)
+    check(clips)
     partial = folder.with_name(f".{folder.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     group = zarr.open_group(partial, mode="w", zarr_format=3)
     group.attrs.update(
         {
-            "dataset": embeddings.dataset,
-            "checkpoint": embeddings.checkpoint,
-            "classes": list(embeddings.task.classes),
-            "multi_label": embeddings.task.multi_label,
-            "metric": embeddings.task.metric,
-            "num_folds": embeddings.task.num_folds,
+            "dataset": clips.dataset,
+            "checkpoint": clips.checkpoint,
+            "classes": list(clips.task.classes),
+            "multi_label": clips.task.multi_label,
+            "metric": clips.task.metric,
+            "num_folds": clips.task.num_folds,
         }
     )
-    _put(group, "ids", np.array(embeddings.ids, dtype=np.dtypes.StringDType()), "clip")
-    _put(group, "split", np.array(embeddings.splits, dtype=np.dtypes.StringDType()), "clip")
-    _put(group, "fold", embeddings.folds, "clip")
-    _put(group, "labels", embeddings.labels, "clip", "class")
-    for name, values in embeddings.features.items():
-        _put(group, name, values, "clip", f"{name}_dim")
+    _put(group, "ids", np.array(clips.ids, dtype=np.dtypes.StringDType()), "clip")
+    _put(group, "split", np.array(clips.splits, dtype=np.dtypes.StringDType()), "clip")
+    _put(group, "fold", clips.folds, "clip")
+    _put(group, "labels", clips.labels, "clip", "class")
+    _put(group, "observed", clips.observed, "clip", "class")
+    for name, rows in features.items():
+        _put_feature(group, name, rows, clips)
     with warnings.catch_warnings():
         # xarray warns where this is missing, zarr warns where it is written; both read it silently.
         warnings.simplefilter("ignore", ZarrUserWarning)
@@ -71,12 +83,12 @@ def write_embeddings(folder: Path, embeddings: EmbeddingSet) -> None:
     move_into_place(partial, folder)
 
 
-def read_embeddings(folder: Path) -> EmbeddingSet:
+def read_clips(folder: Path) -> EmbeddedClips:
     """Raises ValueError where `folder` holds no such store."""
     try:
         group = zarr.open_group(folder, mode="r")
         attrs = group.attrs.asdict()
-        embeddings = EmbeddingSet(
+        clips = EmbeddedClips(
             dataset=cast(str, attrs["dataset"]),
             checkpoint=cast(str, attrs["checkpoint"]),
             task=Task(
@@ -89,53 +101,81 @@ def read_embeddings(folder: Path) -> EmbeddingSet:
             splits=_get(group, "split").tolist(),
             folds=_get(group, "fold"),
             labels=_get(group, "labels"),
-            features={name: _get(group, name) for name in FEATURES},
+            observed=_get(group, "observed"),
         )
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(f"{folder}: need a store of embeddings, found {error!r}") from error
-    check(embeddings)
-    return embeddings
+    check(clips)
+    return clips
 
 
-def check(embeddings: EmbeddingSet) -> None:
-    num_clips, num_classes = len(embeddings.ids), len(embeddings.task.classes)
-    shapes = {
-        "splits": (len(embeddings.splits),),
-        "folds": embeddings.folds.shape,
-        "labels": embeddings.labels.shape[:1],
-        **{name: values.shape[:1] for name, values in embeddings.features.items()},
+def read_feature(
+    folder: Path, name: str, chosen: Int64[np.ndarray, " chosen"] | None = None
+) -> Float32[np.ndarray, "clip dim"]:
+    """One of FEATURES, of the `chosen` clips (their positions, in order) or of all."""
+    array = cast(zarr.Array, zarr.open_group(folder, mode="r")[name])
+    return cast(np.ndarray, array[...] if chosen is None else array.oindex[chosen])
+
+
+def check(clips: EmbeddedClips) -> None:
+    num_clips, num_classes = len(clips.ids), len(clips.task.classes)
+    lengths = {
+        "splits": len(clips.splits),
+        "folds": len(clips.folds),
+        "labels": len(clips.labels),
     }
-    for name, shape in shapes.items():
-        if shape != (num_clips,):
-            raise ValueError(f"{embeddings.dataset}: {name}: need {num_clips} clips, got {shape[0]}")
-    if embeddings.labels.shape[1] != num_classes:
+    for name, length in lengths.items():
+        if length != num_clips:
+            raise ValueError(f"{clips.dataset}: {name}: need {num_clips} clips, got {length}")
+    if clips.labels.shape[1] != num_classes:
         raise ValueError(
-            f"{embeddings.dataset}: labels: need a column for each of {num_classes} classes, "
-            f"got {embeddings.labels.shape[1]}"
+            f"{clips.dataset}: labels: need a column for each of {num_classes} classes, "
+            f"got {clips.labels.shape[1]}"
         )
-    for name, values in embeddings.features.items():
+    seen: set[str] = set()
+    for clip in clips.ids:
+        if clip in seen:
+            raise ValueError(f"{clips.dataset}: need ids that occur once, got {clip} twice")
+        seen.add(clip)
+
+
+def _put_feature(
+    group: zarr.Group, name: str, rows: Iterable[Float32[np.ndarray, " dim"]], clips: EmbeddedClips
+) -> None:
+    num_clips, source = len(clips.ids), iter(rows)
+    for start in range(0, num_clips, CLIPS_PER_CHUNK):
+        ids = clips.ids[start : start + CLIPS_PER_CHUNK]
+        chunk = list(islice(source, len(ids)))
+        if len(chunk) < len(ids):
+            raise ValueError(f"{clips.dataset}: {name}: need {num_clips} clips, got {start + len(chunk)}")
+        values = np.stack(chunk)
         broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(broken):
             raise ValueError(
-                f"{embeddings.dataset}: {name}: need finite values, got others in {len(broken)} of "
-                f"{num_clips} clips; the first is {embeddings.ids[broken[0]]}"
+                f"{clips.dataset}: {name}: need finite values, got others for clip {ids[broken[0]]}"
             )
+        if start == 0:
+            shape = (num_clips, values.shape[1])
+            array = _create(group, name, shape, values.dtype, "clip", f"{name}_dim")
+        array[start : start + len(ids)] = values
 
 
 def _put(group: zarr.Group, name: str, values: np.ndarray, *dimensions: str) -> None:
-    chunks = tuple(
-        max(1, min(size, CLIPS_PER_CHUNK)) if axis == 0 else size for axis, size in enumerate(values.shape)
-    )
-    array = group.create_array(
+    _create(group, name, values.shape, values.dtype, *dimensions)[...] = values
+
+
+def _create(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, *dimensions: str
+) -> zarr.Array:
+    return group.create_array(
         name,
-        shape=values.shape,
-        chunks=chunks,
-        dtype=values.dtype,
+        shape=shape,
+        chunks=(max(1, min(shape[0], CLIPS_PER_CHUNK)), *shape[1:]),
+        dtype=dtype,
         dimension_names=dimensions,
         # Embeddings hardly compress, and the bytes must not depend on a compressor's version.
         compressors=None,
     )
-    array[...] = values
 
 
 def _get(group: zarr.Group, name: str) -> np.ndarray:

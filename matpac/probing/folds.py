@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64, UInt8
 
-from matpac.probing.embeddings import EmbeddingSet
+from matpac.probing.embeddings import EmbeddedClips
 
 
 class Fold(NamedTuple):
@@ -16,29 +16,55 @@ class Fold(NamedTuple):
     test: Int64[np.ndarray, " test"]
 
 
-def folds_of(embeddings: EmbeddingSet) -> list[Fold]:
+def folds_of(clips: EmbeddedClips) -> list[Fold]:
     """One fold from the dataset's splits, or all K of a cross-validation.
 
-    Clips outside every split and fold are not used. Raises ValueError where a part is empty, where
-    no test clip has a label, or where a clip of a single-label task has not exactly one.
+    Clips outside every split and fold are not used. Raises ValueError where a part has no clip or nothing
+    observed, where no class can be scored, or where a clip of a single-label task has not exactly one label.
     """
-    num_folds = embeddings.task.num_folds
+    num_folds = clips.task.num_folds
     if num_folds is None:
-        splits = np.array(embeddings.splits)
+        splits = np.array(clips.splits)
         parts = ("train", "validation", "test")
         folds = [Fold(*(np.flatnonzero(splits == part) for part in parts))]
     else:
-        folds = [cross_validation_fold(embeddings.folds, test, num_folds) for test in range(1, num_folds + 1)]
+        folds = [cross_validation_fold(clips.folds, test, num_folds) for test in range(1, num_folds + 1)]
     for number, fold in enumerate(folds, start=1):
         for part, indices in fold._asdict().items():
+            where = f"the {part} {'split' if num_folds is None else f'part of fold {number}'}"
             if len(indices) == 0:
-                where = "split" if num_folds is None else f"part of fold {number}"
-                raise ValueError(f"{embeddings.dataset}: need clips in the {part} {where}, found none")
-        if not embeddings.labels[fold.test].any():
-            raise ValueError(f"{embeddings.dataset}: need labels on test clips, found none")
-    if not embeddings.task.multi_label:
-        _check_one_label_each(embeddings, np.concatenate(folds[0]))
+                raise ValueError(
+                    f"{clips.dataset}: need clips in {where}, found none. "
+                    f"Give it some, or take {clips.dataset} out of probe.datasets."
+                )
+            if not clips.observed[indices].any():
+                raise ValueError(f"{clips.dataset}: need observed labels in {where}, found none")
+        if not scored_classes(clips, fold).any():
+            raise ValueError(
+                f"{clips.dataset}: need a class that some test clips have and others have not, found none"
+            )
+    if not clips.task.multi_label:
+        _check_one_label_each(clips, np.concatenate(folds[0]))
     return folds
+
+
+def scored_classes(clips: EmbeddedClips, fold: Fold) -> Bool[np.ndarray, " class"]:
+    """Those that the score of a fold says something about.
+
+    For accuracy the classes of its test clips. For mAP those that some observed test clip has and
+    another has not: the average precision of the others is undefined, or 1 whatever a probe answers.
+    """
+    labels, observed = clips.labels[fold.test], clips.observed[fold.test]
+    if clips.task.metric == "accuracy":
+        return labels.any(0)
+    return both_kinds(labels, observed)
+
+
+def both_kinds(
+    labels: UInt8[np.ndarray, "clip class"], observed: UInt8[np.ndarray, "clip class"]
+) -> Bool[np.ndarray, " class"]:
+    """Classes that some of the clips observed for it have and some have not."""
+    return np.logical_and(labels.any(0), (observed > labels).any(0))
 
 
 def cross_validation_fold(folds: Int64[np.ndarray, " clip"], test: int, num_folds: int) -> Fold:
@@ -51,11 +77,16 @@ def cross_validation_fold(folds: Int64[np.ndarray, " clip"], test: int, num_fold
     )
 
 
-def _check_one_label_each(embeddings: EmbeddingSet, used: Int64[np.ndarray, " clip"]) -> None:
-    num_labels = embeddings.labels[used].sum(axis=1)
+def _check_one_label_each(clips: EmbeddedClips, used: Int64[np.ndarray, " clip"]) -> None:
+    num_labels = clips.labels[used].sum(axis=1)
     for clip, count in zip(used, num_labels, strict=True):
         if count != 1:
             raise ValueError(
-                f"{embeddings.dataset}: need exactly one label per clip in a single-label task, "
-                f"got {count} for {embeddings.ids[clip]}"
+                f"{clips.dataset}: need exactly one label per clip in a single-label task, "
+                f"got {count} for {clips.ids[clip]}"
+            )
+        if not clips.observed[clip].all():
+            raise ValueError(
+                f"{clips.dataset}: need a complete annotation in a single-label task, "
+                f"got one with unobserved classes for {clips.ids[clip]}"
             )

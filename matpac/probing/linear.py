@@ -8,6 +8,7 @@ weights, order of clips, short last batch, step count and best epoch.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Fit:
     fold: int
     """Index into the folds."""
     train_losses: list[float]
-    """Mean over the clips of each epoch, taken while the weights move."""
+    """Mean over the observed entries of each epoch, taken while the weights move."""
     validation_losses: list[float]
     best_epoch: int
     """From 1: where the validation loss was lowest; the test logits are of these weights."""
@@ -39,6 +40,7 @@ class Fit:
 def fit_probes(
     features: Float[Tensor, "clip dim"],
     labels: Float[Tensor, "clip class"],
+    observed: Float[Tensor, "clip class"],
     folds: Sequence[Fold],
     params: Probe,
     *,
@@ -47,8 +49,12 @@ def fit_probes(
 ) -> list[Fit]:
     """Train `num_repeats` probes per fold on the device of `features`; repeats first, then folds.
 
-    `labels` are multi-hot. Single-label tasks use cross-entropy, multi-label tasks the mean of the
-    classes' binary cross-entropies.
+    `labels` are multi-hot. Single-label tasks use cross-entropy. Multi-label tasks use binary
+    cross-entropy, as the mean over those entries [clip, class] of a batch where `observed` is 1; the
+    others (`observed` is 0) have no influence at all. So an observed entry weighs the same however many
+    of its neighbours were not. (PaSST's code for OpenMIC divides by the number of all entries, which only
+    makes losses smaller; Adam takes nearly the same steps.) A batch without any observed entry is no step.
+    Needs an observed entry among the training and the validation clips of each fold (`folds_of` checks).
     """
     device, dim, num_classes = features.device, features.shape[1], labels.shape[1]
     problems = [(repeat, fold) for repeat in range(params.num_repeats) for fold in range(len(folds))]
@@ -56,8 +62,16 @@ def fit_probes(
     fold_of = torch.tensor([fold for _, fold in problems], device=device)
 
     scaled = Scaler.of(features, folds) if params.standardize else unscaled
+    # How much of a clip was observed: 1 where all classes were.
+    shares = observed.sum(1) / num_classes
+    train_shares = torch.stack([shares[fold.train].sum() for fold in folds])
     validation = [
-        (scaled(features[fold.validation], index), labels[fold.validation])
+        Validation(
+            scaled(features[fold.validation], index),
+            labels[fold.validation],
+            observed[fold.validation],
+            shares[fold.validation].sum() / len(fold.validation),
+        )
         for index, fold in enumerate(folds)
     ]
 
@@ -77,19 +91,23 @@ def fit_probes(
         epoch_loss = features.new_zeros(len(live))
         for batch in stacked_batches(orders, params.batch_size, device):
             inputs = scaled(rows(features, batch.clips), fold_of[live])
-            losses = clip_losses(torch.baddbmm(bias, inputs, weight), rows(labels, batch.clips), multi_label)
+            logits = torch.baddbmm(bias, inputs, weight)
+            losses = clip_losses(logits, rows(labels, batch.clips), rows(observed, batch.clips), multi_label)
             sums = (losses * batch.present).sum(1)
-            (sums / batch.sizes.clamp(min=1)).sum().backward()
-            optimizer.step_(moving=batch.sizes > 0)
+            share = (shares[batch.clips] * batch.present).sum(1)
+            moving = share > 0
+            (sums / torch.where(moving, share, 1)).sum().backward()
+            optimizer.step_(moving)
             epoch_loss += sums.detach()
-        epoch_loss /= torch.tensor([len(order) for order in orders], device=device)
+        epoch_loss /= train_shares[fold_of[live]]
 
         with torch.no_grad():
             loss = features.new_empty(len(live))
-            for index, (inputs, truth) in enumerate(validation):
+            for index, part in enumerate(validation):
                 here = fold_of[live] == index
-                logits = inputs @ weight[here] + bias[here]
-                loss[here] = clip_losses(logits, truth.expand_as(logits), multi_label).mean(1)
+                logits = part.inputs @ weight[here] + bias[here]
+                truth, seen = part.labels.expand_as(logits), part.observed.expand_as(logits)
+                loss[here] = clip_losses(logits, truth, seen, multi_label).mean(1) / part.share
             better = loss < best_loss[live]
             best = live[better]
             best_loss[best], best_epoch[best] = loss[better], epoch
@@ -121,13 +139,25 @@ def fit_probes(
     ]
 
 
+class Validation(NamedTuple):
+    """The clips of a fold that decide when its problems stop."""
+
+    inputs: Float[Tensor, "clip dim"]
+    labels: Float[Tensor, "clip class"]
+    observed: Float[Tensor, "clip class"]
+    share: Float[Tensor, ""]
+    """Of the entries that were observed."""
+
+
 def clip_losses(
     logits: Float[Tensor, "problem clip class"],
     labels: Float[Tensor, "problem clip class"],
+    observed: Float[Tensor, "problem clip class"],
     multi_label: bool,
 ) -> Float[Tensor, "problem clip"]:
+    """Multi-label: the sum over the observed classes, divided by the number of all classes."""
     if multi_label:
-        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
+        return F.binary_cross_entropy_with_logits(logits, labels, weight=observed, reduction="none").mean(-1)
     return -(labels * logits.log_softmax(-1)).sum(-1)
 
 
@@ -147,9 +177,7 @@ class StackedBatch:
 
     clips: Int64[Tensor, "problem batch"]
     present: Bool[Tensor, "problem batch"]
-    """False for filling, which must not count."""
-    sizes: Int64[Tensor, " problem"]
-    """0 where a problem has already finished its epoch, and must rest."""
+    """False for filling, which must not count. A problem that has finished its epoch has nothing else."""
 
 
 def stacked_batches(
@@ -165,7 +193,7 @@ def stacked_batches(
     present = present.to(device)
     for start in range(0, filled.shape[1], batch_size):
         part = slice(start, start + batch_size)
-        yield StackedBatch(clips[:, part], present[:, part], present[:, part].sum(1))
+        yield StackedBatch(clips[:, part], present[:, part])
 
 
 def rows(
@@ -189,8 +217,10 @@ class StackedAdam:
         beta1, beta2 = ADAM_BETAS
         move = moving[:, None, None].to(self.num_steps)
         self.num_steps += move
-        rate = move * self.learning_rate / (1 - beta1**self.num_steps)
-        spread = (1 - beta2**self.num_steps).sqrt()
+        # A problem may rest before its first step.
+        count = self.num_steps.clamp(min=1)
+        rate = move * self.learning_rate / (1 - beta1**count)
+        spread = (1 - beta2**count).sqrt()
         for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
             gradient = parameter.grad
             if gradient is None:

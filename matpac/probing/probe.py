@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from matpac.files import write_json
 from matpac.params import Probe
-from matpac.probing.embeddings import FEATURES, read_embeddings
+from matpac.probing.embeddings import FEATURES, read_clips, read_feature
 from matpac.probing.folds import folds_of
 from matpac.probing.linear import fit_probes
 from matpac.probing.scores import DETAILS, compared, details_of, summary_of
@@ -20,36 +21,41 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     untrained encoder, so their differences are paired.
     Raises ValueError where the store cannot be probed (no validation clips, for example).
     """
-    stored = read_embeddings(embeddings)
-    folds = folds_of(stored)
+    clips = read_clips(embeddings)
+    folds = folds_of(clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    labels = torch.from_numpy(stored.labels).to(device, torch.float32)
+    labels, observed = (
+        torch.from_numpy(values).to(device, torch.float32) for values in (clips.labels, clips.observed)
+    )
     progress = Progress(f"probe {dataset}", len(FEATURES) * params.max_epochs, "epochs at most")
 
     details = {}
     for name in FEATURES:
         fits = fit_probes(
-            torch.from_numpy(stored.features[name]).to(device),
+            torch.from_numpy(read_feature(embeddings, name)).to(device),
             labels,
+            observed,
             folds,
             params,
-            multi_label=stored.task.multi_label,
+            multi_label=clips.task.multi_label,
             on_epoch=progress.advance,
         )
-        details[name] = details_of(fits, stored, folds)
+        details[name] = details_of(fits, clips, folds)
         num_epochs = max(len(fit.validation_losses) for fit in fits)
         if num_epochs < params.max_epochs:
             progress.advance(params.max_epochs - num_epochs)
 
-    summary = summary_of(details, stored, folds)
+    tested = np.concatenate([fold.test for fold in folds])
+    summary = summary_of(details, clips, folds)
     write_json(
         out.with_suffix(DETAILS),
         {
             "summary": summary,
-            "classes": list(stored.task.classes),
-            "num_test_clips": sum(stored.labels[fold.test].sum(0) for fold in folds).tolist(),
-            "folds": [{part: len(clips) for part, clips in fold._asdict().items()} for fold in folds],
-            "checkpoint": stored.checkpoint,
+            "classes": list(clips.task.classes),
+            "num_test_clips": clips.labels[tested].sum(0).tolist(),
+            "num_observed_test_clips": clips.observed[tested].sum(0).tolist(),
+            "folds": [{part: len(members) for part, members in fold._asdict().items()} for fold in folds],
+            "checkpoint": clips.checkpoint,
             "features": details,
         },
     )

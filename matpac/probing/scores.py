@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from matpac.files import read_json
-from matpac.probing.embeddings import FEATURES, EmbeddingSet
-from matpac.probing.folds import Fold
+from matpac.probing.embeddings import FEATURES, EmbeddedClips
+from matpac.probing.folds import Fold, both_kinds, scored_classes
 from matpac.probing.linear import Fit
 
 Logits = Float[np.ndarray, "test class"]
@@ -33,14 +33,20 @@ def confusion_matrix(logits: Logits, labels: Labels) -> Int64[np.ndarray, "class
     return counts
 
 
-def average_precisions(logits: Logits, labels: Labels) -> Float[np.ndarray, " class"]:
-    """Area under each class's precision-recall curve; NaN where no clip has the class."""
+def average_precisions(logits: Logits, labels: Labels, observed: Labels) -> Float[np.ndarray, " class"]:
+    """Area under each class's precision-recall curve, over the clips that were observed for the class.
+
+    The same as scikit-learn's with `observed` as weights of the clips, the measure of PaSST on OpenMIC.
+    NaN where none of these clips has the class, or all have it.
+    """
     from sklearn.metrics import average_precision_score
 
     return np.array(
         [
-            average_precision_score(truth, score) if truth.any() else math.nan
-            for truth, score in zip(labels.T, logits.T, strict=True)
+            average_precision_score(truth[seen], score[seen]) if scored else math.nan
+            for truth, score, seen, scored in zip(
+                labels.T, logits.T, observed.T.astype(bool), both_kinds(labels, observed), strict=True
+            )
         ]
     )
 
@@ -64,13 +70,14 @@ def repeat_scores(fold_scores: Sequence[Sequence[float]]) -> list[float]:
     return [float(np.mean(scores)) for scores in fold_scores]
 
 
-def details_of(fits: Sequence[Fit], embeddings: EmbeddingSet, folds: Sequence[Fold]) -> dict[str, Any]:
+def details_of(fits: Sequence[Fit], clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any]:
     """All about the probes of one feature set; scores are fractions, None where undefined."""
-    labels = [embeddings.labels[fold.test] for fold in folds]
+    labels = [clips.labels[fold.test] for fold in folds]
+    observed = [clips.observed[fold.test] for fold in folds]
     num_repeats = 1 + max(fit.repeat for fit in fits)
     scores = [[math.nan] * len(folds) for _ in range(num_repeats)]
     details: dict[str, Any] = {"scores": scores}
-    if embeddings.task.metric == "accuracy":
+    if clips.task.metric == "accuracy":
         confusions = [confusion_matrix(fit.test_logits, labels[fit.fold]) for fit in fits]
         for fit, confusion in zip(fits, confusions, strict=True):
             scores[fit.repeat][fit.fold] = float(confusion.trace() / confusion.sum())
@@ -78,7 +85,9 @@ def details_of(fits: Sequence[Fit], embeddings: EmbeddingSet, folds: Sequence[Fo
         details["confusion"] = total.tolist()
         per_class = class_scores(total)
     else:
-        precisions = [average_precisions(fit.test_logits, labels[fit.fold]) for fit in fits]
+        precisions = [
+            average_precisions(fit.test_logits, labels[fit.fold], observed[fit.fold]) for fit in fits
+        ]
         for fit, precision in zip(fits, precisions, strict=True):
             scores[fit.repeat][fit.fold] = float(np.nanmean(precision))
         stacked = np.stack(precisions)
@@ -101,23 +110,26 @@ def details_of(fits: Sequence[Fit], embeddings: EmbeddingSet, folds: Sequence[Fo
 
 
 def summary_of(
-    details: dict[str, dict[str, Any]], embeddings: EmbeddingSet, folds: Sequence[Fold]
+    details: dict[str, dict[str, Any]], clips: EmbeddedClips, folds: Sequence[Fold]
 ) -> dict[str, Any]:
-    """What tables and the report say of a dataset's scores; scores are fractions."""
-    task = embeddings.task
+    """What tables and the report say of a dataset's scores; scores are fractions.
+
+    `num_classes_scored` are those that accuracy or mAP are made of, in the fold where they are fewest;
+    `observed` is the share of the entries [test clip, class] that were.
+    """
+    task, tested = clips.task, np.concatenate([fold.test for fold in folds])
     repeats = {name: repeat_scores(details[name]["scores"]) for name in FEATURES}
     gain = np.subtract(repeats["pretrained"], repeats["random_init"])
-    tested = [embeddings.labels[fold.test] for fold in folds]
-    num_left_out = [int((~labels.any(0)).sum()) for labels in tested]
     return {
-        "dataset": embeddings.dataset,
+        "dataset": clips.dataset,
         "metric": task.metric,
         "protocol": protocol(task.num_folds),
         "num_clips": num_clips(folds, task.num_folds),
         "num_classes": len(task.classes),
-        "num_classes_without_test_clips": max(num_left_out),
+        "num_classes_scored": min(int(scored_classes(clips, fold).sum()) for fold in folds),
+        "observed": float(clips.observed[tested].mean()),
         "num_repeats": len(gain),
-        "chance": chance(np.concatenate(tested), task.metric),
+        "chance": chance(clips.labels[tested], clips.observed[tested], task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},
         "gain_over_random_init": mean_and_interval(gain.tolist()),
     }
@@ -142,10 +154,12 @@ def num_clips(folds: Sequence[Fold], num_folds: int | None) -> dict[str, int]:
     return {"all_folds": sum(len(fold.test) for fold in folds)}
 
 
-def chance(labels: Labels, metric: str) -> float:
+def chance(labels: Labels, observed: Labels, metric: str) -> float:
     """Score without listening: the most frequent class; for mAP the mean share of positives."""
-    shares = labels.mean(0)
-    return float(shares.max() if metric == "accuracy" else shares[shares > 0].mean())
+    if metric == "accuracy":
+        return float(labels.mean(0).max())
+    scored = both_kinds(labels, observed)
+    return float((labels.sum(0)[scored] / observed.sum(0)[scored]).mean())
 
 
 def read_summaries(folder: Path, datasets: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """shards, corpus, checkpoint, parameters -> what the numbers were made from."""
 
-import csv
-from collections import Counter
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,12 +7,12 @@ from typing import Any
 
 import yaml
 
+from matpac.datasets.reasons import REASONS
 from matpac.files import read_json
 from matpac.params import Params
 from matpac.progress import duration
 from matpac.report.markup import facts, folded, paragraph, section, table
 
-MAX_REASONS = 20
 PACKAGES = ("matpac", "torch", "timm", "numpy", "librosa", "soxr", "scikit-learn", "zarr", "webdataset")
 
 
@@ -31,21 +29,24 @@ def data(shards: Path, params: Params) -> str:
                 f"{statistics['num_clips']:,}",
                 f"{statistics['duration_s'] / 3600:,.2f}",
                 f"{statistics['mean']:.2f} ± {statistics['std']:.2f}",
-                f"{statistics['num_rejected']:,}",
+                f"{sum(statistics['num_rejected'].values()):,}",
             ]
         )
-        reasons += [[escape(name), *row] for row in rejections(shards / name / "rejected.csv")]
+        reasons += [
+            [escape(name), escape(reason), f"{number:,}", escape(REASONS[reason])]
+            for reason, number in statistics["num_rejected"].items()
+        ]
     if not rows:
         return ""
     header = ["Dataset", "Used for", "Clips", "Hours", "Log-mel mean ± deviation", "Rejected"]
-    rejected = table(["Dataset", "Reason", "Recordings"], reasons) if reasons else ""
+    rejected = table(["Dataset", "Reason", "Recordings", "What it means"], reasons) if reasons else ""
     return section(
         "The data",
         table(header, rows),
         rejected and f"<h3>Why recordings were rejected</h3>{rejected}",
         paragraph(
-            "Rejected recordings could not be used and are in no number on this page; each is listed "
-            "with its reason in data/shards/<dataset>/rejected.csv.",
+            "Rejected recordings are in no number on this page; each is listed with its reason in "
+            "data/shards/<dataset>/rejected.csv.",
             "note",
         ),
     )
@@ -61,17 +62,6 @@ def used_for(name: str, params: Params) -> str:
         if name in names
     ]
     return " and ".join(uses) or "nothing yet"
-
-
-def rejections(path: Path) -> list[list[str]]:
-    """Reason and number of recordings, most frequent first."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        counts = Counter(row["reason"] for row in csv.DictReader(file))
-    rows = [[escape(reason), f"{count:,}"] for reason, count in counts.most_common(MAX_REASONS)]
-    others = counts.total() - sum(count for _, count in counts.most_common(MAX_REASONS))
-    return [*rows, ["other reasons", f"{others:,}"]] if others else rows
 
 
 def read_optional(path: Path) -> dict[str, Any]:

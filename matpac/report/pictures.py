@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 from matpac.model.masking import random_split
 from matpac.model.sizes import PATCH
 from matpac.params import Params
-from matpac.probing.embeddings import EmbeddingSet, read_embeddings
+from matpac.probing.embeddings import EmbeddedClips, read_clips, read_feature
 from matpac.report.markup import figure, grid, paragraph, picture, section
 
 NUM_CROPS = 4
@@ -81,19 +81,22 @@ def png(colours: Float[np.ndarray, "mel frame 4"]) -> bytes:
 def maps(embeddings: Path, datasets: Sequence[str]) -> str:
     parts = []
     for name in datasets:
-        if not (embeddings / name).exists():
+        store = embeddings / name
+        if not store.exists():
             continue
-        stored = read_embeddings(embeddings / name)
-        if len(stored.ids) < MIN_POINTS:
+        clips = read_clips(store)
+        if len(clips.ids) < MIN_POINTS:
             continue
         random = np.random.default_rng(0)
-        count = min(len(stored.ids), MAX_POINTS)
-        chosen = np.sort(random.choice(len(stored.ids), count, replace=False))
-        colours = class_colours(len(stored.task.classes))
-        dots = [colour_of(stored.labels[clip], colours) for clip in chosen]
+        count = min(len(clips.ids), MAX_POINTS)
+        chosen = np.sort(random.choice(len(clips.ids), count, replace=False))
+        colours = class_colours(len(clips.task.classes))
+        dots = [colour_of(clips.labels[clip], colours) for clip in chosen]
         figures = [
             figure(
-                picture(scatter(flattened(stored.features[feature][chosen]), dots), "image/svg+xml", title),
+                picture(
+                    scatter(flattened(read_feature(store, feature, chosen)), dots), "image/svg+xml", title
+                ),
                 title=title,
             )
             for feature, title in (
@@ -101,7 +104,7 @@ def maps(embeddings: Path, datasets: Sequence[str]) -> str:
                 ("random_init", "Untrained encoder, for comparison"),
             )
         ]
-        parts += [f"<h3>{escape(stored.dataset)}</h3>", legend(stored, colours), grid(figures, "two")]
+        parts += [f"<h3>{escape(clips.dataset)}</h3>", legend(clips, colours), grid(figures, "two")]
     explained = paragraph(
         f"One dot per clip (up to {MAX_POINTS} per dataset), placed by t-SNE so that clips with similar "
         "embeddings lie together; axes have no meaning. Labels only colour the dots. Good embeddings "
@@ -150,11 +153,11 @@ def scatter(places: Float[np.ndarray, "clip 2"], colours: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-def legend(stored: EmbeddingSet, colours: list[str]) -> str:
+def legend(clips: EmbeddedClips, colours: list[str]) -> str:
     if len(colours) > MAX_CLASSES_IN_LEGEND:
         return paragraph(f"{len(colours)} classes; colours repeat.", "note")
-    names = list(zip(colours, stored.task.classes, strict=True))
-    if stored.task.multi_label:
+    names = list(zip(colours, clips.task.classes, strict=True))
+    if clips.task.multi_label:
         names.append((SEVERAL_LABELS, "several labels, or none"))
     items = "".join(
         f'<li><span style="background:{colour}"></span>{escape(name)}</li>' for colour, name in names

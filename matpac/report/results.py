@@ -113,10 +113,19 @@ def classes(scores: Path, datasets: Sequence[str]) -> str:
 
 
 def left_out(summary: dict[str, Any]) -> str:
-    number = summary["num_classes_without_test_clips"]
-    if not number:
-        return ""
-    return paragraph(f"{number} of {summary['num_classes']} classes have no test clip and do not count.")
+    sentences = []
+    number = summary["num_classes"] - summary["num_classes_scored"]
+    if number:
+        unscored = (
+            "have no test clip" if summary["metric"] == "accuracy" else "have no test clip, or no other"
+        )
+        sentences.append(f"{number} of {summary['num_classes']} classes {unscored}, and do not count.")
+    if summary["observed"] < 1:
+        sentences.append(
+            f"Annotators looked at {summary['observed']:.0%} of all pairs of a test clip and a class; "
+            "the others count neither in training nor in scores."
+        )
+    return paragraph(" ".join(sentences)) if sentences else ""
 
 
 def class_table(details: dict[str, Any]) -> str:

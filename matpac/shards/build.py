@@ -6,125 +6,165 @@ Runs in spawned workers that must start at once: nothing here imports torch, Zar
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from matpac.datasets.clip import Clip
-from matpac.datasets.recordings import Recording
+from matpac.datasets.clip import Rejection
+from matpac.datasets.reasons import phrase_of
+from matpac.datasets.recordings import Recording, open_path, read_bytes
 from matpac.files import read_json, write_json
-from matpac.params import LogMel
+from matpac.params import LogMel, digest
 from matpac.shards.statistics import statistics_of
-from matpac.shards.tar import StoredClip, tar_name, write_tar
+from matpac.shards.store import Store
+from matpac.shards.tar import StoredClip, write_tar
 from matpac.signal.audio import UnusableAudio, decode
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
 
+ROWS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("split", pa.string()),
+        ("fold", pa.int32()),
+        ("group", pa.string()),
+        ("absent", pa.list_(pa.string())),
+        ("file", pa.string()),
+        ("position", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+"""A plan: a record batch a shard, a row a clip, with what the inventory says of its recording."""
+PASSING = ("cannot be read", "changed")
+"""Reasons that may be gone tomorrow: a later run tries such shards again."""
+
 
 @dataclass(frozen=True)
-class ShardPlan:
+class ShardJob:
     """All that it takes to make one shard, anywhere and at any time."""
 
     number: int
-    clips: tuple[Clip, ...]
-    recordings: tuple[Recording | None, ...]
-    """What the inventory says about the file of each clip."""
+    """Of the shard's record batch in the plan."""
+    key: str
+    """Digest of all that the shard's bytes follow from."""
+    plan: Path
     root: Path
     """Of the recordings."""
+    store: Store
     logmel: LogMel
-    tars: Path
-    """Folder of the tars."""
-    records: Path
-    """Folder of the records: what became of each clip. A shard is finished when its record is there."""
-
-    @property
-    def tar(self) -> Path:
-        return self.tars / tar_name(self.number)
-
-    @property
-    def record(self) -> Path:
-        return self.records / f"{tar_name(self.number)}.json"
-
-
-@dataclass(frozen=True)
-class Rejection:
-    path: str
-    """Relative to the root of the recordings."""
-    reason: str
+    reject: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    number: int
     num_clips: int
     """In the shard."""
     num_rejected: int
 
 
-def build_shard(plan: ShardPlan) -> ShardResult:
-    """Write the tar of a plan, then its record; nothing, where both are there already."""
-    if not (plan.tar.exists() and plan.record.exists()):
-        rows: list[dict[str, Any]] = []
-        rejections: list[Rejection] = []
-        offsets = write_tar(plan.tar, _usable_clips(plan, rows, rejections))
-        for row, offset in zip(rows, offsets, strict=True):
-            row["offset"] = offset
-        rejected = [asdict(rejection) for rejection in rejections]
-        write_json(plan.record, {"clips": rows, "rejected": rejected})
-    record = read_json(plan.record)
-    result = ShardResult(plan.number, len(record["clips"]), len(record["rejected"]))
-    assert result.num_clips + result.num_rejected == len(plan.clips)
-    return result
+def build_shard(job: ShardJob) -> ShardResult | None:
+    """Write the tar of a job, then its record; neither, where both are there already.
+
+    None where another process is building the shard at this moment.
+    """
+    with job.store.claimed(job.key) as ours:
+        if not ours:
+            return None
+        if not is_finished(job.store, job.key):
+            _build(job)
+    record = read_json(job.store.record(job.key))
+    return ShardResult(len(record["clips"]), len(record["rejected"]))
+
+
+def is_finished(store: Store, key: str) -> bool:
+    if not (store.tar(key).exists() and store.record(key).exists()):
+        return False
+    rejected = read_json(store.record(key))["rejected"]
+    return not any(phrase_of(row["reason"]) in PASSING for row in rejected)
+
+
+def _build(job: ShardJob) -> None:
+    planned = planned_rows(job.plan, job.number)
+    rows: list[dict[str, Any]] = []
+    rejections: list[Rejection] = []
+    offsets = write_tar(job.store.tar(job.key), _usable_clips(planned, job, rows, rejections))
+    for row, offset in zip(rows, offsets, strict=True):
+        row["offset"] = offset
+    assert len(rows) + len(rejections) == len(planned), "clips in = clips out + rejections"
+    write_json(job.store.record(job.key), {"clips": rows, "rejected": [asdict(item) for item in rejections]})
+
+
+def planned_rows(plan: Path, number: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _opened(plan).get_batch(number).to_pylist()
+    return rows
+
+
+@lru_cache(maxsize=2)
+def _opened(plan: Path) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(plan)))
 
 
 def _usable_clips(
-    plan: ShardPlan, rows: list[dict[str, Any]], rejections: list[Rejection]
+    planned: list[dict[str, Any]],
+    job: ShardJob,
+    rows: list[dict[str, Any]],
+    rejections: list[Rejection],
 ) -> Iterator[StoredClip]:
     """Convert clip by clip; what happens to each is appended to `rows` or to `rejections`."""
-    for clip, recording in zip(plan.clips, plan.recordings, strict=True):
+    for row in planned:
         try:
-            stored, row = _convert(clip, recording, plan)
+            stored, result = _convert(row, job)
         except UnusableAudio as error:
-            rejections.append(Rejection(clip.path, error.reason))
+            rejections.append(Rejection(row["path"], error.reason))
         else:
-            rows.append(row)
+            rows.append(result)
             yield stored
 
 
-def _convert(clip: Clip, recording: Recording | None, plan: ShardPlan) -> tuple[StoredClip, dict[str, Any]]:
-    path = plan.root / clip.path
-    _check_unchanged(path, recording)
-    samples, native_rate_hz = decode(path)
-    waveform = resample(samples, native_rate_hz, plan.logmel.sample_rate_hz, plan.logmel.resampler)
-    frames = log_mel(waveform, plan.logmel)
+def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, Any]]:
+    recording = Recording(row["path"], row["bytes"], row["sha256"], row["file"], row["position"])
+    source = _unchanged(recording, job.root)
+    samples, native_rate_hz = decode(source, Path(recording.path), job.reject)
+    waveform = resample(samples, native_rate_hz, job.logmel.sample_rate_hz, job.logmel.resampler)
+    frames = log_mel(waveform, job.logmel)
     if len(frames) == 0:
-        raise UnusableAudio(path, "too short (shorter than one window)")
+        raise UnusableAudio(Path(recording.path), "too short (shorter than one window)")
     stored = frames.astype(np.float16)
     if not np.isfinite(stored).all():
-        raise UnusableAudio(path, "not finite (the log-mel overflows)")
-    about = {
-        "labels": clip.labels,
-        "split": clip.split,
-        "fold": clip.fold,
-        "group": clip.group,
-        "path": clip.path,
-        "native_rate_hz": native_rate_hz,
-        "duration_s": len(samples) / native_rate_hz,
-    }
-    sums = asdict(statistics_of(stored))
-    row = {"id": clip.id, "shard": plan.number, "num_frames": len(stored), **about, **sums}
-    return StoredClip(clip.id, stored, about), row
+        raise UnusableAudio(Path(recording.path), "not finite (the log-mel overflows)")
+    about = {name: row[name] for name in ("labels", "split", "fold", "group", "absent", "path")}
+    about |= {"native_rate_hz": native_rate_hz, "duration_s": len(samples) / native_rate_hz}
+    result = {"id": row["id"], "num_frames": len(stored), **about, **asdict(statistics_of(stored))}
+    return StoredClip(row["id"], stored, about), result
 
 
-def _check_unchanged(path: Path, recording: Recording | None) -> None:
+def _unchanged(recording: Recording, root: Path) -> Path | bytes:
     """A shard must follow from the inventory, which the pipeline tracks, and not from later edits."""
-    if recording is None:
-        raise UnusableAudio(path, "missing (not in the inventory)")
+    path = open_path(root, recording)
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if path is None:
+            content = read_bytes(root, recording)
+            found = hashlib.sha256(content).hexdigest()
+        else:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
+        raise UnusableAudio(Path(recording.path), f"cannot be read ({error.strerror})") from error
     if found != recording.sha256:
-        raise UnusableAudio(path, "changed since the inventory (run the download stage again)")
+        raise UnusableAudio(Path(recording.path), "changed (run the download stage again)")
+    return content if path is None else path
+
+
+@cache
+def code_digest() -> str:
+    """Of the code that turns recordings into shards: work of another version is not taken up."""
+    package = Path(__file__).parent.parent
+    sources = sorted(package.glob("signal/*.py"))
+    sources += [package / "shards" / name for name in ("build.py", "statistics.py", "tar.py")]
+    return digest([path.read_text(encoding="utf-8") for path in sources])

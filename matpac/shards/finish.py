@@ -3,22 +3,29 @@
 import csv
 import math
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from matpac.files import move_into_place, read_json, whole_file, write_json
-from matpac.shards.build import Rejection
-from matpac.shards.index import table_of, write_index
+from matpac.datasets.clip import Rejection
+from matpac.datasets.reasons import BY_DESIGN, phrase_of
+from matpac.files import checksum, move_into_place, partial_path, read_json, write_json
+from matpac.shards.index import IndexWriter, write_index
 from matpac.shards.plan import Plan
-from matpac.shards.statistics import Statistics, combined
-from matpac.shards.tar import TarFrames
+from matpac.shards.statistics import Statistics
+from matpac.shards.store import link_tree
+from matpac.shards.tar import TarFrames, tar_name
 from matpac.shards.zarr_store import ZARR_NAME, first_frames, write_zarr
+
+NUM_EXAMPLES = 50
+"""Rejections that a summary names; rejected.csv has all."""
 
 
 @dataclass(frozen=True)
@@ -31,126 +38,157 @@ class Summary:
     duration_s: float
     mean: float
     std: float
-    rejections: tuple[Rejection, ...]
-
-    @property
-    def num_by_reason(self) -> dict[str, int]:
-        """Most frequent first."""
-        return dict(Counter(rejection.reason for rejection in self.rejections).most_common())
+    num_rejected: dict[str, int]
+    """By the phrase of the reason, most frequent first."""
+    examples: tuple[Rejection, ...]
 
 
 def finish(plan: Plan, out: Path) -> Summary:
     """Assemble the folder of a plan whose shards are all built, and move it to `out` in one step.
 
-    Raises ValueError where more clips were rejected than shards.max_rejected_fraction allows; the finished
-    shards stay where they are, and the next run starts from them.
+    The shards stay in the store as well, under a second name: whoever runs the stage again, after a kill at
+    any moment or with three recordings mended, starts from them. Of several processes that get here one
+    assembles and the others take over its result.
+
+    Raises ValueError where more clips were rejected than shards.max_rejected_fraction allows.
     """
-    folder = plan.finished
-    folder.mkdir(parents=True, exist_ok=True)
-    table, statistics, rejections = gather_records(plan)
-    assert len(table) + len(rejections) == plan.num_clips, "clips in = clips out + rejections"
-    write_rejections(folder / "rejected.csv", rejections)
-    check_rejections(rejections, plan.num_clips, plan.params.max_rejected_fraction)
-    if len(table) == 0:
-        raise ValueError(f"None of {plan.num_clips} clips could be used: {rejections[0].reason}.")
+    with plan.store.publishing():
+        if not _is_published(plan, out):
+            partial = partial_path(plan.store.root / "publish")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                _assemble(plan, partial)
+                move_into_place(partial, out)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            write_json(plan.store.published, {"plan": plan.key, "index": checksum(out / "index.parquet")})
+        return read_summary(out)
 
-    if plan.params.format == "zarr":
-        table = move_into_zarr(plan, table)
-    summary = Summary(
-        num_clips=len(table),
-        num_shards=len(plan.shards),
-        num_frames=statistics.num_values // plan.logmel.num_mels,
-        duration_s=math.fsum(table["duration_s"].to_numpy()),
-        mean=statistics.mean,
-        std=statistics.std,
-        rejections=tuple(rejections),
+
+def read_summary(folder: Path) -> Summary:
+    """Of a finished folder."""
+    saved = read_json(folder / "statistics.json")
+    examples = []
+    with (folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        for row, _ in zip(csv.DictReader(file), range(NUM_EXAMPLES), strict=False):
+            examples.append(Rejection(row["path"], row["reason"]))
+    return Summary(
+        num_clips=saved["num_clips"],
+        num_shards=saved["num_shards"],
+        num_frames=saved["num_frames"],
+        duration_s=saved["duration_s"],
+        mean=saved["mean"],
+        std=saved["std"],
+        num_rejected=saved["num_rejected"],
+        examples=tuple(examples),
     )
-    write_index(folder / "index.parquet", table)
-    write_statistics(folder / "statistics.json", summary, statistics)
-    write_json(folder / "task.json", plan.task and asdict(plan.task))
-    write_json(folder / "logmel.json", plan.logmel.model_dump(mode="json"))
-    move_into_place(folder, out)
-    shutil.rmtree(plan.work)
-    return summary
 
 
-def gather_records(plan: Plan) -> tuple[pa.Table, Statistics, list[Rejection]]:
-    """Shard by shard: only one record is in memory as Python objects."""
-    tables: list[pa.Table] = []
-    parts: list[Statistics] = []
-    rejections: list[Rejection] = []
-    for shard in plan.shards:
-        record = read_json(shard.record)
-        tables.append(table_of(record["clips"]))
-        rejections += (Rejection(**row) for row in record["rejected"])
-        parts += (
-            Statistics(row["num_frames"] * plan.logmel.num_mels, row["sum"], row["sum_of_squares"])
-            for row in record["clips"]
-        )
-    return pa.concat_tables(tables), combined(parts), rejections
+def _is_published(plan: Plan, out: Path) -> bool:
+    if not (plan.store.published.exists() and (out / "index.parquet").exists()):
+        return False
+    return bool(
+        read_json(plan.store.published) == {"plan": plan.key, "index": checksum(out / "index.parquet")}
+    )
 
 
-def check_rejections(rejections: Sequence[Rejection], num_clips: int, limit: float) -> None:
-    if len(rejections) > limit * num_clips:
-        first = rejections[0]
-        raise ValueError(
-            f"{len(rejections)} of {num_clips} clips could not be used, over the limit of "
-            f"{limit:.1%} (shards.max_rejected_fraction in params.yaml). "
-            f"The first is {first.path}: {first.reason}."
-        )
-
-
-def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
-    with (
-        whole_file(path) as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
-    ):
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["path", "reason"])
-        table.writerows([rejection.path, rejection.reason] for rejection in rejections)
-
-
-def write_statistics(path: Path, summary: Summary, statistics: Statistics) -> None:
-    """The sums are there so that a mixture of datasets has exact statistics too."""
+def _assemble(plan: Plan, folder: Path) -> None:
+    statistics, durations_s, num_rejected = _gather(plan, folder)
+    if plan.params.format == "zarr":
+        _add_zarr(plan, folder)
+    else:
+        for number, key in enumerate(plan.shards):
+            link_tree(plan.store.tar(key), folder / tar_name(number))
     write_json(
-        path,
+        folder / "statistics.json",
         {
-            "mean": summary.mean,
-            "std": summary.std,
-            "num_clips": summary.num_clips,
-            "num_frames": summary.num_frames,
-            "num_rejected": len(summary.rejections),
-            "duration_s": summary.duration_s,
+            "mean": statistics.mean,
+            "std": statistics.std,
+            "num_clips": len(durations_s),
+            "num_shards": len(plan.shards),
+            "num_frames": statistics.num_values // plan.logmel.num_mels,
+            "num_rejected": dict(num_rejected.most_common()),
+            "duration_s": math.fsum(durations_s),
+            # So that a mixture of datasets has exact statistics too.
             **asdict(statistics),
         },
     )
+    write_json(folder / "task.json", plan.task and asdict(plan.task))
+    write_json(folder / "logmel.json", plan.logmel.model_dump(mode="json"))
 
 
-def move_into_zarr(plan: Plan, table: pa.Table) -> pa.Table:
-    """Copy the clips of the tars into a store; returns their index with the places they have there.
+def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Counter[str]]:
+    """Write index.parquet and rejected.csv, record by record: one shard's is in memory at a time."""
+    num_rejected = Counter(plan.num_rejected)
+    durations_s, sums, sums_of_squares = array("d"), array("d"), array("d")
+    num_frames = 0
+    index = IndexWriter(folder / "index.parquet")
+    shutil.copyfile(plan.store.planned_rejections(plan.key), folder / "rejected.csv")
+    with (folder / "rejected.csv").open("a", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        for number, key in enumerate(plan.shards):
+            record = read_json(plan.store.record(key))
+            rows = record["clips"]
+            index.add([{**row, "shard": number} for row in rows])
+            durations_s.extend(row["duration_s"] for row in rows)
+            sums.extend(row["sum"] for row in rows)
+            sums_of_squares.extend(row["sum_of_squares"] for row in rows)
+            num_frames += sum(row["num_frames"] for row in rows)
+            table.writerows([row["path"], row["reason"]] for row in record["rejected"])
+            num_rejected.update(phrase_of(row["reason"]) for row in record["rejected"])
+    index.close()
+    num_clips = len(durations_s)
+    assert num_clips + num_rejected.total() == plan.num_recordings, "recordings in = clips + rejections"
+    _check_rejections(plan, num_clips, num_rejected, folder / "rejected.csv")
+    # fsum rounds once, at the end: the order of the clips cannot matter.
+    statistics = Statistics(num_frames * plan.logmel.num_mels, math.fsum(sums), math.fsum(sums_of_squares))
+    return statistics, durations_s, num_rejected
+
+
+def _check_rejections(plan: Plan, num_clips: int, num_rejected: Counter[str], table: Path) -> None:
+    unusable = {reason: number for reason, number in num_rejected.items() if reason not in BY_DESIGN}
+    num_unusable = sum(unusable.values())
+    limit = plan.params.max_rejected_fraction
+    if num_clips and num_unusable <= limit * (num_clips + num_unusable):
+        return
+    kept = plan.store.root / "rejected.csv"
+    shutil.copyfile(table, kept)
+    counts = ", ".join(f"{number:,} {reason}" for reason, number in Counter(unusable).most_common())
+    raise ValueError(
+        f"{num_unusable:,} of {num_clips + num_unusable:,} clips could not be used ({counts}), over the "
+        f"limit of {limit:.1%} (shards.max_rejected_fraction in params.yaml). {kept} names them. Mend or "
+        "remove them and run again; what is converted is kept."
+    )
+
+
+def _add_zarr(plan: Plan, folder: Path) -> None:
+    """The clips of the tars as one array; the index then has the places they have there.
 
     Started anew where an earlier run was killed in the middle.
     """
-    unfinished = plan.work / "unfinished.zarr"
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
+    table: pa.Table = pq.read_table(folder / "index.parquet")
     num_frames = table["num_frames"].to_numpy()
-    write_zarr(unfinished, _clips_in_tars(plan, table), num_frames, plan.logmel.num_mels)
-    move_into_place(unfinished, plan.finished / ZARR_NAME)
+    store = plan.store.zarr(plan.key)
+    if not store.exists():
+        partial = partial_path(store)
+        write_zarr(partial, _clips_in_tars(plan, table), num_frames, plan.logmel.num_mels)
+        move_into_place(partial, store)
+    link_tree(store, folder / ZARR_NAME)
     places = {
         "shard": np.zeros(len(table), dtype=np.int32),
         "offset": first_frames(num_frames)[:-1],
     }
     for name, values in places.items():
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
-    return table
+    write_index(folder / "index.parquet", table)
 
 
 def _clips_in_tars(plan: Plan, table: pa.Table) -> Iterator[NDArray[np.float16]]:
     num_mels = plan.logmel.num_mels
     num_frames = table["num_frames"].to_numpy()
     tars = TarFrames(
-        [shard.tar for shard in plan.shards],
+        [plan.store.tar(key) for key in plan.shards],
         table["shard"].to_numpy(),
         table["offset"].to_numpy(),
         num_frames,

@@ -22,16 +22,44 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("fold", pa.int32()),
         ("group", pa.string()),
+        ("absent", pa.list_(pa.string())),
         ("path", pa.string()),
         ("native_rate_hz", pa.int32()),
     ]
 )
 """`shard` is the number of the tar and `offset` the byte where the clip's first frame lies in it.
-In a Zarr store `shard` is 0 and `offset` the number of the clip's first frame."""
+In a Zarr store `shard` is 0 and `offset` the number of the clip's first frame.
+`absent`: labels known not to apply; null where all that are not in `labels` do not."""
+ROWS_PER_GROUP = 65_536
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), SCHEMA)
+
+
+class IndexWriter:
+    """Collects rows and writes them by the ten thousand; the file has its name only after `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, SCHEMA)
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = 0
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._waiting.append(table_of(rows))
+        self._num_waiting += len(rows)
+        if self._num_waiting >= ROWS_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        self._file.write_table(pa.concat_tables(self._waiting))
+        self._waiting.clear()
+        self._num_waiting = 0
 
 
 def write_index(path: Path, table: pa.Table) -> None:

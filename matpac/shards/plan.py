@@ -1,107 +1,266 @@
-"""data/raw/<dataset>/recordings.csv -> a plan for every shard."""
+"""data/raw/<dataset>/recordings.parquet -> a plan: which clips each shard holds, and who is left out at once.
 
+Everything streams: in memory stand eight bytes a clip (is its id unique, its content?) and a key a shard.
+"""
+
+import csv
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from matpac.datasets import READERS
-from matpac.datasets.clip import Clip, Task
-from matpac.datasets.recordings import (
-    TABLE,
-    Recording,
-    content_digest,
-    read_recordings,
-    recordings_root,
-)
-from matpac.files import WORK
+import numpy as np
+import pyarrow as pa
+
+from matpac.datasets.clip import Clip, Rejection, Task
+from matpac.datasets.reasons import phrase_of
+from matpac.datasets.recordings import Recording, has_inventory, read_recordings
+from matpac.datasets.registry import READERS, recordings_root
+from matpac.files import WORK, partial_path
 from matpac.params import Dataset, LogMel, Shards, digest
-from matpac.shards.build import ShardPlan
+from matpac.shards.build import ROWS, ShardJob, code_digest
+from matpac.shards.store import Store
+
+REPORT_EVERY = 10_000
+PREFIX_CHARACTERS = 16
+"""Of a checksum in hexadecimal: 8 bytes."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How a dataset becomes a shard folder."""
 
-    work: Path
-    """Unfinished work; named after the digest of all that the result depends on."""
+    key: str
+    """Digest of all that the finished folder depends on."""
+    store: Store
+    root: Path
+    """Of the recordings."""
     task: Task | None
     logmel: LogMel
     params: Shards
-    shards: tuple[ShardPlan, ...]
+    shards: tuple[str, ...]
+    """The key of each shard, in their order."""
+    num_recordings: int
+    num_clips: int
+    """In the shards' plans; the other recordings are rejected already."""
+    num_rejected: Counter[str]
+    """By the phrase of the reason."""
 
-    @property
-    def num_clips(self) -> int:
-        return sum(len(shard.clips) for shard in self.shards)
+    def job(self, number: int) -> ShardJob:
+        """Absolute paths: whoever does it may stand elsewhere."""
+        return ShardJob(
+            number=number,
+            key=self.shards[number],
+            plan=self.store.plan(self.key).absolute(),
+            root=self.root.absolute(),
+            store=Store(self.store.root.absolute()),
+            logmel=self.logmel,
+            reject=self.params.reject,
+        )
 
-    @property
-    def finished(self) -> Path:
-        """The folder that will be moved into place."""
-        return self.work / "finished"
+
+class Recordings:
+    """The recordings of a dataset; every iteration reads them anew."""
+
+    def __init__(self, raw: Path) -> None:
+        self.raw = raw
+
+    def __iter__(self) -> Iterator[Recording]:
+        return read_recordings(self.raw)
 
 
-def plan_dataset(dataset: str, source: Dataset, raw: Path, logmel: LogMel, params: Shards) -> Plan:
-    """Read the inventory in the folder `raw` and deal its clips into shards.
+def store_of(dataset: str) -> Store:
+    return Store(WORK / "shards" / dataset)
 
-    Raises ValueError where the inventory is missing or holds no clip.
+
+def plan_dataset(
+    dataset: str,
+    source: Dataset,
+    raw: Path,
+    logmel: LogMel,
+    params: Shards,
+    report: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Read the inventory in the folder `raw` and deal its clips into shards, in their order.
+
+    A clip that turns out unusable later leaves a gap in its own shard only. `report` hears of recordings
+    done and 0. Raises ValueError where the inventory is missing or holds no clip, or an id comes twice.
     """
-    if not (raw / TABLE).exists():
+    if not has_inventory(raw):
         raise ValueError(
-            f"{raw / TABLE}: need the inventory of the recordings, found none. "
+            f"{raw}: need the inventory of the recordings, found none. "
             f"Make it with `python -m flows.download {dataset}` or `dvc repro`."
         )
-    recordings = {recording.path: recording for recording in read_recordings(raw)}
-    root = recordings_root(dataset, source)
-    reader = READERS[source.kind]
-    clips = list(reader.clips(source, root, list(recordings)))
-    if not clips:
-        raise ValueError(f"datasets.{dataset}: need at least one clip in {root}, found none.")
-    inventory = content_digest(recordings.values())
-    key = digest(source, inventory, annotations(clips), logmel, params.format, params.clips_per_shard)
-    work = WORK / "shards" / f"{dataset}-{key}"
-    return deal(clips, recordings, root, work, reader.task(source, clips), logmel, params)
+    root, reader = recordings_root(dataset, source), READERS[source.kind]
+    recordings = Recordings(raw)
 
+    def task_of(census: Census) -> Task | None:
+        return reader.task(source, root, census.labels, census.num_folds)
 
-def annotations(clips: Iterable[Clip]) -> str:
-    """Digest of labels, splits, folds and groups, which shards hold and a table can change."""
-    whole = hashlib.sha256()
-    for clip in clips:
-        whole.update(repr(clip).encode())
-    return whole.hexdigest()
+    items = reader.clips(source, root, recordings)
+    return deal(items, recordings, root, store_of(dataset), task_of, logmel, params, report)
 
 
 def deal(
-    clips: Sequence[Clip],
-    recordings: Mapping[str, Recording],
+    items: Iterable[Clip | Rejection],
+    recordings: Iterable[Recording],
     root: Path,
-    work: Path,
-    task: Task | None,
+    store: Store,
+    task_of: "Callable[[Census], Task | None]",
     logmel: LogMel,
     params: Shards,
+    report: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """In their order; a clip that turns out unusable leaves a gap in its own shard only."""
-    if len({clip.id for clip in clips}) < len(clips):
-        raise ValueError(f"{root}: need a different id for every clip, found some that are equal.")
-    # The tars of a Zarr store are a step on the way: they never lie in the finished folder.
-    tars = work / ("finished" if params.format == "webdataset" else "tars")
-    firsts = range(0, len(clips), params.clips_per_shard)
-    parts = [tuple(clips[first : first + params.clips_per_shard]) for first in firsts]
-    shards = tuple(
-        ShardPlan(
-            number=number,
-            clips=part,
-            recordings=tuple(recordings.get(clip.path) for clip in part),
-            root=root,
-            logmel=logmel,
-            tars=tars,
-            records=work / "records",
-        )
-        for number, part in enumerate(parts)
+    """Items and recordings belong together one by one; the recordings are gone through twice."""
+    census = Census()
+    with partial_file(store.plan("new")) as rows, partial_file(store.planned_rejections("new")) as rejected:
+        decided = _without_duplicates(items, recordings, params)
+        _write_plan(rows, rejected, decided, census, logmel, params, report)
+        if census.num_clips == 0:
+            raise ValueError(f"{root}: need at least one clip, found none.")
+        if _repeated(census.id_digests):
+            raise ValueError(f"{root}: need a different id for every clip, found some that are equal.")
+        task = task_of(census)
+        key = digest(census.shards, census.left_out.hexdigest(), repr(task), params.format)
+        rows.replace(store.plan(key))
+        rejected.replace(store.planned_rejections(key))
+    return Plan(
+        key=key,
+        store=store,
+        root=root,
+        task=task,
+        logmel=logmel,
+        params=params,
+        shards=tuple(census.shards),
+        num_recordings=census.num_recordings,
+        num_clips=census.num_clips,
+        num_rejected=census.num_rejected,
     )
-    return Plan(work, task, logmel, params, shards)
 
 
-def clear_leftovers(work: Path) -> None:
-    """Remove what a killed process was writing; what it had finished stays."""
-    for partial in work.rglob(".*.partial"):
-        partial.unlink()
+class Census:
+    """What is known of all clips when the last of them has passed by."""
+
+    def __init__(self) -> None:
+        self.num_recordings = self.num_clips = 0
+        self.shards: list[str] = []
+        self.labels: set[str] = set()
+        self.num_folds: int | None = None
+        self.id_digests = array("Q")
+        self.num_rejected: Counter[str] = Counter()
+        self.left_out = hashlib.sha256()
+
+    def count(self, item: Clip | Rejection) -> None:
+        self.num_recordings += 1
+        if isinstance(item, Rejection):
+            self.num_rejected[phrase_of(item.reason)] += 1
+            self.left_out.update(repr(item).encode())
+            return
+        self.num_clips += 1
+        self.labels.update(item.labels, item.absent or ())
+        if item.fold is not None:
+            self.num_folds = max(self.num_folds or 0, item.fold)
+        self.id_digests.frombytes(hashlib.blake2b(item.id.encode(), digest_size=8).digest())
+
+
+Decided = Iterator[tuple[Clip | Rejection, Recording]]
+
+
+def _write_plan(
+    rows: Path,
+    rejected: Path,
+    decided: Decided,
+    census: Census,
+    logmel: LogMel,
+    params: Shards,
+    report: Callable[[int, int], None] | None,
+) -> None:
+    """One record batch a shard: a worker reads the one it needs, wherever it lies in the file."""
+    beginning = digest(logmel, sorted(params.reject), code_digest())
+    waiting: list[dict[str, Any]] = []
+
+    def close_shard() -> None:
+        content = repr([tuple(row.values()) for row in waiting])
+        census.shards.append(digest(beginning, content))
+        plan.write_batch(pa.RecordBatch.from_pylist(waiting, ROWS))
+        waiting.clear()
+
+    with (
+        rejected.open("w", newline="", encoding="utf-8") as file,
+        pa.ipc.new_file(rows, ROWS, options=pa.ipc.IpcWriteOptions(compression="zstd")) as plan,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["path", "reason"])
+        for item, recording in decided:
+            census.count(item)
+            if isinstance(item, Rejection):
+                table.writerow([item.path, item.reason])
+                continue
+            waiting.append(_row(item, recording))
+            if len(waiting) == params.clips_per_shard:
+                close_shard()
+            if report is not None and census.num_recordings % REPORT_EVERY == 0:
+                report(census.num_recordings, 0)
+        if waiting:
+            close_shard()
+
+
+def _row(clip: Clip, recording: Recording) -> dict[str, Any]:
+    return {
+        "id": clip.id,
+        "path": clip.path,
+        "labels": clip.labels,
+        "split": clip.split,
+        "fold": clip.fold,
+        "group": clip.group,
+        "absent": clip.absent,
+        "file": recording.file,
+        "position": recording.position,
+        "bytes": recording.bytes,
+        "sha256": recording.sha256,
+    }
+
+
+def _without_duplicates(
+    items: Iterable[Clip | Rejection], recordings: Iterable[Recording], params: Shards
+) -> Decided:
+    """Of clips with the same bytes only the first stays. Empty and unreadable files have other reasons."""
+    if "duplicate" not in params.reject:
+        yield from zip(items, recordings, strict=True)
+        return
+    prefixes = array("Q")
+    for recording in recordings:
+        prefixes.append(_prefix(recording) if recording.bytes else 0)
+    suspects = _repeated(prefixes)
+    first_with: dict[str, str] = {}
+    for item, recording in zip(items, recordings, strict=True):
+        if isinstance(item, Clip) and recording.bytes and recording.sha256 and _prefix(recording) in suspects:
+            first = first_with.setdefault(recording.sha256, item.path)
+            if first != item.path:
+                yield Rejection(item.path, f"duplicate (of {first})"), recording
+                continue
+        yield item, recording
+
+
+def _prefix(recording: Recording) -> int:
+    return int(recording.sha256[:PREFIX_CHARACTERS] or "0", 16)
+
+
+def _repeated(values: "array[int]") -> Set[int]:
+    ordered = np.sort(np.frombuffer(values, dtype=np.uint64))
+    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+
+
+@contextmanager
+def partial_file(near: Path) -> Iterator[Path]:
+    """A path for a file that gets its name when its content is known; gone afterwards, if still there."""
+    near.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(near)
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Collection
+from io import BufferedIOBase, BufferedReader, BytesIO, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import soundfile
 from jaxtyping import Float32
 
 from matpac.params import LogMel
+from matpac.signal.headers import is_cut, promised_s
 from matpac.signal.resample import resample
 
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
@@ -17,6 +20,9 @@ LOUDEST = 1e10
 MOST_SAMPLES = 2**28
 """A gigabyte as float32: 1.7 hours at 44.1 kHz. Longer recordings have to be cut first."""
 BLOCK_SAMPLES = 2**20
+TOLERANCE_S, TOLERANCE_SHARE = 0.1, 0.1
+"""Missing less than both is a careless writer, not a cut: a last frame, a header counted as samples."""
+CUT = "truncated (the file ends before its last frame)"
 
 
 class UnusableAudio(Exception):
@@ -42,34 +48,90 @@ def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
     return waveform
 
 
-def decode(path: Path) -> tuple[Float32[np.ndarray, " time"], int]:
+def decode(
+    source: Path | bytes, name: Path | None = None, reject: Collection[str] = ()
+) -> tuple[Float32[np.ndarray, " time"], int]:
     """Mean of the channels, and the rate of the file in Hz.
+
+    `source`: a file, or the bytes of one; its format is read from its content, never from its name.
+    `name`: what an error calls it; the path of a file, if not given.
+    `reject`: what is refused although it can be decoded. "truncated": less than the header promises;
+    "silent": every sample has the same value. Other words are not ours and mean nothing here.
 
     Raises UnusableAudio.
     """
-    if not path.is_file():
-        raise UnusableAudio(path, "no such file")
+    path = name or (source if isinstance(source, Path) else Path("<bytes>"))
+    with open_audio(source, path) as file:
+        try:
+            with Stream(file) as stream:
+                samples = _mean_of_channels(path, stream)
+                decoded_s, announced_s = (num / stream.samplerate for num in (len(samples), stream.frames))
+                rate_hz = stream.samplerate
+        except soundfile.LibsndfileError as error:
+            reason = CUT if is_cut(file) else f"cannot be decoded ({_message(file, error)})"
+            raise UnusableAudio(path, reason) from error
+        if "truncated" in reject:
+            check_whole(path, file, decoded_s, announced_s)
+    if "silent" in reject and samples.min() == samples.max():
+        raise UnusableAudio(path, f"silent (every sample is {samples[0]:g})")
+    return samples, rate_hz
+
+
+class Stream(soundfile.SoundFile):
+    """A file that is read once from front to back.
+
+    soundfile seeks behind every block it has read: FLAC of unknown length fails there, and behind a hole in
+    an Ogg file the end is decoded twice.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _File(BufferedReader):
+    """What libsndfile reads from. Damaged headers ask for places that no file has: such a seek stays put.
+
+    soundfile would print every exception, and go on.
+    """
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
+
+
+def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
+    """For libsndfile to read from, whatever a damaged header asks for. Raises UnusableAudio."""
+    if isinstance(source, bytes):
+        return _File(BytesIO(source))
     try:
-        with soundfile.SoundFile(path) as file:
-            return _mean_of_channels(path, file), file.samplerate
-    except soundfile.LibsndfileError as error:
-        raise UnusableAudio(path, f"cannot be decoded ({_message(error)})") from error
+        if not source.is_file():
+            raise UnusableAudio(path, "cannot be read (no such file)")
+        # By number: to soundfile a name that ends in .raw is a format.
+        return _File(FileIO(os.open(source, os.O_RDONLY)))
+    except OSError as error:
+        raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
 
 
-def _mean_of_channels(path: Path, file: soundfile.SoundFile) -> Float32[np.ndarray, " time"]:
-    if not SLOWEST_RATE_HZ <= file.samplerate <= FASTEST_RATE_HZ:
-        raise UnusableAudio(path, f"sample rate of {file.samplerate} Hz")
+def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"]:
+    if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
+        raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
     # By blocks: many channels cost no memory, and a header may claim frames that are not there.
-    frames_per_block = max(BLOCK_SAMPLES // file.channels, 1)
-    blocks = []
+    frames_per_block = max(BLOCK_SAMPLES // stream.channels, 1)
+    blocks: list[np.ndarray] = []
     num_samples = 0
-    while len(block := file.read(frames_per_block, dtype="float32", always_2d=True)):
+    # Not beyond the last frame: what follows may be a tag, and no audio.
+    while num_wanted := min(frames_per_block, stream.frames - num_samples):
+        block = stream.read(num_wanted, dtype="float32", always_2d=True)
+        if len(block) == 0:
+            break
         lowest, highest = block.min(), block.max()
         if not np.isfinite([lowest, highest]).all():
             raise UnusableAudio(path, "not finite (NaN or infinite samples)")
         if max(-lowest, highest) > LOUDEST:
-            raise UnusableAudio(path, f"samples beyond {LOUDEST:g}")
-        blocks.append(np.einsum("tc->t", block) / np.float32(file.channels))
+            raise UnusableAudio(path, f"implausible (samples beyond {LOUDEST:g})")
+        blocks.append(np.einsum("tc->t", block) / np.float32(stream.channels))
         num_samples += len(block)
         if num_samples > MOST_SAMPLES:
             raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
@@ -78,19 +140,35 @@ def _mean_of_channels(path: Path, file: soundfile.SoundFile) -> Float32[np.ndarr
     return np.concatenate(blocks)
 
 
-def _message(error: soundfile.LibsndfileError) -> str:
+def check_whole(path: Path, file: BufferedIOBase, decoded_s: float, announced_s: float) -> None:
+    """Raises UnusableAudio where the header promises more; see `promised_s` for the numbers."""
+    length_s = promised_s(file, decoded_s, announced_s)
+    if length_s - decoded_s > min(TOLERANCE_S, TOLERANCE_SHARE * length_s):
+        raise UnusableAudio(
+            path, f"truncated (the header promises {length_s:.2f} s, the file holds {decoded_s:.2f} s)"
+        )
+    if is_cut(file):
+        raise UnusableAudio(path, CUT)
+
+
+def _message(file: BufferedIOBase, error: soundfile.LibsndfileError) -> str:
     """libsndfile's words, except where they mislead."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return "the file is empty"
     if error.error_string.startswith("File does not exist or is not a regular file"):
         return "no valid MP3 frame"
-    return error.error_string.rstrip(".")
+    return error.error_string.removeprefix("Error : ").rstrip(".")
 
 
 def mute_c_libraries() -> None:
-    """For worker processes: hide what C libraries print on standard error, not what Python does.
+    """For worker processes: hide what C libraries print, not what Python does.
 
-    libsndfile's MP3 decoder prints several lines about every damaged file and takes no orders.
+    libsndfile's MP3 decoder prints several lines about every damaged file and takes no orders; another of its
+    decoders prints to standard output.
     """
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from matpac.datasets import demo
+from matpac.datasets.clip import Rejection
 from matpac.datasets.recordings import content_digest, take_inventory
 from matpac.params import Demo
 
@@ -17,8 +18,7 @@ def small(recipe, num_clips=5, seed=0) -> Demo:
 
 def made(params, root):
     demo.fetch(params, root, None)
-    paths = [recording.path for recording in take_inventory(root)]
-    return list(demo.clips(params, root, paths))
+    return list(demo.clips(params, root, take_inventory(root)))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -61,17 +61,17 @@ def test_interrupted_synthesis_goes_on_and_ends_the_same(tmp_path):
     demo.fetch(params, tmp_path / "cut", lambda done, total: seen.append((done, total)))
     demo.fetch(params, tmp_path / "whole", None)
     assert seen[-1] == (6, 6)
-    assert take_inventory(tmp_path / "cut") == take_inventory(tmp_path / "whole")
+    assert list(take_inventory(tmp_path / "cut")) == list(take_inventory(tmp_path / "whole"))
 
 
 def test_another_release_is_made_anew(tmp_path):
     params = small("corpus", num_clips=1)
     demo.fetch(params, tmp_path / "root", None)
-    first = take_inventory(tmp_path / "root")
+    first = list(take_inventory(tmp_path / "root"))
     (tmp_path / "root" / "release.txt").write_text("0")
     (tmp_path / "root" / "clip-000000.wav").write_bytes(b"old")
     demo.fetch(params, tmp_path / "root", None)
-    assert take_inventory(tmp_path / "root") == first
+    assert list(take_inventory(tmp_path / "root")) == first
 
 
 def split_table(params):
@@ -101,7 +101,7 @@ def test_labels_are_classes_of_the_task(tmp_path):
     for recipe in RECIPES[1:]:
         params = small(recipe)
         clips = made(params, tmp_path / recipe)
-        task = demo.task(params, clips)
+        task = demo.task(params, tmp_path / recipe, (), None)
         assert task is not None
         for clip in clips:
             assert set(clip.labels) <= set(task.classes)
@@ -109,7 +109,16 @@ def test_labels_are_classes_of_the_task(tmp_path):
     params = small("corpus", num_clips=1)
     [clip] = made(params, tmp_path / "corpus")
     assert (clip.labels, clip.split, clip.fold) == ((), None, None)
-    assert demo.task(params, [clip]) is None
+    assert demo.task(params, tmp_path / "corpus", (), None) is None
+
+
+def test_a_file_that_we_did_not_make_is_rejected(tmp_path):
+    params = small("melodies", num_clips=2)
+    demo.fetch(params, tmp_path / "root", None)
+    (tmp_path / "root" / "mine.wav").touch()
+    [*_, stray] = demo.clips(params, tmp_path / "root", take_inventory(tmp_path / "root"))
+    assert stray == Rejection("mine.wav", "not listed (in labels.csv)")
+    assert demo.tables(params, tmp_path / "root") == [tmp_path / "root" / "labels.csv"]
 
 
 def test_every_scene_tag_occurs_in_every_split():

@@ -1,20 +1,38 @@
 from collections import Counter
-from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from matpac.datasets import folder
+from matpac.datasets.recordings import Recording, audio_files
 from matpac.params import Folder
 
 PATHS = ["cat/a.wav", "cat/b.wav", "dog/a.wav", "dog/b.wav", "loose.wav"]
 
 
-def params(labels, *, multi_label=False, num_folds=3) -> Folder:
-    return Folder(kind="folder", source=".", labels=labels, multi_label=multi_label, num_folds=num_folds)
+def params(labels, *, multi_label=False, num_folds=3, split_fractions=None) -> Folder:
+    return Folder(
+        kind="folder",
+        source=".",
+        labels=labels,
+        multi_label=multi_label,
+        num_folds=num_folds,
+        split_fractions=split_fractions,
+    )
 
 
 def clips(params, root, paths=PATHS):
-    return {clip.path: clip for clip in folder.clips(params, root, paths)}
+    recordings = [Recording(path, 1, "0" * 64, path) for path in paths]
+    found = list(folder.clips(params, root, recordings))
+    assert [clip.path for clip in found] == list(paths)
+    return {clip.path: clip for clip in found}
+
+
+def task(params, root, clips):
+    labels = {label for clip in clips.values() for label in clip.labels}
+    folds = [clip.fold for clip in clips.values() if clip.fold is not None]
+    return folder.task(params, root, labels, max(folds, default=None))
 
 
 @pytest.fixture
@@ -30,15 +48,15 @@ def test_without_labels_there_is_no_task(tmp_path):
     found = clips(params("none"), tmp_path)
     assert list(found) == PATHS
     assert {clip.labels for clip in found.values()} == {()}
-    assert folder.task(params("none"), list(found.values())) is None
+    assert task(params("none"), tmp_path, found) is None
 
 
 def test_the_innermost_folder_is_the_class_and_loose_files_are_unlabelled(tmp_path):
     found = clips(params("folders"), tmp_path, [*PATHS, "park/dog/c.wav"])
     assert found["park/dog/c.wav"].labels == ("dog",)
     assert (found["loose.wav"].labels, found["loose.wav"].fold) == ((), None)
-    task = folder.task(params("folders"), list(found.values()))
-    assert (task.classes, task.metric, task.num_folds) == (("cat", "dog"), "accuracy", 3)
+    asked = task(params("folders"), tmp_path, found)
+    assert (asked.classes, asked.metric, asked.num_folds) == (("cat", "dog"), "accuracy", 3)
 
 
 def test_the_outermost_folder_may_be_the_split(tmp_path):
@@ -46,7 +64,7 @@ def test_the_outermost_folder_may_be_the_split(tmp_path):
     found = clips(params("folders"), tmp_path, paths)
     assert [found[path].split for path in paths[::2]] == ["train", "validation", "test"]
     assert {clip.labels[0] for clip in found.values()} == {"cat", "dog"}
-    assert folder.task(params("folders"), list(found.values())).num_folds is None
+    assert task(params("folders"), tmp_path, found).num_folds is None
 
 
 def test_a_missing_split_is_named(tmp_path):
@@ -73,8 +91,8 @@ def test_a_table_gives_several_labels_and_clips_without_any(table):
     found = clips(params("labels.csv", multi_label=True), root)
     assert found["cat/a.wav"].labels == ("cat", "rain")
     assert [found[path].fold for path in PATHS] == [1, 2, 3, 1, None]
-    task = folder.task(params("labels.csv", multi_label=True), list(found.values()))
-    assert (task.classes, task.metric, task.num_folds) == (("cat", "dog", "rain"), "mAP", 3)
+    asked = task(params("labels.csv", multi_label=True), root, found)
+    assert (asked.classes, asked.metric, asked.num_folds) == (("cat", "dog", "rain"), "mAP", 3)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +107,9 @@ def test_a_table_gives_several_labels_and_clips_without_any(table):
         ("path,label,fold\ncat/a.wav,cat,one\n", "need a whole number, got one"),
         ("path,label,split,fold\ncat/a.wav,cat,test,1\n", "need a split or a fold, got both"),
         ("path,label,fold\ncat/a.wav,cat,1\ncat/b.wav,cat,\n", "at least 3 folds, found 1 folds"),
+        ("path,label\n", "need recordings with a label, found none"),
+        ("path,label\n\n" + 'cat/a.wav,"two\nlines"\ncat/b.wav,\n', "line 5: need a label"),
+        ("path,label\n" + "".join(f"{number}.wav,cat\n" for number in range(5)), r"found 5 that .*\.\.\."),
     ],
 )
 def test_a_wrong_table_is_refused_with_the_place(table, text, message):
@@ -96,41 +117,71 @@ def test_a_wrong_table_is_refused_with_the_place(table, text, message):
         clips(params("labels.csv"), table(text))
 
 
+def test_a_parquet_table_gives_lists_and_numbers(tmp_path):
+    table = pa.table(
+        {
+            "path": PATHS[:4],
+            "label": [["cat", "rain"], [], None, ["dog"]],
+            "fold": [1.0, 2.0, 3.0, 1.0],
+            "group": pa.array([7, None, None, 8], pa.int64()),
+            "remark": ["x"] * 4,
+        }
+    )
+    parquet.write_table(table, tmp_path / "labels.parquet")
+    found = clips(params("labels.parquet", multi_label=True), tmp_path)
+    assert [found[path].labels for path in PATHS] == [("cat", "rain"), (), (), ("dog",), ()]
+    assert [found[path].fold for path in PATHS] == [1, 2, 3, 1, None]
+    assert [found[path].group for path in PATHS] == ["7", None, None, "8", None]
+    with pytest.raises(ValueError, match="labels.parquet, row 1: need a label, found 2: set multi_label"):
+        clips(params("labels.parquet"), tmp_path)
+
+
+def test_tables_that_cannot_be_read_are_refused_by_name(tmp_path):
+    (tmp_path / "latin.csv").write_bytes("path,label\na.wav,Täubchen\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.csv: need text in UTF-8, found b'\\xe4'"):
+        clips(params("latin.csv"), tmp_path)
+    (tmp_path / "no.parquet").write_bytes(b"path,label\n")
+    with pytest.raises(ValueError, match="no.parquet: cannot be read"):
+        clips(params("no.parquet"), tmp_path)
+
+
+def test_the_table_is_what_the_labels_depend_on(table):
+    root = table("path,label\ncat/a.wav,cat\n")
+    assert folder.tables(params("labels.csv"), root) == [root / "labels.csv"]
+    assert folder.tables(params("folders"), root) == folder.tables(params("none"), root) == []
+
+
+def test_fractions_give_splits_and_keep_groups_whole(table):
+    paths = [f"{label}/{number}.wav" for label in ("cat", "dog") for number in range(40)]
+    rows = "".join(f"{path},{path[:3]},{path[:3]}{number // 2}\n" for number, path in enumerate(paths))
+    root = table(f"path,label,group\n{rows}")
+    fractions = {"validation": 0.1, "test": 0.2}
+    by_fractions = params("labels.csv", num_folds=None, split_fractions=fractions)
+    found = clips(by_fractions, root, [*paths, "loose.wav"])
+    counts = Counter((clip.labels, clip.split) for clip in found.values())
+    for label in ("cat", "dog"):
+        assert [counts[(label,), split] for split in ("train", "validation", "test")] == [28, 4, 8]
+    assert counts[(), None] == 1
+    assert len({(clip.group, clip.split) for clip in found.values() if clip.labels}) == 40
+    assert task(by_fractions, root, found).num_folds is None
+
+
 def test_a_missing_table_and_missing_folds_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"found no tags.csv"):
         clips(params("tags.csv"), tmp_path)
-    with pytest.raises(ValueError, match="need num_folds"):
+    with pytest.raises(ValueError, match="need num_folds or split_fractions in params.yaml"):
         clips(params("folders", num_folds=None), tmp_path)
 
 
 def test_one_class_is_no_task(tmp_path):
     found = clips(params("folders"), tmp_path, ["cat/a.wav"])
     with pytest.raises(ValueError, match="at least two classes, found 1"):
-        folder.task(params("folders"), list(found.values()))
-
-
-def test_folds_spread_classes_and_keep_groups_whole():
-    annotations = {
-        f"{label}/{number}.wav": folder.Annotation((label,), group=f"{label}{number // 4}")
-        for label, num_clips in (("cat", 100), ("dog", 40))
-        for number in range(num_clips)
-    }
-    dealt = folder.deal_folds(annotations, 5)
-    counts = Counter((annotation.labels, annotation.fold) for annotation in dealt.values())
-    assert {count for (labels, _), count in counts.items() if labels == ("cat",)} == {20}
-    assert {count for (labels, _), count in counts.items() if labels == ("dog",)} == {8}
-    assert len({(annotation.group, annotation.fold) for annotation in dealt.values()}) == 35
-
-
-def test_folds_do_not_depend_on_the_order_of_the_recordings():
-    annotations = {f"{number}.wav": folder.Annotation((str(number % 3),)) for number in range(50)}
-    backwards = dict(reversed(annotations.items()))
-    assert folder.deal_folds(annotations, 4) == folder.deal_folds(backwards, 4)
+        task(params("folders"), tmp_path, found)
 
 
 def test_a_real_tree(audio_folder):
-    root = Path(audio_folder, "esc10")
-    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.ogg"))
+    root = audio_folder / "esc10"
+    paths = audio_files(root)
     found = clips(params("folders", num_folds=5), root, paths)
     assert len({clip.id for clip in found.values()}) == 400
     assert set(Counter((clip.labels, clip.fold) for clip in found.values()).values()) == {8}

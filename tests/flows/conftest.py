@@ -42,6 +42,7 @@ class Project:
             "labels": "folders",
             "multi_label": False,
             "num_folds": 3,
+            "split_fractions": None,
         }
         params["shards"] |= {"clips_per_shard": 2, **shards}
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params))

@@ -1,9 +1,34 @@
+"""Rows of an index -> what probes know of clips; and the stage on shards of noise."""
+
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
-from matpac.probing.embed import check_front_end
-from matpac.probing.encoder import PAPER_LOGMEL
+from matpac.datasets.clip import Task
+from matpac.files import write_json
+from matpac.params import Embed, LogMel, load_params
+from matpac.probing.embed import annotated, check_front_end, embed_stage, statistics
+from matpac.probing.embeddings import FEATURES, read_clips, read_feature
+from matpac.probing.encoder import PAPER_LOGMEL, load_encoder
+from matpac.shards.folder import ShardFolder
+from matpac.shards.index import SCHEMA, write_index
+from matpac.shards.tar import StoredClip, tar_name, write_tar
+from matpac.training.checkpoint import Meta, Standard, new_pretext, save_checkpoint
+
+LOGMEL = LogMel(
+    sample_rate_hz=16000,
+    window_ms=25,
+    hop_ms=10,
+    num_mels=16,
+    fmin_hz=50,
+    fmax_hz=8000,
+    resampler="soxr_hq",
+)
+
+TAGS = Task(classes=("drums", "flute", "voice"), multi_label=True, metric="mAP", num_folds=None)
 
 
 def test_shards_of_another_front_end_are_refused_by_field():
@@ -11,3 +36,117 @@ def test_shards_of_another_front_end_are_refused_by_field():
     with pytest.raises(ValueError, match=r"^logmel.num_mels: the checkpoint was trained with 80"):
         check_front_end(other, PAPER_LOGMEL, Path("shards"))
     check_front_end(PAPER_LOGMEL, PAPER_LOGMEL, Path("shards"))
+
+
+def rows(*annotations, split="train"):
+    return pa.table(
+        {
+            "id": [f"clip{number}" for number in range(len(annotations))],
+            "split": pa.array([split] * len(annotations), pa.string()),
+            "fold": pa.array([None] * len(annotations), pa.int32()),
+            "labels": pa.array([list(present) for present, _ in annotations], pa.list_(pa.string())),
+            "absent": pa.array([absent for _, absent in annotations], pa.list_(pa.string())),
+        }
+    )
+
+
+def test_what_is_neither_present_nor_absent_was_not_observed():
+    clips = annotated(
+        rows(
+            (["flute"], None), ([], None), (["flute"], ["drums"]), (["voice"], []), ([], ["drums", "voice"])
+        ),
+        TAGS,
+        "openmic",
+        "abc",
+    )
+    assert clips.labels.tolist() == [[0, 1, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert clips.observed.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 0], [0, 0, 1], [1, 0, 1]]
+    assert clips.ids[2] == "clip2"
+
+
+@pytest.mark.parametrize("annotation", [(["drums", "banjo"], None), (["drums"], ["banjo"])])
+def test_a_label_that_is_no_class_is_refused_by_clip(annotation):
+    with pytest.raises(ValueError, match=r"^openmic: .* got 'banjo' for clip1$"):
+        annotated(rows((["flute"], None), annotation), TAGS, "openmic", "abc")
+
+
+def test_a_label_cannot_be_present_and_absent():
+    with pytest.raises(ValueError, match=r"^openmic: clip0: .* got 'drums' in both$"):
+        annotated(rows((["drums"], ["voice", "drums"])), TAGS, "openmic", "abc")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A tiny encoder that was trained for no update, with other weights than it began with."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    params = load_params()
+    pretrain = params.pretrain.model_copy(update={"crop_frames": 64})
+    pretext = new_pretext(LOGMEL, params.model, pretrain)
+    with torch.no_grad():
+        for parameter in pretext.student_encoder.parameters():
+            parameter += 0.05
+    meta = Meta(
+        update=0,
+        total_updates=1,
+        num_clips=1,
+        logmel=LOGMEL,
+        model=params.model,
+        pretrain=pretrain,
+        standard=Standard(mean=-7.0, std=4.0),
+        data_digest="",
+        git_revision="",
+        hardware="",
+        versions={},
+        duration_s=0.0,
+    )
+    save_checkpoint(folder, pretext, torch.optim.AdamW(pretext.parameters()), meta)
+    return folder
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Nine labelled clips in three folds; the clips 2 and 6 are in none."""
+    folder, random = tmp_path / "birds", np.random.default_rng(0)
+    log_mels = [random.normal(-7, 4, (40 + 20 * (n % 3), 16)).astype(np.float16) for n in range(9)]
+    offsets = write_tar(folder / tar_name(0), [StoredClip(f"clip{n}", log_mels[n], {}) for n in range(9)])
+    rows = [
+        {"id": f"clip{n}", "shard": 0, "offset": offsets[n], "num_frames": len(log_mels[n])}
+        | {"labels": ["odd" if n % 2 else "even"], "fold": None if n in (2, 6) else n % 3 + 1}
+        for n in range(9)
+    ]
+    write_index(folder / "index.parquet", pa.Table.from_pylist(rows, SCHEMA))
+    counts = {"num_clips": 9, "num_frames": 540, "num_rejected": 0, "duration_s": 5.4}
+    sums = {"num_values": 8640, "sum": -60480.0, "sum_of_squares": 561600.0}
+    write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
+    write_json(folder / "logmel.json", LOGMEL.model_dump(mode="json"))
+    write_task(folder, num_folds=3)
+    return folder
+
+
+def write_task(folder, num_folds):
+    task = {"classes": ["even", "odd"], "multi_label": False, "metric": "accuracy", "num_folds": num_folds}
+    write_json(folder / "task.json", task)
+
+
+def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
+    embed_stage(shards, checkpoint, tmp_path / "embeddings", Embed(batch_size=4))
+    clips = read_clips(tmp_path / "embeddings")
+    assert clips.ids == [f"clip{number}" for number in (0, 1, 3, 4, 5, 7, 8)]
+    assert clips.folds.tolist() == [1, 2, 1, 2, 3, 2, 3]
+    assert clips.labels.argmax(1).tolist() == [0, 1, 1, 0, 1, 1, 0]
+    assert clips.observed.all()
+
+    folder, encoder = ShardFolder(shards), load_encoder(checkpoint)
+    log_mels = [folder.read_clip(clip) for clip in (0, 1, 3, 4, 5, 7, 8)]
+    [ours, untrained, plain] = (read_feature(tmp_path / "embeddings", name) for name in FEATURES)
+    assert np.array_equal(ours, np.stack(list(encoder.embed_log_mels(log_mels, batch_size=4))))
+    assert np.array_equal(plain, np.stack([statistics(log_mel) for log_mel in log_mels]))
+    assert ours.shape == untrained.shape
+    assert not np.allclose(ours, untrained)
+
+
+def test_a_dataset_with_an_empty_split_is_refused_before_anything_is_embedded(shards, checkpoint, tmp_path):
+    write_task(shards, num_folds=None)
+    with pytest.raises(ValueError, match=r"^birds: need clips in the train split, found none"):
+        embed_stage(shards, checkpoint, tmp_path / "embeddings", Embed(batch_size=4))
+    assert not (tmp_path / "embeddings").exists()

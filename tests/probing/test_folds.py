@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from matpac.datasets.clip import Task
-from matpac.probing.embeddings import EmbeddingSet
-from matpac.probing.folds import folds_of
+from matpac.probing.embeddings import EmbeddedClips
+from matpac.probing.folds import folds_of, scored_classes
 
 
 def single_label(*, splits=None, folds=None, num_folds=None, classes=(0, 1, 0, 1, 0)):
-    return EmbeddingSet(
+    return EmbeddedClips(
         dataset="toy",
         checkpoint="",
         task=Task(classes=("a", "b"), multi_label=False, metric="accuracy", num_folds=num_folds),
@@ -15,7 +15,7 @@ def single_label(*, splits=None, folds=None, num_folds=None, classes=(0, 1, 0, 1
         splits=splits or [""] * 5,
         folds=np.array(folds or [0] * 5),
         labels=np.eye(2, dtype=np.uint8)[list(classes)],
-        features={},
+        observed=np.ones((5, 2), dtype=np.uint8),
     )
 
 
@@ -32,7 +32,7 @@ def test_each_fold_is_tested_once_and_the_next_one_validates():
 
 
 def test_a_dataset_without_validation_clips_cannot_be_probed():
-    with pytest.raises(ValueError, match="toy: need clips in the validation split, found none"):
+    with pytest.raises(ValueError, match=r"^toy: need clips in the validation split, found none"):
         folds_of(single_label(splits=["test", "train", "train", "train", "train"]))
 
 
@@ -46,3 +46,44 @@ def test_a_clip_without_a_label_is_refused_in_a_single_label_task():
     embeddings.labels[3] = 0
     with pytest.raises(ValueError, match=r"exactly one label per clip .*, got 0 for clip3"):
         folds_of(embeddings)
+
+
+def test_a_single_label_task_needs_a_complete_annotation():
+    embeddings = single_label(folds=[1, 2, 3, 3, 3], num_folds=3)
+    embeddings.observed[2, 1] = 0
+    with pytest.raises(ValueError, match=r"complete annotation in a single-label task, .* for clip2"):
+        folds_of(embeddings)
+
+
+def tags(labels, observed):
+    """A clip to train, one to validate, three to test."""
+    return EmbeddedClips(
+        dataset="toy",
+        checkpoint="",
+        task=Task(classes=("a", "b", "c", "d"), multi_label=True, metric="mAP", num_folds=None),
+        ids=[f"clip{index}" for index in range(5)],
+        splits=["train", "validation", "test", "test", "test"],
+        folds=np.zeros(5, dtype=np.int64),
+        labels=np.array(labels, dtype=np.uint8),
+        observed=np.array(observed, dtype=np.uint8),
+    )
+
+
+def test_a_class_is_scored_where_observed_test_clips_have_it_and_have_it_not():
+    # In the test clips: a both, b on no clip, c on every clip, d on every clip that was observed.
+    labels = [[0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0]]
+    observed = [[1, 1, 1, 1]] * 4 + [[1, 1, 1, 0]]
+    clips = tags(labels, observed)
+    [fold] = folds_of(clips)
+    assert scored_classes(clips, fold).tolist() == [True, False, False, False]
+    clips.labels[2, 0] = 0
+    with pytest.raises(ValueError, match="need a class that some test clips have and others have not"):
+        folds_of(clips)
+
+
+@pytest.mark.parametrize(("clip", "part"), [(0, "train"), (1, "validation"), (slice(2, 5), "test")])
+def test_a_part_that_nobody_annotated_is_named(clip, part):
+    observed = np.ones((5, 4))
+    observed[clip] = 0
+    with pytest.raises(ValueError, match=f"need observed labels in the {part} split, found none"):
+        folds_of(tags(np.eye(5, 4) * observed, observed))

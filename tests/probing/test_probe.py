@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -6,7 +7,7 @@ import pytest
 
 from matpac.datasets.clip import Task
 from matpac.params import Probe
-from matpac.probing.embeddings import EmbeddingSet, write_embeddings
+from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.probe import probe
 from matpac.probing.scores import beats_random_init, read_summaries, score_table
 
@@ -22,7 +23,7 @@ PARAMS = Probe(
 )
 
 
-def toy(name, *, num_folds=None, multi_label=False):
+def toy(name, *, num_folds=None, multi_label=False, share_observed=1.0):
     """Embeddings that hold the label, a random encoder whose embeddings do not."""
     random = np.random.default_rng(7)
     labels = np.eye(3, dtype=np.uint8)[np.arange(90) % 3]
@@ -32,7 +33,8 @@ def toy(name, *, num_folds=None, multi_label=False):
         labels[0, 2] = 1
     noise = random.normal(size=(3, 90, 4)).astype(np.float32)
     seen = np.pad(2 * labels.astype(np.float32), ((0, 0), (0, 1)))
-    return EmbeddingSet(
+    observed = np.random.default_rng(8).random(labels.shape) < share_observed
+    clips = EmbeddedClips(
         dataset=name,
         checkpoint="abc",
         task=Task(
@@ -44,18 +46,21 @@ def toy(name, *, num_folds=None, multi_label=False):
         ids=[str(index) for index in range(90)],
         splits=[""] * 90 if num_folds else ["train"] * 50 + ["validation"] * 20 + ["test"] * 20,
         folds=np.arange(90) // 3 % num_folds + 1 if num_folds else np.zeros(90, dtype=np.int64),
-        labels=labels,
-        features={
-            "pretrained": seen + 0.01 * noise[0],
-            "random_init": noise[1],
-            "logmel_statistics": noise[2, :, :2],
-        },
+        labels=labels * observed.astype(np.uint8),
+        observed=observed.astype(np.uint8),
     )
+    features = {
+        "pretrained": seen + 0.01 * noise[0],
+        "random_init": noise[1],
+        "logmel_statistics": noise[2, :, :2],
+    }
+    return clips, features
 
 
-def probed(tmp_path, embeddings):
-    name = embeddings.dataset
-    write_embeddings(tmp_path / "embeddings" / name, embeddings)
+def probed(tmp_path, embedded):
+    clips, features = embedded
+    name = clips.dataset
+    write_embeddings(tmp_path / "embeddings" / name, clips, features)
     probe(name, tmp_path / "embeddings" / name, tmp_path / "scores" / f"{name}.json", PARAMS)
     details = json.loads((tmp_path / "scores" / f"{name}.details.json").read_text())
     return details["summary"], details
@@ -88,10 +93,42 @@ def test_gain_is_taken_repeat_by_repeat(tmp_path):
 
 def test_classes_without_test_clips_are_left_out_and_counted(tmp_path):
     summary, details = probed(tmp_path, toy("tags", multi_label=True))
-    assert summary["num_classes_without_test_clips"] == 1
+    assert (summary["num_classes"], summary["num_classes_scored"]) == (3, 2)
+    assert summary["observed"] == 1.0
     assert details["features"]["pretrained"]["per_class"][2] is None
     assert details["num_test_clips"][2] == 0
     assert summary["pretrained"]["mean"] == pytest.approx(1.0)
+
+
+def test_only_what_was_observed_is_learned_and_scored(tmp_path):
+    """The embeddings hold all labels; those that were not observed are stored as 0, which is often wrong."""
+    clips, features = toy("tags", multi_label=True, share_observed=0.4)
+    summary, details = probed(tmp_path, (clips, features))
+    assert summary["pretrained"]["mean"] == pytest.approx(1.0)
+    test = np.array(clips.splits) == "test"
+    assert summary["observed"] == pytest.approx(clips.observed[test].mean())
+    assert details["num_observed_test_clips"] == clips.observed[test].sum(0).tolist()
+    assert details["num_test_clips"] == clips.labels[test].sum(0).tolist()
+    taken_as_absent, _ = probed(
+        tmp_path, (dataclasses.replace(clips, observed=np.ones_like(clips.labels)), features)
+    )
+    assert taken_as_absent["pretrained"]["mean"] < 0.8
+
+
+def test_accuracy_is_defined_where_classes_lack_test_or_training_clips(tmp_path):
+    clips, features = toy("voices")
+    high, split = clips.labels[:, 2] == 1, np.array(clips.splits)
+    # The last class occurs in training only, the first one in validation and test only.
+    split[high] = "train"
+    split[(clips.labels[:, 0] == 1) & (split == "train")] = ""
+    summary, details = probed(tmp_path, (dataclasses.replace(clips, splits=split.tolist()), features))
+    assert (summary["num_classes"], summary["num_classes_scored"]) == (3, 2)
+    assert details["features"]["pretrained"]["per_class"][2] is None
+    unheard, heard, _ = details["features"]["pretrained"]["per_class"]
+    assert heard == 1.0
+    num_unheard, num_heard, _ = details["num_test_clips"]
+    right = unheard * num_unheard + num_heard
+    assert summary["pretrained"]["mean"] == pytest.approx(right / (num_unheard + num_heard))
 
 
 def test_dvc_compares_the_means_of_the_summary(tmp_path):

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from matpac.probing.scores import (
     average_precisions,
@@ -16,9 +17,32 @@ def test_average_precision_by_hand():
     # Ranked by score the labels are 1 0 1 0: precision 1/1 at the first hit, 2/3 at the second.
     logits = np.array([[4.0, 1.0], [3.0, 2.0], [2.0, 3.0], [1.0, 4.0]])
     labels = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], dtype=np.uint8)
-    first, second = average_precisions(logits, labels)
+    first, second = average_precisions(logits, labels, np.ones_like(labels))
     assert first == pytest.approx((1 / 1 + 2 / 3) / 2)
     assert math.isnan(second), "no clip has the second class"
+    labels[:, 1] = 1
+    assert math.isnan(average_precisions(logits, labels, np.ones_like(labels))[1]), "all clips have it"
+
+
+def test_average_precision_passes_over_what_was_not_observed():
+    # Without the second clip the labels are 1 1 0 when ranked.
+    logits = np.array([[4.0], [3.0], [2.0], [1.0]])
+    labels, observed = np.array([[[1], [0], [1], [0]], [[1], [0], [1], [1]]], dtype=np.uint8)
+    assert average_precisions(logits, labels, observed) == pytest.approx([1.0])
+
+
+def test_average_precision_is_that_of_weighted_clips_in_scikit_learn():
+    random = np.random.default_rng(0)
+    labels = (random.random((300, 12)) < 0.3).astype(np.uint8)
+    # Ties too: one decimal.
+    logits = (labels + random.normal(size=labels.shape)).round(1)
+    observed = (random.random(labels.shape) < np.linspace(0.05, 1, 12)).astype(np.uint8)
+    expected = [
+        average_precision_score(truth, score, sample_weight=seen)
+        for truth, score, seen in zip(labels.T, logits.T, observed.T, strict=True)
+    ]
+    known = labels * observed
+    assert average_precisions(logits, known, observed) == pytest.approx(expected, rel=1e-12)
 
 
 def test_confusion_matrix_has_true_classes_in_rows():
@@ -38,5 +62,8 @@ def test_interval_of_five_known_numbers():
 
 def test_chance_is_the_most_frequent_class_or_the_share_of_positives():
     labels = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.uint8)
-    assert chance(labels, "accuracy") == 0.75
-    assert chance(labels, "mAP") == pytest.approx((0.75 + 0.25) / 2)
+    observed = np.ones_like(labels)
+    assert chance(labels, observed, "accuracy") == 0.75
+    assert chance(labels, observed, "mAP") == pytest.approx((0.75 + 0.25) / 2)
+    observed[2:, 1] = [0, 1]
+    assert chance(labels, observed, "mAP") == pytest.approx((3 / 4 + 1 / 3) / 2)

@@ -1,6 +1,5 @@
 """The page is built from a small `data` folder, written by the functions that write the real one."""
 
-import csv
 import json
 from html.parser import HTMLParser
 
@@ -11,7 +10,7 @@ import yaml
 from matpac.datasets.clip import Task
 from matpac.files import write_json
 from matpac.params import load_params, parse_params
-from matpac.probing.embeddings import EmbeddingSet, write_embeddings
+from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.probe import probe
 from matpac.probing.scores import percent
 from matpac.report.curves import thinned
@@ -27,7 +26,7 @@ NOTES = ("low", "<high> & loud")
 def params():
     raw = load_params().model_dump(mode="json")
     folder = {"kind": "folder", "source": "/own", "labels": "folders", "multi_label": False}
-    raw["datasets"] = {name: folder | {"num_folds": None} for name in ("corpus", "notes", "tags")}
+    raw["datasets"] = {name: folder | {"num_folds": None, "split_fractions": None} for name in ("corpus", "notes", "tags")}
     raw["pretrain"] |= {"datasets": ["corpus"], "crop_frames": 32}
     raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2}
     return parse_params(raw)
@@ -39,7 +38,7 @@ def project(tmp_path_factory, params):
     write_shards(root / "data/shards/corpus", params)
     for name, multi_label in (("notes", False), ("tags", True)):
         folder = root / "data/embeddings" / name
-        write_embeddings(folder, embeddings(name, multi_label))
+        write_embeddings(folder, *embeddings(name, multi_label))
         probe(name, folder, root / f"data/scores/{name}.json", params.probe)
     checkpoint = root / "data/checkpoints/pretrained"
     checkpoint.mkdir(parents=True)
@@ -77,12 +76,10 @@ def write_shards(folder, params):
         for clip, offset in zip(clips, offsets, strict=True)
     ]
     write_index(folder / "index.parquet", table_of(rows))
-    counts = {"num_clips": 6, "num_frames": 240, "num_rejected": 2, "duration_s": 7200.0}
+    counts = {"num_clips": 6, "num_frames": 240, "num_rejected": {"silent": 2}, "duration_s": 7200.0}
     sums = {"num_values": 19200, "sum": -134400.0, "sum_of_squares": 1248000.0}
     write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
     write_json(folder / "logmel.json", params.logmel.model_dump(mode="json"))
-    with (folder / "rejected.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["path", "reason"], *[[f"{n}.wav", "is <silent>"] for n in "ab"]])
 
 
 def embeddings(name, multi_label):
@@ -91,7 +88,7 @@ def embeddings(name, multi_label):
     if multi_label:
         labels = np.tile(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.uint8), (15, 1))
     noise = random.normal(size=(60, 8)).astype(np.float32)
-    return EmbeddingSet(
+    clips = EmbeddedClips(
         dataset=name,
         checkpoint="abc",
         task=Task(NOTES, multi_label, "mAP" if multi_label else "accuracy", None),
@@ -99,12 +96,14 @@ def embeddings(name, multi_label):
         splits=["train", "train", "validation", "validation", "test", "test"] * 10,
         folds=np.zeros(60, dtype=np.int64),
         labels=labels,
-        features={
-            "pretrained": noise + np.tile(labels.astype(np.float32), 4),
-            "random_init": noise,
-            "logmel_statistics": noise[:, :3],
-        },
+        observed=np.ones_like(labels),
     )
+    features = {
+        "pretrained": noise + np.tile(labels.astype(np.float32), 4),
+        "random_init": noise,
+        "logmel_statistics": noise[:, :3],
+    }
+    return clips, features
 
 
 class Reader(HTMLParser):
@@ -157,7 +156,7 @@ def test_the_page_says_what_it_was_made_from(page, params):
 
 def test_words_from_outside_are_shown_as_they_are(page):
     text = Reader(page).text
-    for part in ("<2 cores>", "is <silent>", "<high> & loud"):
+    for part in ("<2 cores>", "Every sample has the same value.", "<high> & loud"):
         assert part in text
 
 

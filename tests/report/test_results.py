@@ -1,6 +1,6 @@
 import pytest
 
-from matpac.report.results import confusion_table, mistakes, sentence, verdict
+from matpac.report.results import confusion_table, left_out, mistakes, sentence, verdict
 
 
 def summary(name, encoder, untrained, log_mel=0.3, interval=0.01):
@@ -47,3 +47,11 @@ def test_a_confusion_matrix_of_many_classes_is_not_drawn():
     small, large = ([[1] * size] * size for size in (20, 21))
     assert confusion_table(details(small)).count("<td") == 400
     assert confusion_table(details(large)) == ""
+
+
+def test_classes_and_labels_that_do_not_count_are_said():
+    complete = {"metric": "mAP", "num_classes": 20, "num_classes_scored": 20, "observed": 1.0}
+    assert left_out(complete) == ""
+    text = left_out(complete | {"num_classes_scored": 18, "observed": 0.104})
+    assert "2 of 20 classes have no test clip, or no other, and do not count." in text
+    assert "looked at 10% of all pairs of a test clip and a class" in text

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from matpac.datasets.clip import Clip, Task
+from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.recordings import Recording
 from matpac.params import LogMel, Shards
-from matpac.shards.build import build_shard
+from matpac.shards.build import ShardJob, build_shard
 from matpac.shards.finish import Summary, finish
 from matpac.shards.plan import Plan, deal
+from matpac.shards.store import Store
 
 LOGMEL = LogMel(
     sample_rate_hz=16000,
@@ -46,15 +47,30 @@ def write_recordings(root: Path, durations_s: Sequence[float]) -> None:
 
 def recording_of(root: Path, path: str) -> Recording:
     content = (root / path).read_bytes()
-    return Recording(path, len(content), hashlib.sha256(content).hexdigest())
+    return Recording(path, len(content), hashlib.sha256(content).hexdigest(), path)
 
 
-def plan_of(
-    root: Path, work: Path, format: str = "webdataset", clips_per_shard: int = 3, **changes: Any
-) -> Plan:
+def shards_params(**changes: Any) -> Shards:
+    values = {
+        "format": "webdataset",
+        "clips_per_shard": 3,
+        "reject": ("silent", "truncated", "duplicate"),
+        "max_rejected_fraction": 1.0,
+        "runner": "threads",
+        "num_workers": 1,
+        "dask_address": None,
+    }
+    return Shards(**values | changes)
+
+
+def plan_of(root: Path, work: Path, logmel: LogMel = LOGMEL, **changes: Any) -> Plan:
     """A plan for all WAV files of a folder; clip `a<name>`, labels by parity, folds 1 to 3."""
+    return planned(plan_clips(root), root, work, logmel, **changes)
+
+
+def plan_clips(root: Path) -> list[Clip | Rejection]:
     paths = sorted(path.name for path in root.glob("*.wav"))
-    clips = [
+    return [
         Clip(
             id=f"a{path.removesuffix('.wav')}",
             path=path,
@@ -63,20 +79,27 @@ def plan_of(
         )
         for number, path in enumerate(paths)
     ]
-    recordings = {path: recording_of(root, path) for path in paths}
-    params = Shards(
-        format=format,
-        clips_per_shard=clips_per_shard,
-        max_rejected_fraction=changes.pop("max_rejected_fraction", 1.0),
-        num_workers=1,
-    )
+
+
+def planned(
+    items: Sequence[Clip | Rejection],
+    root: Path,
+    work: Path,
+    logmel: LogMel = LOGMEL,
+    **changes: Any,
+) -> Plan:
+    recordings = [recording_of(root, item.path) for item in items]
     task = Task(("even", "odd"), multi_label=False, metric="accuracy", num_folds=3)
-    return deal(clips, recordings, root, work, task, changes.pop("logmel", LOGMEL), params)
+    return deal(items, recordings, root, Store(work), lambda _: task, logmel, shards_params(**changes))
+
+
+def jobs(plan: Plan) -> list[ShardJob]:
+    return [plan.job(number) for number in range(len(plan.shards))]
 
 
 def build(plan: Plan, out: Path) -> Summary:
-    for shard in plan.shards:
-        build_shard(shard)
+    for job in jobs(plan):
+        assert build_shard(job) is not None
     return finish(plan, out)
 
 

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +15,24 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from matpac.datasets.clip import Clip
-from matpac.shards.build import Rejection, build_shard
-from matpac.shards.finish import check_rejections
+from matpac.datasets.clip import Clip, Rejection
+from matpac.shards.build import build_shard
+from matpac.shards.finish import finish
 from matpac.shards.folder import ShardFolder
-from matpac.shards.plan import deal
 from matpac.shards.workers import Workers
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
-from tests.shards.conftest import LOGMEL, build, digests, plan_of, write_noise, write_recordings
+from tests.shards.conftest import (
+    LOGMEL,
+    build,
+    digests,
+    jobs,
+    plan_clips,
+    plan_of,
+    planned,
+    write_noise,
+    write_recordings,
+)
 
 
 @pytest.fixture
@@ -57,7 +67,6 @@ def test_the_folder_explains_itself(root, tmp_path):
     assert statistics["duration_s"] == pytest.approx(3.2)
     assert json.loads((out / "logmel.json").read_text()) == LOGMEL.model_dump()
     assert json.loads((out / "task.json").read_text())["classes"] == ["even", "odd"]
-    assert not (tmp_path / "work").exists()
 
 
 def test_every_clip_is_in_the_shards_or_among_the_rejected(root, tmp_path):
@@ -72,11 +81,11 @@ def test_every_clip_is_in_the_shards_or_among_the_rejected(root, tmp_path):
     with (tmp_path / "out/rejected.csv").open(newline="") as table:
         rejected = {row["path"]: row["reason"] for row in csv.DictReader(table)}
     assert sorted(rejected) == ["000.wav", "001.wav", "003.wav", "005.wav", "006.wav"]
-    assert rejected["000.wav"] == "changed since the inventory (run the download stage again)"
+    assert rejected["000.wav"] == "changed (run the download stage again)"
     assert rejected["001.wav"] == "cannot be read (No such file or directory)"
     assert "cannot be decoded" in rejected["003.wav"]
     assert rejected["005.wav"] == "too short (shorter than one window)"
-    assert "NaN" in rejected["006.wav"]
+    assert rejected["006.wav"].startswith("not finite")
 
 
 def test_a_rejected_clip_leaves_the_other_shards_alone(root, tmp_path):
@@ -91,43 +100,121 @@ def test_a_rejected_clip_leaves_the_other_shards_alone(root, tmp_path):
 def test_too_many_rejections_are_an_error_of_one_line_and_cost_no_shard(root, tmp_path):
     (root / "001.wav").write_bytes(b"not audio")
     plan = plan_of(root, tmp_path / "work", max_rejected_fraction=0.1)
-    with pytest.raises(ValueError, match=r"1 of 7 clips .* 10\.0% .* The first is 001\.wav: cannot be"):
+    with pytest.raises(
+        ValueError, match=r"^1 of 7 clips .*\(1 cannot be decoded\).* 10\.0% .*rejected\.csv names"
+    ):
         build(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert all(shard.tar.exists() for shard in plan.shards)
+    assert all(plan.store.tar(key).exists() for key in plan.shards)
+    assert (
+        (tmp_path / "work/rejected.csv").read_text().splitlines()[1].startswith("001.wav,cannot be decoded")
+    )
 
 
-def test_the_limit_of_rejections_may_be_reached():
-    check_rejections([Rejection("a.wav", "no samples")], num_clips=100, limit=0.01)
+def test_the_limit_of_rejections_may_be_reached(root, tmp_path):
+    (root / "001.wav").write_bytes(b"not audio")
+    build(plan_of(root, tmp_path / "work", max_rejected_fraction=1 / 7), tmp_path / "out")
 
 
 def test_a_dataset_without_a_usable_clip_is_refused(root, tmp_path):
     for path in root.iterdir():
-        path.write_bytes(b"not audio")
-    with pytest.raises(ValueError, match="None of 7 clips could be used: cannot be decoded"):
+        path.write_bytes(path.name.encode())
+    with pytest.raises(ValueError, match=r"7 of 7 clips could not be used \(7 cannot be decoded"):
         build(plan_of(root, tmp_path / "work"), tmp_path / "out")
 
 
+def test_what_is_left_out_by_design_does_not_count_against_the_limit(root, tmp_path):
+    (root / "004.wav").write_bytes((root / "002.wav").read_bytes())
+    items = list(plan_clips(root))
+    items[6] = Rejection("006.wav", "not listed (in no list)")
+    summary = build(planned(items, root, tmp_path / "work", max_rejected_fraction=0), tmp_path / "out")
+    assert summary.num_rejected == {"not listed": 1, "duplicate": 1}
+    rows = (tmp_path / "out/rejected.csv").read_text().splitlines()
+    assert rows == ["path,reason", "004.wav,duplicate (of 002.wav)", "006.wav,not listed (in no list)"]
+
+
+def test_duplicates_stay_where_they_are_wanted(root, tmp_path):
+    (root / "004.wav").write_bytes((root / "002.wav").read_bytes())
+    assert build(plan_of(root, tmp_path / "work", reject=()), tmp_path / "out").num_clips == 7
+
+
 def test_a_finished_shard_is_not_built_again(root, tmp_path):
-    [first, *_] = plan_of(root, tmp_path / "work").shards
+    plan = plan_of(root, tmp_path / "work")
+    first = jobs(plan)[0]
+    tar, record = plan.store.tar(first.key), plan.store.record(first.key)
     result = build_shard(first)
-    changed = first.tar.stat().st_mtime_ns
+    changed = tar.stat().st_mtime_ns
     assert build_shard(first) == result
-    assert first.tar.stat().st_mtime_ns == changed
-    first.record.unlink()
+    assert tar.stat().st_mtime_ns == changed
+    record.unlink()
     build_shard(first)
-    assert first.tar.stat().st_mtime_ns != changed
+    assert tar.stat().st_mtime_ns != changed
+
+
+def test_a_mended_recording_costs_one_shard(root, tmp_path):
+    intact = (root / "004.wav").read_bytes()
+    (root / "004.wav").write_bytes(b"not audio")
+    before = plan_of(root, tmp_path / "work")
+    assert build(before, tmp_path / "out").num_clips == 6
+    (root / "004.wav").write_bytes(intact)
+    after = plan_of(root, tmp_path / "work")
+    assert [new == old for new, old in zip(after.shards, before.shards, strict=True)] == [True, False, True]
+    assert build(after, tmp_path / "out").num_clips == 7
+
+
+def test_trouble_that_may_pass_is_tried_again(root, tmp_path):
+    plan = plan_of(root, tmp_path / "work")
+    (root / "001.wav").rename(tmp_path / "away.wav")
+    assert build(plan, tmp_path / "out").num_rejected == {"cannot be read": 1}
+    (tmp_path / "away.wav").rename(root / "001.wav")
+    for job in jobs(plan):
+        build_shard(job)
+    shutil.rmtree(tmp_path / "out")
+    assert finish(plan, tmp_path / "out").num_clips == 7
+
+
+def test_a_shard_that_another_process_builds_is_left_to_it(root, tmp_path):
+    plan = plan_of(root, tmp_path / "work")
+    first = jobs(plan)[0]
+    with plan.store.claimed(first.key) as ours:
+        assert ours
+        assert build_shard(first) is None
+    assert build_shard(first) is not None
+
+
+def test_the_result_is_assembled_once_and_then_taken_over(root, tmp_path):
+    plan = plan_of(root, tmp_path / "work")
+    summary = build(plan, tmp_path / "out")
+    made = (tmp_path / "out/index.parquet").stat().st_ino
+    assert finish(plan, tmp_path / "out") == summary
+    assert (tmp_path / "out/index.parquet").stat().st_ino == made
+    other = plan_of(root, tmp_path / "work", clips_per_shard=2)
+    build(other, tmp_path / "out")
+    assert (tmp_path / "out/index.parquet").stat().st_ino != made
+
+
+def test_what_other_plans_left_goes_when_nobody_else_is_at_work(root, tmp_path):
+    old, new = plan_of(root, tmp_path / "work"), plan_of(root, tmp_path / "work", clips_per_shard=2)
+    build(old, tmp_path / "out")
+    with new.store.joined(), new.store.joined() as users:
+        new.store.keep_only(new.shards, new.key, users)
+        assert old.store.tar(old.shards[0]).exists()
+    with new.store.joined() as users:
+        new.store.keep_only(new.shards, new.key, users)
+    # The last shard of both holds the same single clip: it is one file, and stays.
+    assert [path.stem for path in (tmp_path / "work/tars").iterdir()] == [new.shards[-1]] == [old.shards[-1]]
+    assert new.store.plan(new.key).exists()
+    assert not old.store.plan(old.key).exists()
 
 
 def test_two_clips_of_one_id_are_refused(root, tmp_path):
     clips = [Clip(id="same", path="000.wav"), Clip(id="same", path="001.wav")]
-    params = plan_of(root, tmp_path / "work").params
     with pytest.raises(ValueError, match="a different id for every clip"):
-        deal(clips, {}, root, tmp_path / "work", None, LOGMEL, params)
+        planned(clips, root, tmp_path / "work")
 
 
 def test_the_index_is_a_plain_parquet_file(root, tmp_path):
-    build(plan_of(root, tmp_path / "work", "zarr"), tmp_path / "out")
+    build(plan_of(root, tmp_path / "work", format="zarr"), tmp_path / "out")
     table = pq.read_table(tmp_path / "out/index.parquet")
     assert table["offset"].to_pylist() == np.cumsum([0, *table["num_frames"].to_pylist()[:-1]]).tolist()
     assert not list((tmp_path / "out").glob("*.tar"))
@@ -135,23 +222,25 @@ def test_the_index_is_a_plain_parquet_file(root, tmp_path):
 
 SCRIPT = """
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from matpac.files import exclusive
 from matpac.shards.build import build_shard
 from matpac.shards.finish import finish
-from matpac.shards.plan import clear_leftovers
+from matpac.shards.store import Store
 from matpac.shards.workers import Workers
 from matpac.signal.audio import mute_c_libraries
-from tests.shards.conftest import plan_of
+from tests.shards.conftest import jobs, plan_of
 
 def main(root, work, out, format, num_workers):
-    with exclusive(Path(work)):
-        clear_leftovers(Path(work))
-        plan = plan_of(Path(root), Path(work), format, clips_per_shard=2)
+    with Store(Path(work)).joined():
+        plan = plan_of(Path(root), Path(work), format=format, clips_per_shard=2)
         workers = Workers(int(num_workers), mute_c_libraries)
+        def build(job):
+            while workers.run(build_shard, job) is None:
+                time.sleep(0.05)
         with ThreadPoolExecutor(int(num_workers)) as threads:
-            list(threads.map(lambda shard: workers.run(build_shard, shard), plan.shards))
+            list(threads.map(build, jobs(plan)))
         workers.close()
         finish(plan, Path(out))
 
@@ -178,7 +267,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(root, tmp_path, format
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path, format):
     root = tmp_path / "audio"
     write_recordings(root, [0.3 + 0.1 * (number % 5) for number in range(60)])
-    build(plan_of(root, tmp_path / "work0", format, clips_per_shard=2), tmp_path / "whole")
+    build(plan_of(root, tmp_path / "work0", format=format, clips_per_shard=2), tmp_path / "whole")
     out, work = tmp_path / "out", tmp_path / "work"
     moments = random.Random(0)
     for _ in range(6):
@@ -188,7 +277,17 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path, forma
         process.wait()
     subprocess.run(command(root, work, out, format, 2), check=True)
     assert digests(out) == digests(tmp_path / "whole")
-    assert not work.exists()
+    assert not list(work.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_processes_that_work_on_one_dataset_at_once_give_the_same_bytes(tmp_path):
+    root, out = tmp_path / "audio", tmp_path / "out"
+    write_recordings(root, [0.3 + 0.1 * (number % 5) for number in range(60)])
+    build(plan_of(root, tmp_path / "work0", clips_per_shard=2), tmp_path / "whole")
+    together = [subprocess.Popen(command(root, tmp_path / "work", out)) for _ in range(3)]
+    assert [process.wait() for process in together] == [0, 0, 0]
+    assert digests(out) == digests(tmp_path / "whole")
 
 
 @pytest.mark.slow

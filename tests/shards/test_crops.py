@@ -15,7 +15,7 @@ def make_folder(where, name="noise", durations_s=(0.5, 0.8, 0.6, 1.1, 0.7), form
     if not root.exists():
         write_recordings(root, durations_s)
     out = where / f"{format}-{name}"
-    build(plan_of(root, where / f"work-{format}-{name}", format, clips_per_shard=2, **changes), out)
+    build(plan_of(root, where / f"work-{format}-{name}", format=format, clips_per_shard=2, **changes), out)
     return out
 
 

@@ -1,0 +1,145 @@
+"""10,000 short clips under each task runner: python benchmarks/runners.py --audio <folder of recordings>
+
+Real recordings (WAV, FLAC, Ogg, MP3, ... of any length) are cut into clips of half a second, which the flow
+`shards` converts under `threads`, `processes` and `dask`, each in a new project folder with a server that
+runs already. Measured: clips per second of the whole flow and of its tasks, peak memory of all processes
+together, and whether the shards are the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+import psutil
+import soundfile
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).parent / "results"
+CLIP_S = 0.5
+RUNNERS = ("threads", "processes", "dask")
+
+
+def cut(audio: Path, folder: Path, number: int) -> int:
+    """Clips of half a second from the recordings, in turn; their number."""
+    folder.mkdir()
+    made = 0
+    for path in sorted(audio.rglob("*")):
+        if made == number:
+            break
+        try:
+            samples, rate_hz = soundfile.read(path, dtype="float32")
+        except (soundfile.LibsndfileError, TypeError, IsADirectoryError):
+            continue
+        length = min(int(CLIP_S * rate_hz), len(samples))
+        for first in range(0, len(samples) - length + 1, max(length, 1)):
+            part = samples[first : first + length]
+            if made == number or length < 0.1 * rate_hz:
+                break
+            soundfile.write(folder / f"{made:06d}.wav", part, rate_hz, subtype="PCM_16")
+            made += 1
+    return made
+
+
+def project(folder: Path, clips: Path, runner: str) -> dict[str, str]:
+    """A folder to run the flow in; the environment for it."""
+    folder.mkdir()
+    shutil.copy(PROJECT / "prefect.toml", folder)
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params["datasets"]["clips"] = {
+        "kind": "folder",
+        "source": str(clips),
+        "labels": "none",
+        "multi_label": False,
+        "num_folds": None,
+        "split_fractions": None,
+    }
+    params["shards"] |= {"runner": runner, "max_rejected_fraction": 1.0}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "MATPAC_SERVER_IDLE_S": "20"}
+
+
+class Memory:
+    """Peak of the memory that a process and its descendants hold together, looked at ten times a second."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak_megabytes = 0.0
+        self._process = psutil.Process(pid)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                family = [self._process, *self._process.children(recursive=True)]
+                held = sum(process.memory_full_info().pss for process in family)
+            except psutil.Error:
+                if not self._process.is_running():
+                    return
+                continue
+            self.peak_megabytes = max(self.peak_megabytes, held / 1e6)
+            time.sleep(0.1)
+
+
+def run(folder: Path, environment: dict[str, str], stage: str) -> tuple[float, float]:
+    """Seconds and peak megabytes, the server's not counted: it runs already."""
+    started = time.monotonic()
+    command = [sys.executable, "-m", f"flows.{stage}", "clips"]
+    with (folder / f"{stage}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        memory = Memory(process.pid)
+        if process.wait() != 0:
+            sys.exit((folder / f"{stage}.log").read_text())
+    return time.monotonic() - started, memory.peak_megabytes
+
+
+def digest(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        whole.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--audio", type=Path, required=True)
+    parser.add_argument("--clips", type=int, default=10_000)
+    arguments = parser.parse_args()
+    figures: dict[str, object] = {"cores": os.cpu_count()}
+    digests = set()
+    with tempfile.TemporaryDirectory() as name:
+        clips = Path(name, "clips")
+        number = cut(arguments.audio, clips, arguments.clips)
+        figures["clips"] = number
+        for runner in RUNNERS:
+            folder = Path(name, runner)
+            environment = project(folder, clips, runner)
+            run(folder, environment, "download")
+            seconds, megabytes = run(folder, environment, "shards")
+            log = (folder / "shards.log").read_text()
+            figures[runner] = {
+                "clips_per_s": round(number / seconds),
+                "seconds": round(seconds, 1),
+                "peak_megabytes": round(megabytes),
+                "last_line_of_progress": [line for line in log.splitlines() if "converted:" in line][-1][
+                    -60:
+                ],
+            }
+            digests.add(digest(folder / "data/shards/clips"))
+        figures["same bytes"] = len(digests) == 1
+    text = json.dumps(figures, indent=2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{date.today()}-runners.json").write_text(text + "\n")
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""plan -> finished shards, by one of Prefect's task runners; a task a shard, few of them at a time.
+
+threads     Threads that wait for a pool of worker processes of ours: 10 ms a task. The default.
+processes   Prefect's own processes: 0.3 s a task, and each of them loads Prefect.
+dask        A Dask cluster, on this machine or, at shards.dask_address, on many. They must see the same files.
+
+Whatever runs them, a shard's bytes follow from its job alone.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from flows import artifacts
+from matpac.params import Shards
+from matpac.shards.build import ShardJob, ShardResult, build_shard
+from matpac.shards.plan import Plan
+from matpac.shards.workers import Workers
+from matpac.signal.audio import mute_c_libraries
+
+JOBS_A_WORKER = 2
+"""In flight: one that runs and one that waits. Prefect loses tasks that come by the thousand."""
+BUSY_S = 1.0
+
+Build = Callable[[ShardJob], ShardResult | None]
+Submit = Callable[[ShardJob], PrefectFuture[ShardResult | None]]
+
+
+def build_shards(dataset: str, plan: Plan) -> None:
+    """Returns when every shard of the plan is finished, by us or by another process."""
+    meter = artifacts.Meter("shards", dataset, "converted", "clips")
+    waiting = deque(range(len(plan.shards)))
+    running: deque[tuple[int, PrefectFuture[ShardResult | None]]] = deque()
+    done = num_busy = 0
+    with runner_of(plan.params) as submit:
+        while waiting or running:
+            while waiting and len(running) < JOBS_A_WORKER * plan.params.num_workers:
+                number = waiting.popleft()
+                running.append((number, submit(plan.job(number))))
+            number, future = running.popleft()
+            result = future.result()
+            if result is None:
+                waiting.append(number)
+                num_busy += 1
+                if num_busy >= len(waiting) + len(running):
+                    # All that is left is being built elsewhere.
+                    time.sleep(BUSY_S)
+                    num_busy = 0
+                continue
+            num_busy = 0
+            done += result.num_clips + result.num_rejected
+            meter.show(done, plan.num_clips)
+
+
+@contextmanager
+def runner_of(params: Shards) -> Iterator[Submit]:
+    if params.runner == "threads":
+        with closing(Workers(params.num_workers, mute_c_libraries)) as workers:
+            build = as_task(lambda job: workers.run(build_shard, job))
+            with submitting(ThreadPoolTaskRunner(JOBS_A_WORKER * params.num_workers), build) as submit:
+                yield submit
+        return
+    # The processes are the parallelism: threads of the linear algebra inside each would only compete.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    runner = (
+        ProcessPoolTaskRunner(params.num_workers) if params.runner == "processes" else dask_runner(params)
+    )
+    with submitting(runner, as_task(build_quietly)) as submit:
+        yield submit
+
+
+@contextmanager
+def submitting(runner: "TaskRunner[Any]", build: Any) -> Iterator[Submit]:  # noqa: ANN401 - a task
+    with runner:
+        yield lambda job: runner.submit(
+            build.with_options(task_run_name=f"shard {job.number}"), parameters={"job": job}
+        )
+
+
+def as_task(build: Build) -> Any:  # noqa: ANN401 - a task of Prefect's
+    @task(name="build", retries=1, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
+    def build_task(job: ShardJob) -> ShardResult | None:
+        return build(job)
+
+    return build_task
+
+
+def dask_runner(params: Shards) -> "TaskRunner[Any]":
+    """Raises ValueError where Dask is not installed or its scheduler does not answer."""
+    try:
+        from prefect_dask import DaskTaskRunner
+    except ImportError:
+        raise ValueError(
+            "shards.runner: need prefect-dask for `dask`, found none. "
+            "Install it: pip install --constraint constraints.txt 'matpac[dask]'."
+        ) from None
+    if params.dask_address is not None:
+        get_run_logger().info(f"shards on the Dask cluster at {params.dask_address}")
+        return DaskTaskRunner(address=params.dask_address)
+    return DaskTaskRunner(
+        cluster_kwargs={"n_workers": params.num_workers, "threads_per_worker": 1, "dashboard_address": None}
+    )
+
+
+def build_quietly(job: ShardJob) -> ShardResult | None:
+    _mute_once()
+    return build_shard(job)
+
+
+_mute_once = cache(mute_c_libraries)

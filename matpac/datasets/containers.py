@@ -1,0 +1,232 @@
+"""tar or parquet file -> the recordings inside, listed and read without unpacking."""
+
+import errno
+import json
+import tarfile
+import threading
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, chain, islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import parquet
+
+NOTES = (".json", ".cls", ".txt")
+"""Members of a WebDataset sample that say something about its audio."""
+ROWS_AT_ONCE = 16
+"""A row holds a whole recording: few of them fit into memory."""
+BUFFER_BYTES = 2**20
+
+
+class Place(NamedTuple):
+    """A run of bytes in a file."""
+
+    position: int
+    num_bytes: int
+
+
+class Member(NamedTuple):
+    name: str
+    occurrence: int
+    """From 1: a tar may hold one name several times."""
+    place: Place | None
+    """None where the bytes do not lie in one run: a link, a sparse file."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarListing:
+    members: list[Member]
+    """In the order in which they lie in the tar."""
+    notes: Mapping[tuple[str, int], Place]
+    """By name and occurrence."""
+    is_whole: bool
+    """False where the tar is cut short or damaged: there may have been more members."""
+
+    def about(self, path: Path, member: Member) -> str:
+        """JSON of the member's sample, with its `.cls` and `.txt` as further keys; "" where there is none.
+
+        What is no JSON object is given back as it is. Raises OSError where the tar cannot be read.
+        """
+        found = {suffix: self._note(member, suffix) for suffix in NOTES}
+        notes = {
+            suffix: read_place(path, place).decode(errors="replace")
+            for suffix, place in found.items()
+            if place is not None
+        }
+        text = notes.pop(".json", "{}" if notes else "")
+        try:
+            sample = json.loads(text)
+        except ValueError:
+            return text
+        if not isinstance(sample, dict):
+            return text
+        return json.dumps(sample | {suffix[1:]: note.strip() for suffix, note in notes.items()})
+
+    def _note(self, member: Member, suffix: str) -> Place | None:
+        """WebDataset cuts names at the first dot; many people cut them at the last one."""
+        path = PurePosixPath(member.name)
+        keys = path.with_suffix(""), path.with_name(path.name.partition(".")[0])
+        places = (self.notes.get((f"{key}{suffix}", member.occurrence)) for key in keys)
+        return next((place for place in places if place is not None), None)
+
+
+def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
+    """Members with one of the suffixes, hidden ones left out, and the notes about them.
+
+    Reads the headers only, and holds one line per member. Never raises for what is in the file.
+    """
+    members: list[Member] = []
+    notes: dict[tuple[str, int], Place] = {}
+    num_named = Counter[str]()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (header := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined] # Which would keep every header in memory.
+                name = PurePosixPath(_utf8(header.name).lstrip("/")).as_posix()
+                suffix = PurePosixPath(name).suffix.lower()
+                if header.isdir() or suffix not in suffixes.union(NOTES) or _is_hidden(name):
+                    continue
+                num_named[name] += 1
+                in_one_run = header.isreg() and not header.issparse()
+                place = Place(header.offset_data, header.size) if in_one_run else None
+                if suffix in suffixes:
+                    members.append(Member(name, num_named[name], place))
+                elif place is not None:
+                    notes[name, num_named[name]] = place
+            is_whole = _has_end_mark(path, archive.offset)
+    except (tarfile.TarError, OSError, ValueError):
+        is_whole = False
+    return TarListing(members, notes, is_whole)
+
+
+def _has_end_mark(path: Path, position: int) -> bool:
+    """Whether there is a block of zeros: tarfile also takes a damaged header for the end."""
+    return read_place(path, Place(position, tarfile.BLOCKSIZE)) == bytes(tarfile.BLOCKSIZE)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
+
+
+def _utf8(name: str) -> str:
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def read_place(path: Path, place: Place) -> bytes:
+    """Fewer bytes where the file ends before. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(place.position)
+        return file.read(place.num_bytes)
+
+
+class Row(NamedTuple):
+    number: int
+    content: bytes | None
+    """None where the row has no audio."""
+    about: str
+    """JSON of the other columns, but for binary ones."""
+
+
+def audio_column(schema: pa.Schema) -> str | None:
+    """A struct with a field `bytes` (as Hugging Face writes audio), or a binary column `audio`."""
+    names = [
+        field.name
+        for field in schema
+        if _is_binary(_bytes_in(field.type)) or (field.name == "audio" and _is_binary(field.type))
+    ]
+    return "audio" if "audio" in names else next(iter(names), None)
+
+
+def _bytes_in(kind: pa.DataType) -> pa.DataType | None:
+    has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    return kind.field("bytes").type if has_bytes else None
+
+
+def _is_binary(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """All rows in their order; none where the file has no column of audio.
+
+    Raises OSError where the file is damaged, perhaps after some rows.
+    """
+    with _damage_is_os_error(), _open(path) as file:
+        schema = file.schema_arrow
+        audio = audio_column(schema)
+        if audio is None:
+            return
+        columns = [field.name for field in schema if field.name == audio or not _is_binary(field.type)]
+        batches = file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        for number, row in enumerate(rows):
+            # The other fields of a struct, `path` above all, may be all that tells the name of the file.
+            about = (row[audio] if isinstance(row[audio], dict) else {}) | row
+            del about[audio]
+            about.pop("bytes", None)
+            yield Row(number, _content(row[audio]), json.dumps(about, sort_keys=True, default=str))
+
+
+def read_row(path: Path, number: int) -> bytes:
+    """The audio of one row; fast where rows are asked for in their order. Raises OSError."""
+    stat = path.stat()
+    with _damage_is_os_error():
+        rows = _rows_of(path, stat.st_mtime_ns, stat.st_size, threading.get_ident())
+        return rows.read(number)
+
+
+class _Rows:
+    """The audio of one parquet file, read forwards from anywhere."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = _open(path)
+        metadata = self.file.metadata
+        counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self.first_rows = [0, *accumulate(counts)]
+        self.cells: Iterator[Any] = iter(())
+        self.next_row = -1
+
+    def read(self, number: int) -> bytes:
+        group = bisect_right(self.first_rows, number) - 1
+        if not self.first_rows[group] <= self.next_row <= number:
+            self.cells, self.next_row = self._from_group(group), self.first_rows[group]
+        place, self.next_row = number - self.next_row, -1  # So after an error it starts anew.
+        content = _content(next(islice(self.cells, place, None), None))
+        self.next_row = number + 1
+        if content is None:
+            raise OSError(errno.ENODATA, f"no audio in row {number}")
+        return content
+
+    def _from_group(self, group: int) -> Iterator[Any]:
+        groups = list(range(group, self.file.num_row_groups))
+        columns = [audio_column(self.file.schema_arrow)]
+        batches = self.file.iter_batches(ROWS_AT_ONCE, groups, columns=columns, use_threads=False)
+        return chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
+
+
+_rows_of = lru_cache(maxsize=8)(
+    lambda path, mtime_ns, num_bytes, thread: _Rows(path)  # A thread's own: it has a place in the file.
+)
+
+
+def _content(cell: Any) -> bytes | None:  # noqa: ANN401 - bytes, or a struct that holds them
+    return cell["bytes"] if isinstance(cell, dict) else cell
+
+
+def _open(path: Path) -> parquet.ParquetFile:
+    # Read as it goes: a whole row group of audio may not fit into memory.
+    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
+
+
+@contextmanager
+def _damage_is_os_error() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, ValueError) as error:
+        raise OSError(errno.EIO, str(error)) from error

@@ -1,0 +1,105 @@
+"""PAGES, params.yaml and what lies on the disk -> two tables for a person."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from pyarrow import parquet
+
+from matpac.datasets.page import Page
+from matpac.datasets.prospect import begun_bytes, place_of
+from matpac.datasets.recordings import TABLE, has_inventory
+from matpac.datasets.registry import PAGES, recordings_root
+from matpac.files import read_json
+from matpac.params import Dataset, Public
+
+RAW, SHARDS = Path("data/raw"), Path("data/shards")
+
+
+def public_table() -> str:
+    """One line of facts for each built-in public dataset, and one with its title and licence."""
+    header = ["kind", "clips", "classes", "protocol", "metric", "download", "on disk"]
+    rows = [
+        [
+            kind,
+            f"{page.num_clips:,}",
+            str(page.num_classes),
+            page.protocol,
+            page.metric,
+            gigabytes(page.download_gb * 1e9),
+            _on_disk(kind, page),
+        ]
+        for kind, page in PAGES.items()
+    ]
+    first, *lines = in_columns([header, *rows], right={1, 2, 5})
+    about = [f"    {page.title}. {page.license}." for page in PAGES.values()]
+    entries = [text for pair in zip(lines, about, strict=True) for text in pair]
+    return "\n".join(["Public datasets that are built in (`kind` in params.yaml):", "", first, *entries])
+
+
+def _on_disk(kind: str, page: Page) -> str:
+    root = place_of(kind, page)
+    if root.is_dir():
+        return "yes" if page.num_recordings is not None else "lists only"
+    begun = begun_bytes(root)
+    return f"partly, {gigabytes(begun)}" if begun else "no"
+
+
+def own_table(datasets: Mapping[str, Dataset]) -> str:
+    """What of the datasets of params.yaml is here: recordings, their list, shards."""
+    header = ["name", "kind", "recordings", "listed", "clips", "hours", "rejected", "in"]
+    rows = [
+        [name, params.kind, *_recordings(name, params), *_shards(name), _place(name, params)]
+        for name, params in datasets.items()
+    ]
+    lines = in_columns([header, *rows], right={3, 4, 5, 6})
+    notes = "listed: in data/raw; clips, hours, rejected: in data/shards; -: not made yet (`dvc repro`)"
+    return "\n".join(["Datasets of params.yaml:", "", *lines, "", notes])
+
+
+def _recordings(name: str, params: Dataset) -> tuple[str, str]:
+    """Are they here, and how many are listed."""
+    here = _root(name, params)
+    raw = RAW / name
+    num_listed = f"{parquet.read_metadata(raw / TABLE).num_rows:,}" if has_inventory(raw) else "-"
+    return "here" if here is not None and here.is_dir() else "not here", num_listed
+
+
+def _root(name: str, params: Dataset) -> Path | None:
+    """None where `source` names nothing."""
+    if isinstance(params, Public) and params.source is not None:
+        source = Path(params.source).expanduser()
+        return recordings_root(name, params) if source.exists() else None
+    return recordings_root(name, params)
+
+
+def _place(name: str, params: Dataset) -> str:
+    root = _root(name, params)
+    return str(root) if root is not None else f"{getattr(params, 'source', None)} (not found)"
+
+
+def _shards(name: str) -> tuple[str, str, str]:
+    path = SHARDS / name / "statistics.json"
+    if not path.is_file():
+        return "-", "-", "-"
+    found = read_json(path)
+    num_rejected = sum(found["num_rejected"].values())
+    return f"{found['num_clips']:,}", f"{found['duration_s'] / 3600:,.2f}", f"{num_rejected:,}"
+
+
+def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Lines with cells of equal width, those of the columns in `right` set to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def gigabytes(num_bytes: float) -> str:
+    """Size as a person says it: `3 MB`, `1.2 GB`, `24 GB`."""
+    if num_bytes < 1e9:
+        return f"{num_bytes / 1e6:.0f} MB"
+    return f"{num_bytes / 1e9:.{0 if num_bytes >= 1e10 else 1}f} GB"

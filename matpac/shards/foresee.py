@@ -1,0 +1,104 @@
+"""recording -> what its header says, and whether it can be foreseen that it will be rejected.
+
+Nothing is decoded: what shows in the samples only (silence, NaN, damage in the middle) is not foreseen.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import soundfile
+
+from matpac.datasets.recordings import Recording, open_path, read_bytes
+from matpac.params import LogMel
+from matpac.signal.audio import (
+    CUT,
+    FASTEST_RATE_HZ,
+    MOST_SAMPLES,
+    SLOWEST_RATE_HZ,
+    TOLERANCE_S,
+    TOLERANCE_SHARE,
+    UnusableAudio,
+)
+from matpac.signal.headers import is_cut, promised_s
+
+UNKNOWN_SAMPLES = 2**60
+"""libsndfile gives a number beyond all files where a header does not tell the length."""
+
+
+class Header(NamedTuple):
+    rate_hz: int
+    num_channels: int
+    format: str
+    """Container and coding, as libsndfile calls them: `WAV PCM_16`."""
+    num_samples: int | None
+    """Of each channel; None where the header does not tell."""
+
+    @property
+    def duration_s(self) -> float:
+        """0 where it is not known."""
+        return (self.num_samples or 0) / self.rate_hz
+
+
+def foresee(root: Path, recording: Recording, logmel: LogMel, reject: Collection[str]) -> Header:
+    """Raises UnusableAudio with the reason for which `decode` and the log-mel would refuse the recording."""
+    path = Path(recording.path)
+    if not recording.sha256:
+        raise UnusableAudio(path, "cannot be read (no checksum could be taken)")
+    with _opened(root, recording) as file:
+        try:
+            with soundfile.SoundFile(file) as stream:
+                name = f"{stream.format} {stream.subtype}"
+                header = Header(stream.samplerate, stream.channels, name, _known(stream.frames))
+        except soundfile.LibsndfileError as error:
+            raise UnusableAudio(path, CUT if is_cut(file) else "cannot be decoded") from error
+        _check(path, header, logmel)
+        if "truncated" in reject and header.num_samples is not None:
+            _check_whole(path, file, header.duration_s)
+    return header
+
+
+@contextmanager
+def _opened(root: Path, recording: Recording) -> Iterator[BinaryIO]:
+    try:
+        path = open_path(root, recording)
+        file = BytesIO(read_bytes(root, recording)) if path is None else path.open("rb")
+    except OSError as error:
+        raise UnusableAudio(Path(recording.path), f"cannot be read ({error.strerror})") from error
+    with file:
+        yield file
+
+
+def _known(num_samples: int) -> int | None:
+    return num_samples if num_samples < UNKNOWN_SAMPLES else None
+
+
+def _check(path: Path, header: Header, logmel: LogMel) -> None:
+    if not SLOWEST_RATE_HZ <= header.rate_hz <= FASTEST_RATE_HZ:
+        raise UnusableAudio(path, f"implausible (sample rate of {header.rate_hz} Hz)")
+    if header.num_samples is None:
+        return
+    if header.num_samples == 0:
+        raise UnusableAudio(path, "no samples")
+    if header.num_samples > MOST_SAMPLES:
+        raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
+    if num_frames(header, logmel) < 1:
+        raise UnusableAudio(path, "too short (shorter than one window)")
+
+
+def num_frames(header: Header, logmel: LogMel) -> int:
+    """Of the log-mel; 0 where not even one window fits, or nobody knows."""
+    num_samples = -(-(header.num_samples or 0) * logmel.sample_rate_hz // header.rate_hz)
+    return max(1 + (num_samples - logmel.window_samples) // logmel.hop_samples, 0)
+
+
+def _check_whole(path: Path, file: BinaryIO, held_s: float) -> None:
+    length_s = promised_s(file, held_s, held_s)
+    if length_s - held_s > min(TOLERANCE_S, TOLERANCE_SHARE * length_s):
+        raise UnusableAudio(
+            path, f"truncated (the header promises {length_s:.2f} s, the file holds {held_s:.2f} s)"
+        )
+    if is_cut(file):
+        raise UnusableAudio(path, CUT)

@@ -1,0 +1,294 @@
+"""Inspection or Prospect -> what a person reads, warnings first; or JSON."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from matpac.datasets.overview import gigabytes, in_columns
+from matpac.datasets.prospect import Prospect
+from matpac.datasets.reasons import BY_DESIGN
+from matpac.params import Pretrain, Shards
+from matpac.progress import duration
+from matpac.shards.inspection import Doubt, Inspection
+
+OWN = ("folder", "tar", "parquet")
+"""Kinds whose splits and labels are the user's to correct."""
+FEW = 0.05
+"""Up to this share of clips too short for a crop is no reason to change a parameter."""
+NUM_SHOWN = 4
+"""Rates, formats, classes ... of a list that are shown."""
+WIDTH = 100
+CHANNELS = {1: "mono", 2: "stereo"}
+
+
+def json_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain) -> str:
+    content = {"here": isinstance(found, Inspection), **asdict(found)}
+    return json.dumps(content | {"warnings": list(warnings_of(found, shards, pretrain))}, indent=2)
+
+
+def text_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain) -> str:
+    title = f"{found.title}, kind {found.kind}" if found.title else f"kind {found.kind}"
+    warnings = list(warnings_of(found, shards, pretrain))
+    paragraphs = [_wrapped(f"{found.dataset}: {title}")]
+    if isinstance(found, Prospect):
+        paragraphs[0] += "\nNot here yet. Nothing has been downloaded or written."
+    else:
+        paragraphs[0] += f"\nRead from {found.root}; nothing has been written."
+    paragraphs += [_wrapped(f"! {warning}", "  ") for warning in warnings]
+    paragraphs += _of_prospect(found) if isinstance(found, Prospect) else _of_inspection(found)
+    if isinstance(found, Inspection) and not warnings:
+        paragraphs.append("No warnings.")
+    return "\n\n".join(paragraphs)
+
+
+def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain) -> Iterator[str]:
+    """What to look at first and what to do about it, the worst first."""
+    if isinstance(found, Prospect):
+        if found.needed_bytes - found.begun_bytes > found.free_bytes:
+            yield (
+                f"Too little room: {gigabytes(found.needed_bytes)} are needed, {gigabytes(found.free_bytes)} are "
+                "free. Make room, or let data/ be a link to a larger disk."
+            )
+        return
+    yield from _of_rejections(found, shards)
+    if found.num_missing:
+        counts = ", ".join(f"{number:,} of {name}" for name, number in found.num_missing.items())
+        yield f"Not here: {counts}. Scores do not compare with those of the complete dataset."
+    yield from _of_doubts(found, shards)
+    yield from _of_classes(found)
+    yield from _of_crops(found, pretrain)
+    if found.shards_bytes > found.free_bytes:
+        yield (
+            f"Too little room: the shards take {gigabytes(found.shards_bytes)}, {gigabytes(found.free_bytes)} "
+            "are free."
+        )
+
+
+def _of_rejections(found: Inspection, shards: Shards) -> Iterator[str]:
+    unusable = {name: number for name, number in found.num_rejected.items() if name not in BY_DESIGN}
+    num_unusable = sum(unusable.values())
+    if found.num_clips == 0:
+        yield "No clip is left, so the stage `shards` would fail. The reasons stand below."
+    elif num_unusable:
+        num_all = found.num_clips + num_unusable
+        limit = shards.max_rejected_fraction
+        text = f"{num_unusable:,} of {num_all:,} clips ({num_unusable / num_all:.1%}) cannot be used"
+        if num_unusable > limit * num_all:
+            yield (
+                f"{text}, over the limit of {limit:.1%}: the stage `shards` would fail. Mend or remove them, "
+                "or raise shards.max_rejected_fraction in params.yaml."
+            )
+        else:
+            yield f"{text} and would be left out. Mend them, or let them go."
+
+
+def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
+    is_own, parts = found.kind in OWN, _unit(found)
+    first_only = "duplicate" in shards.reject
+    doubt = found.contents_in_several_parts
+    if doubt.num_keys:
+        todo = "Only the first of each would be used" if first_only else "Add `duplicate` to shards.reject"
+        todo += "; remove the copy that is in the wrong place." if is_own else "."
+        yield f"Leak: {doubt.num_keys:,} contents are in several {parts} ({_examples(doubt)}). {todo}"
+    doubt = found.groups_in_several_parts
+    if doubt.num_keys:
+        text = (
+            f"{doubt.num_keys:,} groups, {doubt.num_clips:,} clips, are in several {parts} ({_examples(doubt)})."
+        )
+        if is_own:
+            yield (
+                f"Leak: {text} Scores would be too good. Put each group into one of them, or give no split: "
+                "groups are kept whole where num_folds or split_fractions deals."
+            )
+        else:
+            yield f"{text} That is the official split: compare scores only with others that use it."
+    doubt = found.contents_with_several_labels
+    if doubt.num_keys:
+        todo = "Correct the table" if is_own else "They are in the official lists"
+        yield f"{doubt.num_keys:,} contents have several labels ({_examples(doubt)}). {todo}."
+
+
+def _examples(doubt: Doubt) -> str:
+    more = "; ..." if doubt.num_keys > len(doubt.examples) else ""
+    return "; ".join(doubt.examples) + more
+
+
+def _of_classes(found: Inspection) -> Iterator[str]:
+    if found.task is None or not found.parts:
+        return
+    num_classes = len(found.task.classes)
+    lacking = [
+        f"{num_classes - part.num_classes:,} in {part.name}"
+        for part in found.parts
+        if part.num_classes < num_classes
+    ]
+    if lacking:
+        yield f"Classes without a clip: {', '.join(lacking)}, of {num_classes:,}. They cannot be learned or scored there."
+
+
+def _of_crops(found: Inspection, pretrain: Pretrain) -> Iterator[str]:
+    is_used = found.dataset in pretrain.datasets and pretrain.short_clips == "drop"
+    if is_used and found.num_shorter_than_crop > FEW * found.num_clips:
+        yield (
+            f"Pre-training would drop {found.num_shorter_than_crop:,} of {found.num_clips:,} clips, which are "
+            f"shorter than a crop ({found.crop_s:.2f} s). Lower pretrain.crop_frames, or set "
+            "pretrain.short_clips to pad."
+        )
+
+
+def _of_prospect(found: Prospect) -> list[str]:
+    facts = [
+        ("comes from", found.comes_from),
+        ("licence", found.license),
+        ("cite", found.citation),
+        ("clips", f"{found.num_clips:,}"),
+        ("task", _task_line(found)),
+        ("download", f"about {gigabytes(found.download_bytes)}" if found.download_bytes else ""),
+        ("begun", f"{gigabytes(found.begun_bytes)} are here already" if found.begun_bytes else ""),
+        ("disk", f"about {gigabytes(found.needed_bytes)} needed, {gigabytes(found.free_bytes)} free"),
+        ("goes to", found.root),
+    ]
+    return [_facts(facts), _wrapped(found.todo)]
+
+
+def _task_line(found: Prospect) -> str:
+    if found.num_classes is None:
+        return ""
+    return f"{found.num_classes:,} classes, {found.protocol}, {found.metric}"
+
+
+def _of_inspection(found: Inspection) -> list[str]:
+    num_left_out = sum(found.num_rejected.values())
+    facts = [
+        ("recordings", f"{found.num_recordings:,}, {gigabytes(found.num_bytes)}"),
+        ("clips", f"{found.num_clips:,}, {_time(found.duration_s)}"),
+        ("left out", f"{num_left_out:,}" if num_left_out else "none, as far as headers tell"),
+        ("shards", f"{found.num_shards:,}, {gigabytes(found.shards_bytes)}; {gigabytes(found.free_bytes)} free"),
+        ("rates", _counts({f"{rate:,} Hz": number for rate, number in found.native_rates_hz.items()}, found)),
+        ("channels", _counts({_channels(number): clips for number, clips in found.channels.items()}, found)),
+        ("formats", _counts(found.formats, found)),
+        ("lengths", _lengths(found)),
+        ("short", _short(found)),
+        ("task", _task(found)),
+        ("labels", _labels(found)),
+        ("classes", _balance(found)),
+        ("no split", f"{found.num_without_part:,} clips, for pre-training only" if found.parts else ""),
+    ]
+    if found.parts and not found.num_without_part:
+        facts.pop()
+    paragraphs = [_facts(facts)]
+    if found.num_rejected:
+        paragraphs.append(_rejections(found))
+    if found.parts:
+        paragraphs.append(_parts(found))
+    return paragraphs
+
+
+def _counts(counts: Mapping[str, int], found: Inspection) -> str:
+    """`44,100 Hz` where all are alike, else with numbers of clips."""
+    if len(counts) == 1 and found.num_clips:
+        return next(iter(counts))
+    shown = [f"{name} {number:,}" for name, number in list(counts.items())[:NUM_SHOWN]]
+    rest = list(counts.values())[NUM_SHOWN:]
+    return ", ".join(shown + ([f"{len(rest)} others {sum(rest):,}"] if rest else []))
+
+
+def _channels(number: int) -> str:
+    return CHANNELS.get(number, f"{number} channels")
+
+
+def _lengths(found: Inspection) -> str:
+    lengths = found.lengths_s
+    if lengths is None:
+        return ""
+    unknown = f"; {found.num_unknown_lengths:,} not told by the header" if found.num_unknown_lengths else ""
+    return (
+        f"{lengths.min:.2f} to {lengths.max:.2f} s, median {lengths.median:.2f} s; "
+        f"nine in ten from {lengths.percentile_5:.2f} to {lengths.percentile_95:.2f} s{unknown}"
+    )
+
+
+def _short(found: Inspection) -> str:
+    number = f"{found.num_shorter_than_crop:,}" if found.num_shorter_than_crop else "no"
+    return f"{number} clips under the {found.crop_s:.2f} s of a crop for pre-training (pretrain.crop_frames)"
+
+
+def _task(found: Inspection) -> str:
+    if found.task is None:
+        return "none: for pre-training only"
+    labels = "several labels" if found.task.multi_label else "one label"
+    return f"{len(found.task.classes):,} classes, {labels} per clip, {found.task.metric}"
+
+
+def _labels(found: Inspection) -> str:
+    if found.task is None or not found.task.multi_label:
+        return ""
+    counts = list(found.labels_per_clip.items())
+    mean = sum(labels * clips for labels, clips in counts) / max(sum(clips for _, clips in counts), 1)
+    none = found.labels_per_clip.get(0, 0)
+    return f"{mean:.2f} per clip, at most {max(found.labels_per_clip, default=0)}; {none:,} clips without any"
+
+
+def _balance(found: Inspection) -> str:
+    counts = found.num_clips_of_class
+    if not counts:
+        return ""
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values())):,} clips each"
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    shown = [f"{name} {number:,}" for name, number in ordered]
+    if len(shown) > 2 * NUM_SHOWN:
+        shown = [*shown[:NUM_SHOWN], "...", *shown[-NUM_SHOWN:]]
+    return ", ".join(shown)
+
+
+def _rejections(found: Inspection) -> str:
+    """By reason, with examples."""
+    lines = ["Left out:"]
+    for phrase, number in found.num_rejected.items():
+        lines.append(f"{number:>8,}  {phrase}")
+        lines += [
+            textwrap.shorten(example, WIDTH - 10, placeholder=" ...").rjust(0).join(("          ", ""))
+            for example in found.rejected_examples[phrase]
+        ]
+    return "\n".join(lines)
+
+
+def _parts(found: Inspection) -> str:
+    num_classes = len(found.task.classes) if found.task else 0
+    rows = [
+        [part.name, f"{part.num_clips:,}", _time(part.duration_s), f"{part.num_classes:,} of {num_classes:,}"]
+        for part in found.parts
+    ]
+    return "\n".join(in_columns([["", "clips", "length", "classes"], *rows], right={1, 2, 3}))
+
+
+def _unit(found: Inspection) -> str:
+    return "folds" if any(part.name.startswith("fold") for part in found.parts) else "splits"
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds)
+
+
+def _facts(facts: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in facts)
+    return "\n".join(
+        textwrap.fill(
+            text,
+            WIDTH,
+            initial_indent=f"{name:<{width}}  ",
+            subsequent_indent=" " * (width + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, text in facts
+        if text
+    )
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,61 @@
+"""MagnaTagATune in miniature: 65 clips of half a second with three tags, and the three without bytes.
+
+Every folder in use has four clips of each of the three tags, and one without any of the 50.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+from matpac.datasets.magnatagatune import BROKEN
+from tests.datasets.miniatures import tone, wav, write_zip
+
+TAGS = ("drums", "flute", "techno")
+# fmt: off
+TOP_TAGS = (
+    "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast", "piano",
+    "ambient", "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male", "singing", "vocals",
+    "no vocals", "harpsichord", "loud", "quiet", "flute", "woman", "male vocal", "pop", "no vocal", "soft",
+    "sitar", "solo", "man", "classic", "choir", "voice", "new age", "dance", "male voice", "female vocal",
+    "beats", "harp", "cello", "no voice", "weird", "country", "female voice", "metal", "choral",
+)
+# fmt: on
+RARE_TAGS = tuple(f"rare tag {number:03}" for number in range(188 - len(TOP_TAGS)))
+FOLDERS = "0bcdf"
+CLIPS_PER_TAG = 4
+NUM_CLIPS = len(FOLDERS) * (CLIPS_PER_TAG * len(TAGS) + 1)
+NUM_RECORDINGS = NUM_CLIPS + len(BROKEN)
+NUM_PARTS = 3
+
+
+def make(folder: Path) -> dict[str, Path]:
+    members = {"b/._artist_b-some_album-00-a_title-0-29.mp3": b"not a recording"}
+    tags_of: dict[str, set[str]] = {}
+    for first in FOLDERS:
+        for number in range(CLIPS_PER_TAG * len(TAGS) + 1):
+            name = f"{first}/artist_{first}-some_album-{number:02}-a_title-0-29.mp3"
+            # The last clip of a folder has none of these, nor any other of the 50.
+            tags_of[name] = {TAGS[number % 3]} if number < CLIPS_PER_TAG * len(TAGS) else set(RARE_TAGS[:1])
+            samples = tone(4 * (number % 3), len(tags_of), 16_000, 0.5)
+            members[name] = wav(samples, 16_000, "MPEG_LAYER_III", "MP3")
+    for name in sorted(BROKEN):
+        members[name] = b""
+        # So each of the 50 tags has clips, and more than any other tag.
+        tags_of[name] = set(TOP_TAGS) if name.startswith("6/") else set(TOP_TAGS[:25])
+    files = _parts(write_zip(folder / "mp3.zip", members))
+    annotations, info = folder / "annotations_final.csv", folder / "clip_info_final.csv"
+    all_tags = (*RARE_TAGS, *TOP_TAGS)
+    _write_tsv(
+        annotations,
+        ["clip_id", *all_tags, "mp3_path"],
+        [
+            [clip_id, *(int(tag in tags) for tag in all_tags), name]
+            for clip_id, (name, tags) in enumerate(tags_of.items(), start=2)
+        ],
+    )
+    _write_tsv(
+        info,
+        ["clip_id", "track_number", "artist", "album", "mp3_path"],
+        [[clip_id, 1, name[2:10], "Some album", name] for clip_id, name in enumerate(tags_of, start=2)],
+    )
+    return files | {annotations.name: annotations, info.name: info}

@@ -45,7 +45,7 @@ def inspect(
     params: ParamsFile = DEFAULT_PARAMS,
     as_json: Annotated[bool, typer.Option("--json", help="For programs, with all counts.")] = False,
 ) -> None:
-    """Say what preparing a dataset would do, before any work: clips, hours, classes, what is too short, leaks.
+    """Say what preparing a dataset would do, before any work: clips, hours, classes, leaks.
 
     Reads headers and checksums of recordings that are here; downloads and converts nothing.
     """

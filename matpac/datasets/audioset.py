@@ -99,17 +99,17 @@ def tables(params: AudioSet, root: Path) -> list[Path]:
 def clips(params: AudioSet, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     paths = tables(params, root)
     classes = _classes(paths[0])
-    mids, names = list(classes), list(classes.values())
+    names, index_of = list(classes.values()), _index_of(classes)
     with closing(_lookup(paths)) as lookup:
         for recording in recordings:
             youtube_id = youtube_id_of(recording)
             row = lookup.execute("SELECT list, labels FROM segments WHERE youtube_id = ?", [youtube_id])
             found_in, listed = row.fetchone() or ("", "")
-            labels = _own_labels(recording, classes) or [mids[int(index)] for index in listed.split()]
+            indices = _own_labels(recording, index_of) or map(int, listed.split())
             yield Clip(
                 path_safe_id(recording.path),
                 recording.path,
-                labels=tuple(name for mid, name in zip(mids, names, strict=True) if mid in labels),
+                labels=tuple(names[index] for index in sorted(set(indices))),
                 split=_split(youtube_id, found_in),
                 group=youtube_id or None,
             )
@@ -167,10 +167,12 @@ def _about(recording: Recording) -> Mapping[str, object]:
     return about if isinstance(about, dict) else {}
 
 
-def _own_labels(recording: Recording, classes: Mapping[str, str]) -> Sequence[str]:
-    """The mids that came with the recording; none where there is anything else among them."""
-    labels = _about(recording).get("labels")
-    return labels if isinstance(labels, list) and all(mid in classes for mid in labels) else []
+def _own_labels(recording: Recording, index_of: Mapping[str, int]) -> list[int]:
+    """Classes of the mids that came with the recording; none where there is anything else among them."""
+    mids = _about(recording).get("labels")
+    if isinstance(mids, list) and all(isinstance(mid, str) and mid in index_of for mid in mids):
+        return [index_of[mid] for mid in mids]
+    return []
 
 
 def _split(youtube_id: str, found_in: str) -> SplitName | None:
@@ -197,6 +199,10 @@ def _classes(table: Path) -> dict[str, str]:
     return {row["mid"]: row["display_name"] for row in rows}
 
 
+def _index_of(classes: Iterable[str]) -> dict[str, int]:
+    return {mid: index for index, mid in enumerate(classes)}
+
+
 def _lookup(paths: Sequence[Path]) -> sqlite3.Connection:
     """The lists as one table (youtube_id, list, labels: indices of classes) on disk, made once.
 
@@ -213,7 +219,7 @@ def _lookup(paths: Sequence[Path]) -> sqlite3.Connection:
 
 def _make_lookup(path: Path, tables: Sequence[Path]) -> None:
     classes, *lists = tables
-    index_of = {mid: index for index, mid in enumerate(_classes(classes))}
+    index_of = _index_of(_classes(classes))
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(
             "CREATE TABLE segments (youtube_id TEXT PRIMARY KEY, list TEXT, labels TEXT) WITHOUT ROWID"

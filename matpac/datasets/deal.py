@@ -35,16 +35,16 @@ class Deck:
         same way in whatever order they come.
         """
         # Groups in the order of their digests, not of their names: neighbours in a series are often alike.
-        keys = np.frombuffer(bytes(self._keys), dtype=f"S{KEY_BYTES}")
+        keys = np.frombuffer(self._keys, dtype=f"S{KEY_BYTES}")
         _, group_of_clip, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-        clips_by_group = np.split(np.argsort(group_of_clip, kind="stable"), np.cumsum(sizes)[:-1])
+        clips_by_group, ends = np.argsort(group_of_clip, kind="stable"), np.cumsum(sizes)
         label_sets = list(self._numbers)
 
         num_dealt = [Counter[str]() for _ in shares]
         num_clips = [0] * len(shares)
         part_of_clip = np.empty(len(self), dtype=np.int64)
         for group in np.argsort(-sizes, kind="stable"):
-            clips = clips_by_group[group]
+            clips = clips_by_group[ends[group] - sizes[group] : ends[group]]
             labels = [label for clip in clips for label in label_sets[self._labels[clip]]]
             part = min(
                 range(len(shares)),

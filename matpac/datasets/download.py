@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import queue
 import random
 import re
@@ -24,8 +25,10 @@ Report = Callable[[int, int], None]
 """Hears of (bytes done, bytes in all; 0 where nobody knows)."""
 
 FILES_AT_ONCE = 4
-CHUNK_BYTES = 2**16
+CHUNK_BYTES = 2**14
+"""A cut costs less than so much: what came of a chunk is lost with it."""
 REPORT_EVERY_S = 0.2
+logger = logging.getLogger(__name__)
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that may be better a little later; after any other error the next mirror is asked."""
 
@@ -61,7 +64,7 @@ class RemoteFile:
 class Patience:
     """How long a mirror is given."""
 
-    attempts: int = 8
+    attempts: int = 6
     """In a row that bring nothing new; then the next mirror is asked."""
     first_wait_s: float = 1.0
     """Doubled with each of these attempts."""
@@ -125,7 +128,7 @@ def download(
     finally:
         stop.set()
         for thread in threads:
-            thread.join(timeout=1)
+            thread.join(timeout=0.2)  # Those that hang write nothing when they wake up.
 
 
 class DiskTooSmall(ValueError):
@@ -228,7 +231,8 @@ class _Transfer:
             self.tally.count(self.file.name, _size(self.target))
             return
         troubles = []
-        for url in self.file.urls:
+        # First the mirror that the beginning came from.
+        for url in sorted(self.file.urls, key=lambda url: url != self.url):
             try:
                 self._from_mirror(url)
             except _Hopeless as error:
@@ -241,8 +245,6 @@ class _Transfer:
         )
 
     def _from_mirror(self, url: str) -> None:
-        if self.url != url:
-            self._discard()
         best_bytes, fruitless, once_more = _size(self.part), 0, True
         while True:
             try:
@@ -265,31 +267,29 @@ class _Transfer:
             best_bytes = max(size, best_bytes)
             if fruitless >= self.patience.attempts:
                 raise _Hopeless(str(trouble))
-            self._wait(fruitless, trouble.wait_s)
-
-    def _wait(self, fruitless: int, asked_s: float) -> None:
-        backoff_s = self.patience.first_wait_s * 2 ** max(fruitless - 1, 0) * random.uniform(0.5, 1.0)
-        if self.stop.wait(min(max(backoff_s, asked_s), self.patience.longest_wait_s)):
-            raise _Stopped
+            backoff_s = self.patience.first_wait_s * 2 ** max(fruitless - 1, 0) * random.uniform(0.5, 1.0)
+            wait_s = min(max(backoff_s, trouble.wait_s), self.patience.longest_wait_s)
+            logger.warning("%s: %s: %s; next attempt in %.0f s", self.file.name, url, trouble, wait_s)
+            if self.stop.wait(wait_s):
+                raise _Stopped
 
     def _receive(self, url: str) -> bool:
         """Append what is missing; True where all of the file came in this answer."""
         start = _size(self.part)
         if self.total is not None and start == self.total:
             return False
-        if start and not self.validator and self.file.checksum is None:
-            self._discard()  # Nothing would tell the rest of this file from the rest of another.
-            start = 0
+        validator = self.validator if self.url == url else ""
+        if not validator and self.file.checksum is None:
+            start = 0  # Nothing would tell the rest of this file from the rest of another.
         headers = {"Accept-Encoding": "identity"}
         if start:
-            headers["Range"] = f"bytes={start}-"
-            if self.validator:
-                headers["If-Range"] = self.validator
+            headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
         silence_s = self.patience.silence_s
         with requests.get(url, headers=headers, stream=True, timeout=(silence_s, silence_s)) as answer:
             if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
                 self._judge_the_end(answer, start)
                 return False
+            self._judge(answer)
             start = self._agree_on_start(url, answer, start)
             self._append(answer)
         size = _size(self.part)
@@ -297,36 +297,42 @@ class _Transfer:
             raise _Trouble(f"ended after {size:,} of {self.total:,} bytes")
         return start == 0
 
-    def _agree_on_start(self, url: str, answer: requests.Response, start: int) -> int:
-        """Where the body begins; what is there is thrown away where it is no beginning of this answer."""
-        status, headers = answer.status_code, answer.headers
+    def _judge(self, answer: requests.Response) -> None:
+        status = answer.status_code
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             problem = f"HTTP {status} {answer.reason or ''}".rstrip()
             if status in PASSING:
-                raise _Trouble(problem, _seconds(headers.get("Retry-After", "")))
+                raise _Trouble(problem, _seconds(answer.headers.get("Retry-After", "")))
             raise _Hopeless(problem)
-        is_page = headers.get("Content-Type", "").startswith("text/html")
+        is_page = answer.headers.get("Content-Type", "").startswith("text/html")
         if is_page and self.file.checksum is None and not self.file.name.endswith((".html", ".htm")):
             raise _Hopeless("sent a web page instead of the file")
 
-        validator = _validator(headers)
-        if status == HTTPStatus.PARTIAL_CONTENT:
+    def _agree_on_start(self, url: str, answer: requests.Response, start: int) -> int:
+        """Where the body begins; what is there is thrown away where it is no beginning of this answer."""
+        headers, validator = answer.headers, _validator(answer.headers)
+        if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
             span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
-            same = span is not None and int(span[1]) == start and span[2] in ("*", str(self.total or span[2]))
-            if not same or (self.validator and validator and validator != self.validator):
+            known = self.validator if self.url == url else ""
+            # Servers that know the file by its date need not repeat it here.
+            validator = validator or known
+            if span is None or int(span[1]) != start or (known and validator != known):
                 self._discard()
                 raise _Trouble(f"sent another part (Content-Range: {headers.get('Content-Range')})")
-            return start
-
-        length = headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
-        if None not in (total, self.file.num_bytes) and total != self.file.num_bytes:
-            raise _Trouble(f"announced {total:,} bytes instead of {self.file.num_bytes:,}")
-        self._discard()
-        self.url, self.validator, self.total = url, validator, self.file.num_bytes or total
+            total = None if span[2] == "*" else int(span[2])
+        else:
+            self._discard()
+            start = 0
+            length = headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else None
+        if total is not None and self.total is not None and total != self.total:
+            problem = f"announced {total:,} bytes instead of {self.total:,}"
+            self._discard()
+            raise _Trouble(problem)
+        self.url, self.validator, self.total = url, validator, self.total or total
         write_json(self.sidecar, {"url": url, "validator": validator, "total": self.total})
         self.tally.announce(self.file.name, self.total)
-        return 0
+        return start
 
     def _judge_the_end(self, answer: requests.Response, start: int) -> None:
         """The server has no bytes after those that are here: all of the file, or of another one."""

@@ -11,12 +11,12 @@ Task     10 genres, accuracy.
 Split    The fault-filtered lists of the literature: train 443, valid 197, test 290. 70 of the 1,000
          recordings are in none (repetitions, wrong genres, distortions). The filter changes no label.
          gtzan_filtered.csv has the lists in their order.
-Checksum The original archive has md5 5b3d6dddb579ab49814ab86dba69e7c7 (sha256 24347e02...). Copies are
-         packed anew, with other bytes, so the number of recordings is checked instead.
-Defects  jazz.00054.wav, of the train list, is unreadable in current copies: empty, or it does not start as a
-         WAV file does. Such a file is left out as a known defect, and 442 clips train (929 in all). Where
-         it begins as it should, it is taken for the intact one. Some copies hold a hidden ._{name} of 211
-         bytes beside every recording; hidden files are never read.
+Checksum The original archive has md5 5b3d6dddb579ab49814ab86dba69e7c7 (sha256 24347e02...). Copies
+         may be packed anew, with other bytes, so the number of recordings is checked instead.
+Defects  jazz.00054.wav, of the train list, is unreadable in current copies: empty, cut off, or not
+         starting as a WAV file does. Where it does not start as one, it is left out as a known defect, and
+         442 clips train (929 in all); else it is treated like every other recording: used, or rejected as
+         unreadable. Some copies hold a hidden ._{name} beside every recording; those are never read.
 """
 
 import csv

@@ -13,8 +13,9 @@ Task     The 50 tags with most clips, mean average precision. Counted over all a
 Split    By the folder, as in the literature ("12:1:3"): 0-b train (18,706), c validation (1,825), d-f test
          (5,329). It is not artist-filtered: 56 of 230 artists are in more than one split. `untagged`: 4,752
          of these clips have none of the 50 tags (3,459, 296 and 997). `keep` takes them as clips on which
-         nothing applies, as the paper's 25,863 implies; `drop` leaves them to pre-training (15,247 with the
-         broken ones, or 15,244, train; 1,529; 4,332). The two give different scores.
+         nothing applies, as the paper's 25,863 implies; `drop` leaves them to pre-training (15,247, 1,529
+         and 4,332 clips stay; a list passed on for this school has 15,244 in train). The two give different
+         scores.
 Defects  Three MP3s of the train split have no bytes (BROKEN). Some unzip programs want the joined archive
          repaired first (`zip -FF`); ours reads it as it is.
 """

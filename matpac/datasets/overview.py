@@ -31,9 +31,14 @@ def public_table() -> str:
         for kind, page in PAGES.items()
     ]
     first, *lines = in_columns([header, *rows], right={1, 2, 5})
-    about = [f"    {page.title}. {page.license}." for page in PAGES.values()]
+    about = [f"    {page.title}: {page.license}. {_hint(page)}".rstrip() for page in PAGES.values()]
     entries = [text for pair in zip(lines, about, strict=True) for text in pair]
     return "\n".join(["Public datasets that are built in (`kind` in params.yaml):", "", first, *entries])
+
+
+def _hint(page: Page) -> str:
+    has_audio = any(archive.unpack for archive in page.archives)
+    return "" if has_audio else "No audio to download: name your copy as `source`."
 
 
 def _on_disk(kind: str, page: Page) -> str:
@@ -46,22 +51,25 @@ def _on_disk(kind: str, page: Page) -> str:
 
 def own_table(datasets: Mapping[str, Dataset]) -> str:
     """What of the datasets of params.yaml is here: recordings, their list, shards."""
-    header = ["name", "kind", "recordings", "listed", "clips", "hours", "rejected", "in"]
+    header = ["name", "kind", "recordings", "clips", "hours", "rejected", "in"]
     rows = [
-        [name, params.kind, *_recordings(name, params), *_shards(name), _place(name, params)]
+        [name, params.kind, _recordings(name, params), *_shards(name), _place(name, params)]
         for name, params in datasets.items()
     ]
-    lines = in_columns([header, *rows], right={3, 4, 5, 6})
-    notes = "listed: in data/raw; clips, hours, rejected: in data/shards; -: not made yet (`dvc repro`)"
-    return "\n".join(["Datasets of params.yaml:", "", *lines, "", notes])
+    lines = in_columns([header, *rows], right={2, 3, 4, 5})
+    notes = [
+        "",
+        "recordings: as listed in data/raw, else whether they are here; clips, ...: in data/shards.",
+        "What is not made yet (-) is made by `dvc repro`; `matpac inspect <name>` looks first.",
+    ]
+    return "\n".join(["Datasets of params.yaml:", "", *lines, *notes])
 
 
-def _recordings(name: str, params: Dataset) -> tuple[str, str]:
-    """Are they here, and how many are listed."""
-    here = _root(name, params)
-    raw = RAW / name
-    num_listed = f"{parquet.read_metadata(raw / TABLE).num_rows:,}" if has_inventory(raw) else "-"
-    return "here" if here is not None and here.is_dir() else "not here", num_listed
+def _recordings(name: str, params: Dataset) -> str:
+    if has_inventory(RAW / name):
+        return f"{parquet.read_metadata(RAW / name / TABLE).num_rows:,}"
+    root = _root(name, params)
+    return "here" if root is not None and root.is_dir() else "not here"
 
 
 def _root(name: str, params: Dataset) -> Path | None:

@@ -57,7 +57,10 @@ def fetch(params: Own, root: Path, report: Callable[[int, int], None] | None) ->
 
 
 def annotated_clips(
-    params: Own, root: Path, recordings: Iterable[Recording], annotate: Annotate | None
+    params: Folder | Tar | Parquet,
+    root: Path,
+    recordings: Iterable[Recording],
+    annotate: Annotate | None,
 ) -> Iterator[Clip]:
     """A clip for every recording, in their order; `annotate` is None where there are no labels.
 
@@ -164,7 +167,9 @@ def _text(value: Any) -> str:  # noqa: ANN401 - whatever a table holds
     return str(value).strip()
 
 
-def _settled(params: Own, root: Path, recordings: Iterable[Recording], annotate: Annotate) -> Settle:
+def _settled(
+    params: Folder | Tar | Parquet, root: Path, recordings: Iterable[Recording], annotate: Annotate
+) -> Settle:
     """Check the given splits or folds, or deal where there are none."""
     splits, folds = Counter[SplitName | None](), Counter[int | None]()
     deck = Deck()
@@ -175,7 +180,9 @@ def _settled(params: Own, root: Path, recordings: Iterable[Recording], annotate:
             folds[annotation.fold] += 1
             deck.add(recording.path, annotation.labels, annotation.group)
     if len(deck) == 0:
-        raise ValueError(f"{root}: labels: need recordings with a label, found none")
+        about = next(recording.about for recording in recordings)
+        found = f"none; the first one has {about:.200}" if about else "none"
+        raise ValueError(f"{root}: labels: {params.labels}: need recordings with a label, found {found}")
     if set(splits) == {None} and set(folds) == {None}:
         return _dealt(params, root, deck)
     if set(folds) == {None}:

@@ -7,7 +7,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 # Records of PKWARE's APPNOTE.TXT 6.3: end of the directory, its zip64 version and the locator of that.
@@ -22,7 +22,7 @@ ZIP64_FIELDS = 1
 class Joined(io.RawIOBase):
     """Several binary files, one after the other."""
 
-    def __init__(self, files: Sequence[BinaryIO]) -> None:
+    def __init__(self, files: Sequence[io.BufferedIOBase]) -> None:
         self.files = files
         self.starts = [0, *accumulate(file.seek(0, os.SEEK_END) for file in files)]
         self.position = 0
@@ -64,7 +64,7 @@ class Joined(io.RawIOBase):
         return len(data)
 
 
-def joined(files: Sequence[BinaryIO]) -> Joined:
+def joined(files: Sequence[io.BufferedIOBase]) -> Joined:
     """The parts of an archive as one file.
 
     Parts are a file cut into pieces, or a split zip. That one counts its places from the beginning of the

@@ -28,7 +28,7 @@ from matpac.datasets import (
 from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.fetch import is_packed
 from matpac.datasets.page import Page
-from matpac.datasets.recordings import AUDIO, Recording
+from matpac.datasets.recordings import AUDIO, Held, Recording
 from matpac.params import AudioSet, Dataset, Demo, Own, digest
 
 
@@ -85,7 +85,7 @@ PAGES: dict[str, Page] = {
     "fsdd": fsdd.PAGE,
 }
 
-HOLDS = {"tar": ("tars",), "parquet": ("parquet",), "audioset": ("files", "tars", "parquet")}
+HOLDS: dict[str, tuple[Held, ...]] = {"tar": ("tars",), "parquet": ("parquet",), "audioset": ("files", "tars", "parquet")}
 """In what a kind keeps its recordings, where it is not plain files."""
 
 
@@ -107,5 +107,5 @@ def recordings_root(name: str, params: Dataset) -> Path:
     return source
 
 
-def holds(params: Dataset) -> tuple[str, ...]:
+def holds(params: Dataset) -> tuple[Held, ...]:
     return HOLDS.get(params.kind, ("files",))

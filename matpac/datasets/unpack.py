@@ -10,13 +10,12 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from matpac.datasets.download import REPORT_EVERY_S, DiskTooSmall, Report, check_room, full_disk_in_words
-from matpac.datasets.parts import joined
+from matpac.datasets.parts import Joined, joined
 
 CHUNK_BYTES = 2**20
 MOST_GROWTH, ALWAYS_ALLOWED_BYTES = 100, 2**26
@@ -72,14 +71,14 @@ def unpack(parts: Sequence[Path], folder: Path, report: Report | None = None) ->
         writer = _Writer(parts[-1].name, sum(part.stat().st_size for part in parts), folder)
         stack.enter_context(writer.problems_in_words())
         whole = joined(files)
-        stream = io.BufferedReader(whole)
-        head = stream.peek(2)[:2]
+        head = whole.read(2)
+        whole.seek(0)
         if head == b"PK":
-            written = _unpack_zip(stream, writer)
+            written = _unpack_zip(whole, writer)
         elif head == b"\x1f\x8b":
-            written = _unpack_tar(gzip.GzipFile(fileobj=stream), TAR_GZ_GROWTH, writer)
+            written = _unpack_tar(gzip.GzipFile(fileobj=io.BufferedReader(whole)), TAR_GZ_GROWTH, writer)
         else:
-            written = _unpack_tar(stream, 1.0, writer)
+            written = _unpack_tar(io.BufferedReader(whole), 1.0, writer)
         reported_at = 0.0
         for _ in written:
             if report is not None and time.monotonic() - reported_at > REPORT_EVERY_S:
@@ -89,8 +88,8 @@ def unpack(parts: Sequence[Path], folder: Path, report: Report | None = None) ->
             report(writer.archive_bytes, writer.archive_bytes)
 
 
-def _unpack_zip(stream: IO[bytes], writer: "_Writer") -> Iterator[None]:
-    with zipfile.ZipFile(stream) as archive:
+def _unpack_zip(whole: Joined, writer: "_Writer") -> Iterator[None]:
+    with zipfile.ZipFile(io.BufferedReader(whole)) as archive:
         members = archive.infolist()
         # All are judged before the first byte is written.
         targets = [writer.claim(_name(info), _kind(info), info.file_size) for info in members]
@@ -103,7 +102,7 @@ def _unpack_zip(stream: IO[bytes], writer: "_Writer") -> Iterator[None]:
         for info, target in missing:
             writer.member = _name(info)
             with archive.open(info) as content:
-                yield from writer.write(target, info.file_size, content)
+                yield from writer.write(target, info.file_size, content.read)
 
 
 def _name(info: zipfile.ZipInfo) -> str:
@@ -144,7 +143,7 @@ def _unpack_tar(stream: io.BufferedIOBase, growth: float, writer: "_Writer") -> 
             if target is not None and not _is_whole(target, member.size):
                 content = archive.extractfile(member)
                 assert content is not None, "a file has content"
-                yield from writer.write(target, member.size, content)
+                yield from writer.write(target, member.size, content.read)
         while source.read(CHUNK_BYTES):
             pass  # Behind the tar, a .gz has its checksum.
 
@@ -203,20 +202,20 @@ class _Writer:
                 f"(at most {self.most_bytes:,} are unpacked)"
             )
         if objection is not None:
-            raise UnusableArchive(f"{self.archive}: refused, since its member {name!r} {objection}")
+            raise UnusableArchive(f"{self.archive}: refused, since its member {_short(name)!r} {objection}")
         if kind == FOLDER:
             return None
         self.claimed.add(path)
         return self.folder / path
 
-    def write(self, target: Path, num_bytes: int, content: IO[bytes]) -> Iterator[None]:
+    def write(self, target: Path, num_bytes: int, read: Callable[[int], bytes]) -> Iterator[None]:
         """Yields after every piece. Believes what comes, not the size that the archive tells."""
         partial = self.folder.with_name(f"{self.folder.name}.member")
         written = 0
         try:
             with full_disk_in_words(self.folder):
                 with partial.open("wb") as out:
-                    while piece := content.read(CHUNK_BYTES):
+                    while piece := read(CHUNK_BYTES):
                         written += len(piece)
                         if written > num_bytes:
                             break
@@ -243,8 +242,14 @@ class _Writer:
             raise UnusableArchive(self._line(error)) from error
 
     def _line(self, error: Exception) -> str:
-        place = f" at member {self.member!r}" if self.member else ""
-        return f"{self.archive}: cannot be unpacked{place} ({str(error) or type(error).__name__})"
+        place = f" at member {_short(self.member)!r}" if self.member else ""
+        problem = _short(" ".join(str(error).split()) or type(error).__name__)
+        return f"{self.archive}: cannot be unpacked{place} ({problem})"
+
+
+def _short(text: str) -> str:
+    """Names in archives, and messages that quote them, may be long."""
+    return text if len(text) <= MOST_NAME_BYTES else f"{text[:MOST_NAME_BYTES]}..."
 
 
 def _is_whole(path: Path, num_bytes: int) -> bool:

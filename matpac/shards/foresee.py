@@ -1,13 +1,11 @@
-"""recording -> what its header says, and whether it can be foreseen that it will be rejected.
+"""recording -> what its header says, and the rejection that it lets foresee.
 
 Nothing is decoded: what shows in the samples only (silence, NaN, damage in the middle) is not foreseen.
 """
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import soundfile
 
@@ -18,11 +16,12 @@ from matpac.signal.audio import (
     FASTEST_RATE_HZ,
     MOST_SAMPLES,
     SLOWEST_RATE_HZ,
-    TOLERANCE_S,
-    TOLERANCE_SHARE,
+    Stream,
     UnusableAudio,
+    check_whole,
+    open_audio,
 )
-from matpac.signal.headers import is_cut, promised_s
+from matpac.signal.headers import is_cut
 
 UNKNOWN_SAMPLES = 2**60
 """libsndfile gives a number beyond all files where a header does not tell the length."""
@@ -43,36 +42,29 @@ class Header(NamedTuple):
 
 
 def foresee(root: Path, recording: Recording, logmel: LogMel, reject: Collection[str]) -> Header:
-    """Raises UnusableAudio with the reason for which `decode` and the log-mel would refuse the recording."""
+    """Raises UnusableAudio, with the reason for which the recording would not get into a shard."""
     path = Path(recording.path)
     if not recording.sha256:
         raise UnusableAudio(path, "cannot be read (no checksum could be taken)")
-    with _opened(root, recording) as file:
+    with open_audio(_source(root, recording), path) as file:
         try:
-            with soundfile.SoundFile(file) as stream:
-                name = f"{stream.format} {stream.subtype}"
-                header = Header(stream.samplerate, stream.channels, name, _known(stream.frames))
+            with Stream(file) as stream:
+                coding = f"{stream.format} {stream.subtype}"
+                num_samples = stream.frames if stream.frames < UNKNOWN_SAMPLES else None
+                header = Header(stream.samplerate, stream.channels, coding, num_samples)
         except soundfile.LibsndfileError as error:
             raise UnusableAudio(path, CUT if is_cut(file) else "cannot be decoded") from error
         _check(path, header, logmel)
         if "truncated" in reject and header.num_samples is not None:
-            _check_whole(path, file, header.duration_s)
+            check_whole(path, file, header.duration_s, header.duration_s)
     return header
 
 
-@contextmanager
-def _opened(root: Path, recording: Recording) -> Iterator[BinaryIO]:
+def _source(root: Path, recording: Recording) -> Path | bytes:
     try:
-        path = open_path(root, recording)
-        file = BytesIO(read_bytes(root, recording)) if path is None else path.open("rb")
+        return open_path(root, recording) or read_bytes(root, recording)
     except OSError as error:
         raise UnusableAudio(Path(recording.path), f"cannot be read ({error.strerror})") from error
-    with file:
-        yield file
-
-
-def _known(num_samples: int) -> int | None:
-    return num_samples if num_samples < UNKNOWN_SAMPLES else None
 
 
 def _check(path: Path, header: Header, logmel: LogMel) -> None:
@@ -84,7 +76,7 @@ def _check(path: Path, header: Header, logmel: LogMel) -> None:
         raise UnusableAudio(path, "no samples")
     if header.num_samples > MOST_SAMPLES:
         raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
-    if num_frames(header, logmel) < 1:
+    if num_frames(header, logmel) == 0:
         raise UnusableAudio(path, "too short (shorter than one window)")
 
 
@@ -92,13 +84,3 @@ def num_frames(header: Header, logmel: LogMel) -> int:
     """Of the log-mel; 0 where not even one window fits, or nobody knows."""
     num_samples = -(-(header.num_samples or 0) * logmel.sample_rate_hz // header.rate_hz)
     return max(1 + (num_samples - logmel.window_samples) // logmel.hop_samples, 0)
-
-
-def _check_whole(path: Path, file: BinaryIO, held_s: float) -> None:
-    length_s = promised_s(file, held_s, held_s)
-    if length_s - held_s > min(TOLERANCE_S, TOLERANCE_SHARE * length_s):
-        raise UnusableAudio(
-            path, f"truncated (the header promises {length_s:.2f} s, the file holds {held_s:.2f} s)"
-        )
-    if is_cut(file):
-        raise UnusableAudio(path, CUT)

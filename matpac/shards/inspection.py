@@ -1,4 +1,4 @@
-"""dataset of params.yaml -> what preparing it would do. Nothing is decoded, and nothing is kept on the disk."""
+"""dataset of params.yaml -> what preparing it would do. Nothing is decoded, nothing stays on the disk."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,17 +8,18 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from matpac.datasets.clip import Clip, Rejection, Task
+from matpac.datasets.own import PARTS
 from matpac.datasets.prospect import Prospect, free_bytes, prospect_of
 from matpac.datasets.recordings import Recording, take_inventory, write_recordings
-from matpac.datasets.registry import PAGES, READERS, Reader, holds, recordings_root
-from matpac.params import Dataset, LogMel, Pretrain, Shards
+from matpac.datasets.registry import PAGES, READERS, holds, recordings_root
+from matpac.params import Dataset, LogMel, Shards
 from matpac.progress import Progress
 from matpac.shards.foresee import Header, foresee, num_frames
-from matpac.shards.plan import Inventory
-from matpac.shards.survey import Lengths, Overlap, Survey, part_of
+from matpac.shards.plan import Recordings
+from matpac.shards.survey import Lengths, Overlap, Survey, part_of, repeated_contents
 from matpac.signal.audio import UnusableAudio
 
 JOB_RECORDINGS, WAITING_JOBS, THREADS = 64, 32, 8
@@ -64,6 +65,8 @@ class Inspection:
     rejected_examples: dict[str, tuple[str, ...]]
     num_missing: dict[str, int]
     """Of what the dataset consists of and is not here, by the list that names it."""
+    num_repeated_ids: int
+    """Ids that name several clips, which no shards can hold."""
     native_rates_hz: dict[int, int]
     channels: dict[int, int]
     formats: dict[str, int]
@@ -102,12 +105,14 @@ def inspect_dataset(
     if prospect is not None:
         return prospect
     root, reader = recordings_root(dataset, source), READERS[source.kind]
+    if root.is_dir():
+        reader.tables(source, root)  # A missing table should not show up after hours of checksums.
     with TemporaryDirectory(prefix="matpac-inspect-") as folder:
         progress = Progress(f"{dataset}: checksums", 0, "recordings")
         found = write_recordings(Path(folder), _counted(take_inventory(root, holds(source)), progress))
-        recordings = Inventory(Path(folder))
+        recordings = Recordings(Path(folder))
 
-        survey = Survey(rejects_duplicates="duplicate" in shards.reject)
+        survey = Survey(repeated_contents(recordings) if "duplicate" in shards.reject else set())
         progress = Progress(f"{dataset}: headers", found.num_recordings, "recordings")
         pairs = zip(reader.clips(source, root, recordings), recordings, strict=True)
         look = partial(_look, root, logmel, shards)
@@ -133,10 +138,11 @@ def inspect_dataset(
             duration_s=survey.duration_s,
             num_rejected=_by_count(survey.num_rejected),
             rejected_examples={
-                phrase: tuple(f"{item.path}: {item.reason}" for item in items)
+                phrase: tuple(f"{item.path}{item.reason.removeprefix(phrase)}" for item in items)
                 for phrase, items in survey.rejected_examples.items()
             },
-            num_missing=_missing(source, reader, root, recordings, found.num_recordings),
+            num_missing=_missing(source, root, recordings, found.num_recordings),
+            num_repeated_ids=survey.num_repeated_ids(),
             native_rates_hz=_by_count(survey.native_rates_hz),
             channels=_by_count(survey.channels),
             formats=_by_count(survey.formats),
@@ -202,16 +208,14 @@ def _by_count(counts: Counter[T]) -> dict[T, int]:
 
 
 def _parts(survey: Survey) -> tuple[Part, ...]:
-    def order(name: str) -> tuple[int, int, str]:
-        splits = ("train", "validation", "test")
-        if name in splits:
-            return 0, splits.index(name), name
-        return 1, int(name.removeprefix("fold ")), name
-
     return tuple(
         Part(name, survey.clips_of_part[name], survey.seconds_of_part[name], len(survey.clips_of_class[name]))
-        for name in sorted(survey.clips_of_part, key=order)
+        for name in sorted(survey.clips_of_part, key=_order_of_part)
     )
+
+
+def _order_of_part(name: str) -> int:
+    return PARTS.index(name) if name in PARTS else int(name.removeprefix("fold "))
 
 
 def _clips_of_class(survey: Survey, task: Task | None) -> dict[str, int]:
@@ -219,10 +223,9 @@ def _clips_of_class(survey: Survey, task: Task | None) -> dict[str, int]:
     return {name: total[name] for name in (task.classes if task else ())}
 
 
-def _missing(
-    source: Dataset, reader: Reader, root: Path, recordings: Inventory, num_recordings: int
-) -> dict[str, int]:
+def _missing(source: Dataset, root: Path, recordings: Recordings, num_recordings: int) -> dict[str, int]:
     """By the kind's own lists where it has some, else by what its page says of the complete dataset."""
+    reader = READERS[source.kind]
     listed, present = getattr(reader, "listed", None), getattr(reader, "present", None)
     if listed is not None and present is not None:
         wanted, here = listed(source, root), present(source, root, recordings)
@@ -234,9 +237,7 @@ def _missing(
     return {name: number for name, number in missing.items() if number > 0}
 
 
-def _doubt(
-    overlap: Overlap, items: Iterator[Clip | Rejection], name: Callable[[list[Clip]], str]
-) -> Doubt:
+def _doubt(overlap: Overlap, items: Iterator[Clip | Rejection], name: Callable[[list[Clip]], str]) -> Doubt:
     """Goes through the clips once more for the names of a few, since no names were kept."""
     wanted = {row for rows in overlap.rows for row in rows}
     clips: dict[int, Clip] = {}
@@ -249,7 +250,8 @@ def _doubt(
 
 
 def _name_group(clips: list[Clip]) -> str:
-    return f"{clips[0].group} ({', '.join(str(part_of(clip)) for clip in clips)})"
+    parts = sorted((part_of(clip) or "" for clip in clips), key=_order_of_part)
+    return f"{clips[0].group} ({', '.join(parts)})"
 
 
 def _name_parts(clips: list[Clip]) -> str:

@@ -1,11 +1,13 @@
 """Inspection or Prospect -> what a person reads, warnings first; or JSON."""
 
 import json
+import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from matpac.datasets.overview import gigabytes, in_columns
+from matpac.datasets.own import PARTS
 from matpac.datasets.prospect import Prospect
 from matpac.datasets.reasons import BY_DESIGN
 from matpac.params import Pretrain, Shards
@@ -18,7 +20,7 @@ FEW = 0.05
 """Up to this share of clips too short for a crop is no reason to change a parameter."""
 NUM_SHOWN = 4
 """Rates, formats, classes ... of a list that are shown."""
-WIDTH = 100
+WIDTH = min(100, shutil.get_terminal_size((100, 24)).columns)
 CHANNELS = {1: "mono", 2: "stereo"}
 
 
@@ -47,21 +49,26 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
     if isinstance(found, Prospect):
         if found.needed_bytes - found.begun_bytes > found.free_bytes:
             yield (
-                f"Too little room: {gigabytes(found.needed_bytes)} are needed, {gigabytes(found.free_bytes)} are "
-                "free. Make room, or let data/ be a link to a larger disk."
+                f"Too little room: {gigabytes(found.needed_bytes)} are needed, {gigabytes(found.free_bytes)} "
+                "are free. Make room, or let data/audio be a link to a larger disk."
             )
         return
     yield from _of_rejections(found, shards)
     if found.num_missing:
-        counts = ", ".join(f"{number:,} of {name}" for name, number in found.num_missing.items())
+        counts = ", ".join(f"{number:,} recordings of {name}" for name, number in found.num_missing.items())
         yield f"Not here: {counts}. Scores do not compare with those of the complete dataset."
+    if found.num_repeated_ids:
+        yield (
+            f"{found.num_repeated_ids:,} ids name several clips, so the stage `shards` would fail. Remove "
+            "one of the copies."
+        )
     yield from _of_doubts(found, shards)
     yield from _of_classes(found)
     yield from _of_crops(found, pretrain)
     if found.shards_bytes > found.free_bytes:
         yield (
-            f"Too little room: the shards take {gigabytes(found.shards_bytes)}, {gigabytes(found.free_bytes)} "
-            "are free."
+            f"Too little room: the shards take {gigabytes(found.shards_bytes)}, "
+            f"{gigabytes(found.free_bytes)} are free."
         )
 
 
@@ -90,12 +97,10 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
     if doubt.num_keys:
         todo = "Only the first of each would be used" if first_only else "Add `duplicate` to shards.reject"
         todo += "; remove the copy that is in the wrong place." if is_own else "."
-        yield f"Leak: {doubt.num_keys:,} contents are in several {parts} ({_examples(doubt)}). {todo}"
+        yield f"Leak: the same bytes are in several {parts}, {_examples(doubt)} {todo}"
     doubt = found.groups_in_several_parts
     if doubt.num_keys:
-        text = (
-            f"{doubt.num_keys:,} groups, {doubt.num_clips:,} clips, are in several {parts} ({_examples(doubt)})."
-        )
+        text = f"Groups are in several {parts}, {_examples(doubt)}"
         if is_own:
             yield (
                 f"Leak: {text} Scores would be too good. Put each group into one of them, or give no split: "
@@ -106,33 +111,42 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
     doubt = found.contents_with_several_labels
     if doubt.num_keys:
         todo = "Correct the table" if is_own else "They are in the official lists"
-        yield f"{doubt.num_keys:,} contents have several labels ({_examples(doubt)}). {todo}."
+        yield f"The same bytes have different labels, {_examples(doubt)} {todo}."
 
 
 def _examples(doubt: Doubt) -> str:
+    """`3 times (7 clips): a; b; c.`"""
     more = "; ..." if doubt.num_keys > len(doubt.examples) else ""
-    return "; ".join(doubt.examples) + more
+    times = "once" if doubt.num_keys == 1 else f"{doubt.num_keys:,} times"
+    return f"{times} ({doubt.num_clips:,} clips): {'; '.join(doubt.examples)}{more}."
 
 
 def _of_classes(found: Inspection) -> Iterator[str]:
-    if found.task is None or not found.parts:
+    if found.task is None:
         return
     num_classes = len(found.task.classes)
+    names = {part.name for part in found.parts}
+    absent = [] if found.task.num_folds else [name for name in PARTS if name not in names]
+    if absent:
+        yield f"No clip in {', '.join(absent)}: it can serve pre-training, but not be probed."
     lacking = [
         f"{num_classes - part.num_classes:,} in {part.name}"
         for part in found.parts
         if part.num_classes < num_classes
     ]
     if lacking:
-        yield f"Classes without a clip: {', '.join(lacking)}, of {num_classes:,}. They cannot be learned or scored there."
+        yield (
+            f"Classes without a clip: {', '.join(lacking)}, of {num_classes:,}. They can be neither learned "
+            "nor scored there."
+        )
 
 
 def _of_crops(found: Inspection, pretrain: Pretrain) -> Iterator[str]:
     is_used = found.dataset in pretrain.datasets and pretrain.short_clips == "drop"
     if is_used and found.num_shorter_than_crop > FEW * found.num_clips:
         yield (
-            f"Pre-training would drop {found.num_shorter_than_crop:,} of {found.num_clips:,} clips, which are "
-            f"shorter than a crop ({found.crop_s:.2f} s). Lower pretrain.crop_frames, or set "
+            f"Pre-training would drop {found.num_shorter_than_crop:,} of {found.num_clips:,} clips, which "
+            f"are shorter than a crop ({found.crop_s:.2f} s). Lower pretrain.crop_frames, or set "
             "pretrain.short_clips to pad."
         )
 
@@ -160,23 +174,25 @@ def _task_line(found: Prospect) -> str:
 
 def _of_inspection(found: Inspection) -> list[str]:
     num_left_out = sum(found.num_rejected.values())
+    is_mixed = found.parts and found.num_without_part
     facts = [
         ("recordings", f"{found.num_recordings:,}, {gigabytes(found.num_bytes)}"),
-        ("clips", f"{found.num_clips:,}, {_time(found.duration_s)}"),
-        ("left out", f"{num_left_out:,}" if num_left_out else "none, as far as headers tell"),
-        ("shards", f"{found.num_shards:,}, {gigabytes(found.shards_bytes)}; {gigabytes(found.free_bytes)} free"),
+        ("clips", f"{found.num_clips:,}, {duration(found.duration_s)}"),
+        ("left out", f"{num_left_out:,}, as far as headers tell"),
+        (
+            "shards",
+            f"{found.num_shards:,}, {gigabytes(found.shards_bytes)}; {gigabytes(found.free_bytes)} free",
+        ),
         ("rates", _counts({f"{rate:,} Hz": number for rate, number in found.native_rates_hz.items()}, found)),
         ("channels", _counts({_channels(number): clips for number, clips in found.channels.items()}, found)),
         ("formats", _counts(found.formats, found)),
         ("lengths", _lengths(found)),
-        ("short", _short(found)),
+        ("crops", _short(found)),
         ("task", _task(found)),
         ("labels", _labels(found)),
         ("classes", _balance(found)),
-        ("no split", f"{found.num_without_part:,} clips, for pre-training only" if found.parts else ""),
+        ("no split", f"{found.num_without_part:,} clips, which serve pre-training only" if is_mixed else ""),
     ]
-    if found.parts and not found.num_without_part:
-        facts.pop()
     paragraphs = [_facts(facts)]
     if found.num_rejected:
         paragraphs.append(_rejections(found))
@@ -189,9 +205,9 @@ def _counts(counts: Mapping[str, int], found: Inspection) -> str:
     """`44,100 Hz` where all are alike, else with numbers of clips."""
     if len(counts) == 1 and found.num_clips:
         return next(iter(counts))
-    shown = [f"{name} {number:,}" for name, number in list(counts.items())[:NUM_SHOWN]]
+    shown = [f"{name} ({number:,})" for name, number in list(counts.items())[:NUM_SHOWN]]
     rest = list(counts.values())[NUM_SHOWN:]
-    return ", ".join(shown + ([f"{len(rest)} others {sum(rest):,}"] if rest else []))
+    return ", ".join(shown + ([f"{len(rest)} more ({sum(rest):,})"] if rest else []))
 
 
 def _channels(number: int) -> str:
@@ -202,6 +218,8 @@ def _lengths(found: Inspection) -> str:
     lengths = found.lengths_s
     if lengths is None:
         return ""
+    if lengths.min == lengths.max:
+        return f"{lengths.min:.2f} s each"
     unknown = f"; {found.num_unknown_lengths:,} not told by the header" if found.num_unknown_lengths else ""
     return (
         f"{lengths.min:.2f} to {lengths.max:.2f} s, median {lengths.median:.2f} s; "
@@ -211,7 +229,7 @@ def _lengths(found: Inspection) -> str:
 
 def _short(found: Inspection) -> str:
     number = f"{found.num_shorter_than_crop:,}" if found.num_shorter_than_crop else "no"
-    return f"{number} clips under the {found.crop_s:.2f} s of a crop for pre-training (pretrain.crop_frames)"
+    return f"{number} clips are shorter than one for pre-training ({found.crop_s:.2f} s)"
 
 
 def _task(found: Inspection) -> str:
@@ -237,7 +255,7 @@ def _balance(found: Inspection) -> str:
     if len(set(counts.values())) == 1:
         return f"{next(iter(counts.values())):,} clips each"
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    shown = [f"{name} {number:,}" for name, number in ordered]
+    shown = [f"{name} ({number:,})" for name, number in ordered]
     if len(shown) > 2 * NUM_SHOWN:
         shown = [*shown[:NUM_SHOWN], "...", *shown[-NUM_SHOWN:]]
     return ", ".join(shown)
@@ -247,18 +265,22 @@ def _rejections(found: Inspection) -> str:
     """By reason, with examples."""
     lines = ["Left out:"]
     for phrase, number in found.num_rejected.items():
-        lines.append(f"{number:>8,}  {phrase}")
-        lines += [
-            textwrap.shorten(example, WIDTH - 10, placeholder=" ...").rjust(0).join(("          ", ""))
-            for example in found.rejected_examples[phrase]
-        ]
+        examples = found.rejected_examples[phrase]
+        lines += [f"{number:>8,}  {phrase}", *(f"          {example}" for example in examples)]
+        if number > len(examples):
+            lines.append("          ...")
     return "\n".join(lines)
 
 
 def _parts(found: Inspection) -> str:
     num_classes = len(found.task.classes) if found.task else 0
     rows = [
-        [part.name, f"{part.num_clips:,}", _time(part.duration_s), f"{part.num_classes:,} of {num_classes:,}"]
+        [
+            part.name,
+            f"{part.num_clips:,}",
+            duration(part.duration_s),
+            f"{part.num_classes:,} of {num_classes:,}",
+        ]
         for part in found.parts
     ]
     return "\n".join(in_columns([["", "clips", "length", "classes"], *rows], right={1, 2, 3}))
@@ -266,10 +288,6 @@ def _parts(found: Inspection) -> str:
 
 def _unit(found: Inspection) -> str:
     return "folds" if any(part.name.startswith("fold") for part in found.parts) else "splits"
-
-
-def _time(seconds: float) -> str:
-    return duration(seconds)
 
 
 def _facts(facts: list[tuple[str, str]]) -> str:

@@ -1,11 +1,12 @@
 """clips and headers, one after the other -> counts of all that can be foreseen about a dataset.
 
-Some thirty bytes of each recording are kept, as digests and numbers: enough to see what stands twice.
+Some forty bytes of each recording are kept, as digests and numbers: enough to see what stands twice.
 """
 
 import hashlib
 from array import array
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,8 +52,9 @@ def part_of(clip: Clip) -> str | None:
 class Survey:
     """Counts are of clips that would reach the shards; those in a split or fold have a part."""
 
-    def __init__(self, *, rejects_duplicates: bool) -> None:
-        self.rejects_duplicates = rejects_duplicates
+    def __init__(self, duplicates: Set[int]) -> None:
+        """`duplicates`: contents of which only the first recording is used; see `repeated_contents`."""
+        self.duplicates = duplicates
         self.num_clips = self.num_in_parts = self.num_unknown_lengths = 0
         self.num_shorter_than_crop = 0
         self.duration_s = 0.0
@@ -61,39 +63,45 @@ class Survey:
         self.native_rates_hz, self.channels = Counter[int](), Counter[int]()
         self.formats = Counter[str]()
         self.clips_of_part = Counter[str]()
-        self.seconds_of_part = Counter[str]()
+        self.seconds_of_part = defaultdict[str, float](float)
         self.clips_of_class = defaultdict[str, Counter[str]](Counter)
         """By part."""
         self.labels_per_clip = Counter[int]()
         self.labels: set[str] = set()
         """All that occurred, absent ones too; what a task is made from."""
         self.num_folds: int | None = None
-        self._contents_seen: set[int] = set()
+        self._duplicates_seen: set[int] = set()
         self._lengths_s = array("f")
         self._part_numbers: dict[str, int] = {}
         # One entry a recording:
         self._parts = array("h")
         self._groups, self._contents, self._labels = array("Q"), array("Q"), array("Q")
+        self._ids = array("Q")
 
     def count(
         self, item: Clip | Rejection, recording: Recording, header: Header | Rejection, *, crops: bool
     ) -> None:
         """`crops`: whether a crop for pre-training fits into the clip."""
         self._remember(item, recording, header)
-        if isinstance(item, Clip):
-            self.labels.update(item.labels, item.absent or ())
-            if item.fold is not None:
-                self.num_folds = max(self.num_folds or 0, item.fold)
-        content = self._contents[-1]
-        if isinstance(item, Clip) and self.rejects_duplicates and recording.bytes and recording.sha256:
-            if content in self._contents_seen:
-                header = Rejection(item.path, "duplicate")
-            self._contents_seen.add(content)
-        if isinstance(item, Rejection) or isinstance(header, Rejection):
-            self._reject(item if isinstance(item, Rejection) else header)
+        if isinstance(item, Rejection):
+            self._reject(item)
             return
-        self._count_audio(header, crops=crops)
-        self._count_labels(item, header)
+        self.labels.update(item.labels, item.absent or ())
+        if item.fold is not None:
+            self.num_folds = max(self.num_folds or 0, item.fold)
+        if self._is_second(_content(recording)):
+            self._reject(Rejection(item.path, "duplicate"))
+        elif isinstance(header, Rejection):
+            self._reject(header)
+        else:
+            self._count_audio(header, crops=crops)
+            self._count_labels(item, header)
+
+    def _is_second(self, content: int) -> bool:
+        is_second = content in self._duplicates_seen
+        if content in self.duplicates:
+            self._duplicates_seen.add(content)
+        return is_second
 
     def _remember(self, item: Clip | Rejection, recording: Recording, header: Header | Rejection) -> None:
         """What is needed to find overlaps, which duplicates take part in."""
@@ -106,7 +114,8 @@ class Survey:
         self._parts.append(part)
         self._groups.append(group)
         self._labels.append(labels)
-        self._contents.append(int(recording.sha256[:16] or "0", 16))
+        self._contents.append(_content(recording))
+        self._ids.append(_digest(item.id) if isinstance(item, Clip) else NOTHING)
 
     def _reject(self, rejection: Rejection) -> None:
         phrase = phrase_of(rejection.reason)
@@ -143,6 +152,9 @@ class Survey:
         values = np.frombuffer(self._lengths_s, dtype=np.float32)
         return Lengths(*np.quantile(values, (0, 0.05, 0.5, 0.95, 1)).tolist())
 
+    def num_repeated_ids(self) -> int:
+        return len(_repeated(self._ids))
+
     def groups_in_several_parts(self) -> Overlap:
         return _overlap(self._groups, self._parts, self._usable)
 
@@ -157,6 +169,20 @@ class Survey:
         return np.frombuffer(self._parts, dtype=np.int16) >= 0
 
 
+def repeated_contents(recordings: Iterable[Recording]) -> Set[int]:
+    """Empty and unreadable files have reasons of their own."""
+    return _repeated(array("Q", map(_content, recordings)))
+
+
+def _content(recording: Recording) -> int:
+    return int(recording.sha256[:16], 16) if recording.sha256 and recording.bytes else NOTHING
+
+
+def _repeated(values: "array[int]") -> Set[int]:
+    different, counts = np.unique(np.frombuffer(values, dtype=np.uint64), return_counts=True)
+    return set(different[counts > 1].tolist()) - {NOTHING}
+
+
 def _digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
@@ -165,8 +191,9 @@ def _overlap(keys: "array[int]", values: "array[int]", usable: NDArray[np.bool_]
     every_key = np.frombuffer(keys, dtype=np.uint64)
     rows = np.flatnonzero(usable & (every_key != NOTHING))
     key, value = every_key[rows], np.asarray(values)[rows].astype(np.uint64)
-    different, counts = np.unique(np.unique(np.stack([key, value], axis=1), axis=0)[:, 0], return_counts=True)
-    overlapping = different[counts > 1]
+    pairs = np.unique(np.stack([key, value], axis=1), axis=0)
+    different, num_values = np.unique(pairs[:, 0], return_counts=True)
+    overlapping = different[num_values > 1]
     found = np.isin(key, overlapping)
     key, value, rows = key[found], value[found], rows[found]
     _, firsts = np.unique(key, return_index=True)

@@ -11,7 +11,8 @@ import soundfile
 from jaxtyping import Float32
 
 from matpac.params import LogMel
-from matpac.signal.headers import is_cut, promised_s
+from matpac.signal.headers import is_cut, promised_s, start_of_audio
+from matpac.signal.mp3 import counts_frames, is_mp3, note_for
 from matpac.signal.resample import resample
 
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
@@ -63,7 +64,7 @@ def decode(
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
     with open_audio(source, path) as file:
         try:
-            with Stream(file) as stream:
+            with Stream(_complete(file)) as stream:
                 samples = _mean_of_channels(path, stream)
                 decoded_s, announced_s = (num / stream.samplerate for num in (len(samples), stream.frames))
                 rate_hz = stream.samplerate
@@ -114,6 +115,17 @@ def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
         raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
 
 
+def _complete(file: BufferedIOBase) -> BufferedIOBase:
+    """The same file; MP3 without a count of its frames gets one."""
+    start = start_of_audio(file)
+    if not is_mp3(file, start) or counts_frames(file, start):
+        file.seek(0)
+        return file
+    note = note_for(file, start)
+    file.seek(start)
+    return _File(BytesIO(note + file.read()))
+
+
 def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"]:
     if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
         raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
@@ -155,7 +167,7 @@ def _message(file: BufferedIOBase, error: soundfile.LibsndfileError) -> str:
     """libsndfile's words, except where they mislead."""
     if file.seek(0, os.SEEK_END) == 0:
         return "the file is empty"
-    if error.error_string.startswith("File does not exist or is not a regular file"):
+    if is_mp3(file, start_of_audio(file)):
         return "no valid MP3 frame"
     return error.error_string.removeprefix("Error : ").rstrip(".")
 
@@ -166,8 +178,8 @@ def mute_c_libraries() -> None:
     libsndfile's MP3 decoder prints several lines about every damaged file and takes no orders; another of its
     decoders prints to standard output.
     """
-    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, closefd=False)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

@@ -5,7 +5,7 @@ it was longer once. Nothing raises on garbage: where the bytes make no sense, th
 
 RIFF, RF64, AIFF, AU   The size of the chunk of samples, beside the size of the file.
 FLAC                   The samples in all, beside the number of the last frame in the file.
-Ogg                    Its last page must be whole, by its checksum. The mark "end of stream" is not asked for: recorders that
+Ogg                    The last page must be whole. The mark "end of stream" is not asked for: recorders that
                        were stopped never write it, so a file cut exactly between two pages passes.
 MP3                    The frames in all, where an encoder left them (Xing, Info); else nothing is promised.
 """
@@ -16,7 +16,9 @@ import zlib
 from collections.abc import Callable
 from io import BufferedIOBase
 
-PLACEHOLDER_BYTES = 0x7F00_0000
+from matpac.signal.mp3 import counts_frames, is_mp3
+
+PLACEHOLDER_BYTES = 0x7E00_0000
 """Writers that cannot go back leave 0, -1 or just under 2 GiB as the size of their samples."""
 UNKNOWN_S = 1e11
 """libsndfile announces 2 ** 63 - 1 samples instead of none."""
@@ -33,7 +35,7 @@ def promised_s(file: BufferedIOBase, decoded_s: float, announced_s: float) -> fl
     `announced_s`: what libsndfile made of the header before it decoded; beyond all files where the header of
     FLAC does not tell.
     """
-    start = _start(file)
+    start = start_of_audio(file)
     magic = _bytes_at(file, start, 12)
     size_of_samples = _SIZES_OF_SAMPLES.get(magic[:4])
     if size_of_samples is not None:
@@ -41,15 +43,14 @@ def promised_s(file: BufferedIOBase, decoded_s: float, announced_s: float) -> fl
         num_held = _num_bytes(file) - first
         is_promise = 0 < num_held < num_bytes < PLACEHOLDER_BYTES
         return decoded_s * num_bytes / num_held if is_promise else decoded_s
-    if magic[:1] == b"\xff":
-        # MPEG. Without the encoder's count libsndfile guesses from the size of the file.
-        return announced_s if _mp3_counts_its_frames(file, start) else decoded_s
+    if is_mp3(file, start) and not counts_frames(file, start):
+        return decoded_s
     return announced_s if announced_s < UNKNOWN_S else decoded_s
 
 
 def is_cut(file: BufferedIOBase) -> bool:
     """Whether a FLAC or Ogg file ends before its last frame, or inside a page; False for other formats."""
-    start = _start(file)
+    start = start_of_audio(file)
     magic = _bytes_at(file, start, 4)
     if magic == b"OggS":
         return _ogg_is_cut(file, start)
@@ -141,7 +142,8 @@ def _flac_is_cut(file: BufferedIOBase, start: int) -> bool:
     block_size, _, _, _, about = _unpacked(file, start + 8, ">HH3s3sQ")
     num_samples = about & (2**36 - 1)
     first = max(_num_bytes(file) - FLAC_TAIL_BYTES, start + 42)
-    tail = _bytes_at(file, first, FLAC_TAIL_BYTES)
+    # A frame of silence may be shorter than the longest header.
+    tail = _bytes_at(file, first, FLAC_TAIL_BYTES) + bytes(16)
     ends = []
     frame = tail.find(b"\xff")
     while frame >= 0:
@@ -189,17 +191,7 @@ def _crc8(data: bytes) -> int:
     return crc
 
 
-def _mp3_counts_its_frames(file: BufferedIOBase, start: int) -> bool:
-    """Whether the first frame is an encoder's note with the number of frames in it."""
-    note = _bytes_at(file, start, 48)
-    if len(note) < 48:
-        return False
-    is_mpeg_1, is_mono = bool(note[1] & 8), note[3] >> 6 == 3
-    position = 4 + ((17 if is_mono else 32) if is_mpeg_1 else (9 if is_mono else 17))
-    return note[position : position + 4] in (b"Xing", b"Info") and bool(note[position + 7] & 1)
-
-
-def _start(file: BufferedIOBase) -> int:
+def start_of_audio(file: BufferedIOBase) -> int:
     """Behind ID3 tags, which taggers put before any format."""
     start = 0
     for _ in range(MOST_CHUNKS):

@@ -38,6 +38,8 @@ class Fault:
     ignore_range: bool = False
     content_range: str | None = None
     """Sent instead of the true Content-Range."""
+    content_type: str = "application/octet-stream"
+    content_encoding: str | None = None
     etag: str | None = None
     """Sent, and compared with If-Range, instead of the true one; "" sends none and compares nothing."""
 
@@ -137,6 +139,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", fault.content_range or truth)
         if not fault.without_length:
             self.send_header("Content-Length", str(len(content) - start + fault.length_off_by))
+        self.send_header("Content-Type", fault.content_type)
+        if fault.content_encoding:
+            self.send_header("Content-Encoding", fault.content_encoding)
         if etag:
             self.send_header("ETag", etag)
         self.end_headers()

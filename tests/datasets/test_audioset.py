@@ -1,14 +1,16 @@
 import csv
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 
 from matpac.datasets import audioset
 from matpac.datasets.audioset import BALANCED, CLASSES, EVAL, UNBALANCED
-from matpac.datasets.recordings import Recording
+from matpac.datasets.download import RemoteFile
+from matpac.datasets.recordings import Recording, take_inventory
 from matpac.params import AudioSet
+from tests.datasets.hostile import serve
 from tests.datasets.miniatures import audioset as miniature
 
 PARAMS = AudioSet(kind="audioset", source=".")
@@ -18,26 +20,21 @@ def recording(path, about=""):
     return Recording(path, 1, "0" * 64, path, 0, about)
 
 
-@dataclass
-class Lists:
-    """The official lists in small, in a folder that holds nothing else."""
-
-    root: object
-
-    def rewrite(self, name, old, new):
-        text = (self.root / name).read_text()
-        assert old in text
-        (self.root / name).write_text(text.replace(old, new))
-
-
 @pytest.fixture
 def lists(tmp_path, monkeypatch):
+    """A folder that holds the official lists in small, and nothing else."""
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-    root = tmp_path / "source"
-    root.mkdir()
-    miniature.make(root)
-    return Lists(root)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    miniature.make(folder)
+    return folder
+
+
+def rewrite(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 def clips_of(root, *recordings):
@@ -78,35 +75,35 @@ def test_what_is_said_about_a_recording_comes_before_its_name():
 
 def test_lists_give_labels_and_splits(lists):
     first = {item.found_in: item for item in reversed(miniature.items())}
-    found = clips_of(lists.root, *(recording(f"{first[name].youtube_id}.wav") for name in (EVAL, UNBALANCED)))
+    found = clips_of(lists, *(recording(f"{first[name].youtube_id}.wav") for name in (EVAL, UNBALANCED)))
     assert [(clip.labels, clip.split) for clip in found] == [(("Speech",), "test"), (("Speech",), None)]
     assert [clip.group for clip in found] == [first[EVAL].youtube_id, first[UNBALANCED].youtube_id]
 
     balanced = [item.youtube_id for item in miniature.items() if item.found_in == BALANCED]
-    clips = clips_of(lists.root, *(recording(f"{youtube_id}_30.000.wav") for youtube_id in balanced))
+    clips = clips_of(lists, *(recording(f"{youtube_id}_30.000.wav") for youtube_id in balanced))
     assert Counter(clip.split for clip in clips) == {"train": 12, "validation": 12}
 
 
 def test_the_list_of_a_segment_in_several_is_the_first_of_eval_balanced_unbalanced(lists):
     segment = next(item for item in miniature.items() if item.found_in == UNBALANCED).youtube_id
-    lists.rewrite(EVAL, "eval_se-__0", segment)
-    [clip] = clips_of(lists.root, recording(f"{segment}.wav"))
+    rewrite(lists / EVAL, "eval_se-__0", segment)
+    [clip] = clips_of(lists, recording(f"{segment}.wav"))
     assert clip.split == "test"
-    assert audioset.listed(PARAMS, lists.root)[UNBALANCED] == 18
+    assert audioset.listed(PARAMS, lists)[UNBALANCED] == 18
 
 
 def test_a_recording_in_no_list_is_a_clip_for_pretraining(lists):
     for path in ("__unlisted-.wav", "a recording.wav"):
-        [clip] = clips_of(lists.root, recording(path))
+        [clip] = clips_of(lists, recording(path))
         assert (clip.labels, clip.split, clip.absent) == ((), None, None)
 
 
 def test_labels_that_came_with_a_recording_win_if_all_are_known(lists):
     segment = next(item for item in miniature.items() if item.found_in == EVAL).youtube_id
     own, unknown, empty = clips_of(
-        lists.root,
+        lists,
         recording(f"a.tar/{segment}.wav", '{"labels": ["/m/04rlf", "/m/05zppz"]}'),
-        recording(f"b.tar/{segment}.wav", '{"labels": ["/m/04rlf", 7]}'),
+        recording(f"b.tar/{segment}.wav", '{"labels": ["/m/04rlf", {"mid": 7}]}'),
         recording(f"c.tar/{segment}.wav", '{"labels": []}'),
     )
     # In the order of the index, whatever the order of the mids.
@@ -118,31 +115,50 @@ def test_labels_that_came_with_a_recording_win_if_all_are_known(lists):
     assert {own.group, unknown.group, empty.group} == {segment}
 
 
-def test_the_three_forms_give_the_same_clips(lists, tmp_path):
-    """Recordings as the inventory lists them, from the files themselves."""
-    forms = miniature.make_audio(tmp_path / "audio")
-    items = miniature.items()
-    files = [path.relative_to(forms["files"]).as_posix() for path in forms["files"].rglob("*.*")]
-    assert len(files) == len(items)
-    by_id = {
-        clip.group: (clip.labels, clip.split) for clip in clips_of(lists.root, *map(recording, sorted(files)))
-    }
-    assert by_id.keys() == {item.youtube_id for item in items}
-    assert Counter(split for _, split in by_id.values()) == {
-        "test": 12,
-        "train": 12,
-        "validation": 12,
-        None: 15,
-    }
-    names = [miniature.NAMES[item.mids[0]] for item in items if item.found_in]
-    assert [by_id[item.youtube_id][0] for item in items if item.found_in] == [(name,) for name in names]
+@pytest.mark.parametrize("form", ["files", "tars", "parquet"])
+def test_files_tars_and_parquet_give_the_same_clips(lists, tmp_path, form):
+    root = miniature.make_audio(tmp_path / "audio")[form]
+    for name in (CLASSES, EVAL, BALANCED, UNBALANCED):
+        shutil.copy(lists / name, root)
+    recordings = list(take_inventory(root, ("files", "tars", "parquet")))
+    clips = clips_of(root, *recordings)
+    assert [clip.path for clip in clips] == [recording.path for recording in recordings]
+    assert len({clip.id for clip in clips}) == miniature.NUM_CLIPS
+    labels = {item.youtube_id: tuple(miniature.NAMES[mid] for mid in item.mids) for item in miniature.items()}
+    assert {clip.group: clip.labels for clip in clips} == labels
+    splits = {"test": 12, "train": 12, "validation": 12, None: 15}
+    assert Counter(clip.split for clip in clips) == splits
+    [empty] = [recording for recording in recordings if recording.bytes == 0]
+    assert audioset.youtube_id_of(empty) == miniature.EMPTY
+
+
+def test_only_lists_that_the_source_lacks_are_downloaded(lists, tmp_path, monkeypatch):
+    source, site_folder = tmp_path / "own", tmp_path / "site"
+    source.mkdir()
+    lists.rename(site_folder)
+    (site_folder / EVAL).rename(source / EVAL)
+    with serve(site_folder) as site:
+        archives = tuple(
+            replace(archive, parts=(RemoteFile(part.name, (f"{site.url}/{part.name}",), None),))
+            for archive in audioset.PAGE.archives
+            for part in archive.parts
+        )
+        monkeypatch.setattr(audioset, "PAGE", replace(audioset.PAGE, archives=archives))
+        audioset.fetch(PARAMS, source, None)
+        audioset.fetch(PARAMS, source, None)
+    assert sorted(request.path for request in site.requests) == [
+        f"/{name}" for name in (BALANCED, CLASSES, UNBALANCED)
+    ]
+    segment = next(item for item in miniature.items() if item.found_in == BALANCED).youtube_id
+    [clip] = clips_of(source, recording(f"{segment}.wav"))
+    assert clip.labels == ("Speech",)
 
 
 def test_missing_segments_are_counted(lists):
     recordings = [recording(f"{item.youtube_id}.flac") for item in miniature.items()]
     copies = [recording(f"copy/{item.path}") for item in recordings]
-    listed = audioset.listed(PARAMS, lists.root)
-    present = audioset.present(PARAMS, lists.root, [*recordings, *copies, recording("none.wav")])
+    listed = audioset.listed(PARAMS, lists)
+    present = audioset.present(PARAMS, lists, [*recordings, *copies, recording("none.wav")])
     assert listed == {EVAL: 15, BALANCED: 26, UNBALANCED: 19}
     assert {name: listed[name] - present[name] for name in listed} == miniature.NUM_MISSING
 
@@ -151,7 +167,7 @@ def test_lists_in_the_source_win_over_downloaded_ones(lists, tmp_path):
     below = tmp_path / "other" / "csv"
     below.parent.mkdir()
     miniature.make_audio(tmp_path / "other" / "audio")
-    lists.root.rename(below)
+    lists.rename(below)
     assert {path.parent for path in audioset.tables(PARAMS, below.parent)} == {below}
 
     audioset.lists_folder().mkdir(parents=True)
@@ -166,45 +182,45 @@ def test_lists_in_the_source_win_over_downloaded_ones(lists, tmp_path):
 
 def test_other_lists_give_other_labels(lists):
     segment = next(item for item in miniature.items() if item.found_in == EVAL).youtube_id
-    clips_of(lists.root, recording(f"{segment}.wav"))
-    lists.rewrite(EVAL, f'{segment}, 30.000, 40.000, "/m/09x0r"', f'{segment}, 30.000, 40.000, "/m/04rlf"')
-    [clip] = clips_of(lists.root, recording(f"{segment}.wav"))
+    clips_of(lists, recording(f"{segment}.wav"))
+    rewrite(lists / EVAL, f'{segment}, 30.000, 40.000, "/m/09x0r"', f'{segment}, 30.000, 40.000, "/m/04rlf"')
+    [clip] = clips_of(lists, recording(f"{segment}.wav"))
     assert clip.labels == ("Music",)
 
 
 def test_the_source_is_not_written_to(lists):
-    before = sorted(lists.root.rglob("*"))
-    clips_of(lists.root, recording("a.wav"))
-    audioset.listed(PARAMS, lists.root)
-    assert sorted(lists.root.rglob("*")) == before
+    before = sorted(lists.rglob("*"))
+    clips_of(lists, recording("a.wav"))
+    audioset.listed(PARAMS, lists)
+    assert sorted(lists.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
         ("num_segs=15", "num_segs=20371", "need 20371 segments, as its header says, found 15"),
-        ('30.000, 40.000, "/m/09x0r"', '30.000, 40.000, "/m/none"', r"line \d+: need an id, .* /m/none"),
+        ('30.000, 40.000, "/m/09x0r"', '30.000, 40.000, "/m/none"', r"line \d+: need an id, .*/m/none"),
         (', 40.000, "/m/09x0r"', "", r"line \d+: need an id, start, end and mids"),
     ],
 )
 def test_a_damaged_list_is_refused_and_leaves_nothing(lists, old, new, complaint):
-    lists.rewrite(EVAL, old, new)
+    rewrite(lists / EVAL, old, new)
     with pytest.raises(ValueError, match=f"{EVAL}.*{complaint}"):
-        clips_of(lists.root, recording("a.wav"))
+        clips_of(lists, recording("a.wav"))
     assert list(audioset.lists_folder().iterdir()) == []
 
 
 def test_the_task_has_all_classes_and_there_is_none_without_labels(lists):
-    task = audioset.task(PARAMS, lists.root, {"Music"}, None)
+    task = audioset.task(PARAMS, lists, {"Music"}, None)
     assert task.classes[:3] == ("Speech", "Male speech, man speaking", "Music")
     assert len(task.classes) == audioset.PAGE.num_classes
-    assert audioset.task(PARAMS, lists.root, set(), None) is None
+    assert audioset.task(PARAMS, lists, set(), None) is None
 
 
 def test_the_official_classes(lists, splits_folder):
     official = splits_folder / "audioset" / CLASSES
-    shutil.copy(official, lists.root / CLASSES)
+    shutil.copy(official, lists / CLASSES)
     with official.open(newline="") as file:
         names = [row["display_name"] for row in csv.DictReader(file)]
-    assert audioset.task(PARAMS, lists.root, {"Speech"}, None).classes == tuple(names)
+    assert audioset.task(PARAMS, lists, {"Speech"}, None).classes == tuple(names)
     assert len(set(names)) == 527

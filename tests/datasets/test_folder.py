@@ -132,7 +132,7 @@ def test_a_parquet_table_gives_lists_and_numbers(tmp_path):
     assert [found[path].labels for path in PATHS] == [("cat", "rain"), (), (), ("dog",), ()]
     assert [found[path].fold for path in PATHS] == [1, 2, 3, 1, None]
     assert [found[path].group for path in PATHS] == ["7", None, None, "8", None]
-    with pytest.raises(ValueError, match="labels.parquet, row 1: need a label, found 2: set multi_label"):
+    with pytest.raises(ValueError, match=r"labels.parquet, row 1: need a label, found 2: set multi_label"):
         clips(params("labels.parquet"), tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_tables_that_cannot_be_read_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"latin.csv: need text in UTF-8, found b'\\xe4'"):
         clips(params("latin.csv"), tmp_path)
     (tmp_path / "no.parquet").write_bytes(b"path,label\n")
-    with pytest.raises(ValueError, match="no.parquet: cannot be read"):
+    with pytest.raises(ValueError, match=r"no.parquet: cannot be read"):
         clips(params("no.parquet"), tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_fractions_give_splits_and_keep_groups_whole(table):
 def test_a_missing_table_and_missing_folds_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"found no tags.csv"):
         clips(params("tags.csv"), tmp_path)
-    with pytest.raises(ValueError, match="need num_folds or split_fractions in params.yaml"):
+    with pytest.raises(ValueError, match=r"need num_folds or split_fractions in params.yaml"):
         clips(params("folders", num_folds=None), tmp_path)
 
 

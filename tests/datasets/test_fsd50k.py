@@ -8,6 +8,7 @@ import pytest
 from matpac.datasets import fsd50k
 from matpac.datasets.clip import Clip, Rejection
 from matpac.datasets.recordings import Recording
+from matpac.datasets.unpack import unpack
 from matpac.params import Fsd50k
 from tests.datasets.miniatures import fsd50k as miniature
 
@@ -19,17 +20,13 @@ def recording(path):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fsd50k")
-    return folder, miniature.make(folder)
-
-
-@pytest.fixture(scope="module")
-def root(made):
-    folder, files = made
-    with zipfile.ZipFile(files["FSD50K.ground_truth.zip"]) as archive:
-        archive.extractall(folder)
-    return folder
+    files = miniature.make(folder)
+    assert list(files) == [part.name for archive in fsd50k.PAGE.archives for part in archive.parts]
+    for archive in fsd50k.PAGE.archives:
+        unpack([files[part.name] for part in archive.parts], folder / "set")
+    return folder / "set"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +38,7 @@ def test_labels_and_splits_come_from_the_ground_truth(root, recordings):
     clips = {clip.id: clip for clip in fsd50k.clips(PARAMS, root, recordings)}
     assert clips["100"] == Clip("100", "FSD50K.dev_audio/100.wav", ("Meow", "Cat"), split="train")
     assert clips["300"] == Clip("300", "FSD50K.eval_audio/300.wav", ("Bark", "Dog"), split="test")
+    assert len(clips) == miniature.NUM_CLIPS
     assert Counter(clip.split for clip in clips.values()) == {"train": 12, "validation": 12, "test": 12}
 
 
@@ -57,15 +55,9 @@ def test_the_task_has_all_classes_of_the_vocabulary(root):
     assert (task.multi_label, task.metric, task.num_folds) == (True, "mAP", None)
 
 
-def test_the_miniature_has_the_files_of_the_page(made):
-    _, files = made
-    assert set(files) == {part.name for archive in fsd50k.PAGE.archives for part in archive.parts}
-
-
 @pytest.mark.skipif(shutil.which("zip") is None, reason="no Info-ZIP")
-def test_our_split_zip_is_one_to_info_zip(made, tmp_path):
-    folder, _ = made
-    shutil.copytree(folder / "FSD50K.eval_audio", tmp_path / "set")
+def test_our_split_zip_is_one_to_info_zip(root, tmp_path):
+    shutil.copytree(root / "FSD50K.eval_audio", tmp_path / "set")
     miniature.write_split_zip(tmp_path, "set", part_bytes=100_000)
     assert len(list(tmp_path.glob("set.z*"))) == 4
     join = ["zip", "-q", "-s", "0", "set.zip", "--out", "joined.zip"]

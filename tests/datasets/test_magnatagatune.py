@@ -1,7 +1,6 @@
 import csv
 import gzip
 import json
-import zipfile
 from collections import Counter
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from matpac.datasets import magnatagatune
 from matpac.datasets.clip import Clip, Rejection
 from matpac.datasets.recordings import Recording
+from matpac.datasets.unpack import unpack
 from matpac.files import read_json
 from matpac.params import MagnaTagATune
 from tests.datasets.miniatures import magnatagatune as miniature
@@ -25,9 +25,8 @@ def recording(path, num_bytes=1):
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("magnatagatune")
     files = miniature.make(folder)
-    (folder / "mp3.zip").write_bytes(b"".join(files[f"mp3.zip.00{part}"].read_bytes() for part in (1, 2, 3)))
-    with zipfile.ZipFile(folder / "mp3.zip") as archive:
-        archive.extractall(folder / "set")
+    assert list(files) == [part.name for archive in magnatagatune.PAGE.archives for part in archive.parts]
+    unpack([files[f"mp3.zip.00{part}"] for part in (1, 2, 3)], folder / "set")
     for name in ("annotations_final.csv", "clip_info_final.csv"):
         files[name].rename(folder / "set" / name)
     return folder / "set"
@@ -42,9 +41,10 @@ def recordings(root):
 def test_the_folder_is_the_split_and_the_name_begins_with_the_artist(root, recordings):
     clips = [clip for clip in magnatagatune.clips(KEEP, root, recordings) if isinstance(clip, Clip)]
     path = "0/artist_0-some_album-00-a_title-0-29.mp3"
-    assert clips[0] == Clip("2", path, ("flute",), split="train", group="artist_0")
+    assert clips[0] == Clip("2", path, ("drums",), split="train", group="artist_0")
     assert Counter(clip.split for clip in clips) == {"train": 26, "validation": 13, "test": 26}
-    assert len({clip.id for clip in clips}) == 65
+    assert len({clip.id for clip in clips}) == miniature.NUM_CLIPS
+    assert len(recordings) == miniature.NUM_RECORDINGS
 
 
 def test_untagged_clips_are_kept_for_the_probe_or_for_pretraining_only(root, recordings):

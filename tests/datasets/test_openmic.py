@@ -7,6 +7,7 @@ import pytest
 from matpac.datasets import openmic
 from matpac.datasets.clip import Clip, Rejection
 from matpac.datasets.recordings import Recording
+from matpac.datasets.unpack import unpack
 from matpac.files import read_json
 from matpac.params import OpenMic
 from tests.datasets.miniatures import openmic as miniature
@@ -21,8 +22,7 @@ def recording(path):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("openmic")
-    [archive] = miniature.make(folder).values()
-    shutil.unpack_archive(archive, folder / "unpacked", filter="data")
+    unpack(list(miniature.make(folder).values()), folder / "unpacked")
     return folder / "unpacked"
 
 
@@ -46,6 +46,7 @@ def test_what_was_not_observed_is_neither_a_label_nor_absent(root, recordings):
 def test_artists_stay_together_and_a_part_of_train_validates(root, recordings):
     clips = list(openmic.clips(PARAMS, root, recordings))
     # 15 % of 48 clips are 7.2: the first artist, with 12 clips, is enough.
+    assert len(clips) == miniature.NUM_CLIPS
     assert Counter(clip.split for clip in clips) == {"train": 36, "validation": 12, "test": 12}
     assert set(Counter((clip.split, clip.group) for clip in clips).values()) == {12}
     assert {clip.group for clip in clips if clip.split == "test"} == {"21"}

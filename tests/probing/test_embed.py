@@ -5,28 +5,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from matpac.datasets.clip import Task
 from matpac.files import write_json
-from matpac.params import Embed, LogMel, load_params
+from matpac.params import Embed
 from matpac.probing.embed import annotated, check_front_end, embed_stage, statistics
 from matpac.probing.embeddings import FEATURES, read_clips, read_feature
 from matpac.probing.encoder import PAPER_LOGMEL, load_encoder
 from matpac.shards.folder import ShardFolder
 from matpac.shards.index import SCHEMA, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
-from matpac.training.checkpoint import Meta, Standard, new_pretext, save_checkpoint
-
-LOGMEL = LogMel(
-    sample_rate_hz=16000,
-    window_ms=25,
-    hop_ms=10,
-    num_mels=16,
-    fmin_hz=50,
-    fmax_hz=8000,
-    resampler="soxr_hq",
-)
+from tests.probing.conftest import untrained_checkpoint
+from tests.shards.conftest import LOGMEL
 
 TAGS = Task(classes=("drums", "flute", "voice"), multi_label=True, metric="mAP", num_folds=None)
 
@@ -77,30 +67,7 @@ def test_a_label_cannot_be_present_and_absent():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A tiny encoder that was trained for no update, with other weights than it began with."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    params = load_params()
-    pretrain = params.pretrain.model_copy(update={"crop_frames": 64})
-    pretext = new_pretext(LOGMEL, params.model, pretrain)
-    with torch.no_grad():
-        for parameter in pretext.student_encoder.parameters():
-            parameter += 0.05
-    meta = Meta(
-        update=0,
-        total_updates=1,
-        num_clips=1,
-        logmel=LOGMEL,
-        model=params.model,
-        pretrain=pretrain,
-        standard=Standard(mean=-7.0, std=4.0),
-        data_digest="",
-        git_revision="",
-        hardware="",
-        versions={},
-        duration_s=0.0,
-    )
-    save_checkpoint(folder, pretext, torch.optim.AdamW(pretext.parameters()), meta)
-    return folder
+    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture
@@ -115,7 +82,7 @@ def shards(tmp_path):
         for n in range(9)
     ]
     write_index(folder / "index.parquet", pa.Table.from_pylist(rows, SCHEMA))
-    counts = {"num_clips": 9, "num_frames": 540, "num_rejected": 0, "duration_s": 5.4}
+    counts = {"num_clips": 9, "num_frames": 540, "num_rejected": {}, "duration_s": 5.4}
     sums = {"num_values": 8640, "sum": -60480.0, "sum_of_squares": 561600.0}
     write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
     write_json(folder / "logmel.json", LOGMEL.model_dump(mode="json"))

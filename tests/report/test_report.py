@@ -26,7 +26,9 @@ NOTES = ("low", "<high> & loud")
 def params():
     raw = load_params().model_dump(mode="json")
     folder = {"kind": "folder", "source": "/own", "labels": "folders", "multi_label": False}
-    raw["datasets"] = {name: folder | {"num_folds": None, "split_fractions": None} for name in ("corpus", "notes", "tags")}
+    raw["datasets"] = {
+        name: folder | {"num_folds": None, "split_fractions": None} for name in ("corpus", "notes", "tags")
+    }
     raw["pretrain"] |= {"datasets": ["corpus"], "crop_frames": 32}
     raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2}
     return parse_params(raw)

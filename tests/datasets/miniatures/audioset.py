@@ -1,4 +1,4 @@
-"""AudioSet in small: the official lists, and a part of their recordings in each of the forms people have."""
+"""AudioSet in miniature: the official lists, and a part of their recordings in every form people have."""
 
 import base64
 import csv
@@ -8,6 +8,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -17,9 +18,8 @@ import soundfile
 from pyarrow import parquet
 
 from matpac.datasets.audioset import BALANCED, CLASSES, EVAL, UNBALANCED, VALIDATES_ONE_IN
+from tests.datasets.miniatures import tone, wav
 
-SOUNDS = {"/m/09x0r": 220, "/m/05zppz": 880, "/m/04rlf": 3_000}
-"""mids and the frequencies in Hz of their tones."""
 NAMES = {"/m/09x0r": "Speech", "/m/05zppz": "Male speech, man speaking", "/m/04rlf": "Music"}
 NUM_CLASSES = 527
 PER_PART = 12
@@ -28,6 +28,8 @@ NUM_MISSING = {EVAL: 3, BALANCED: 2, UNBALANCED: 5}
 """Segments that are listed and whose recordings nobody has any more."""
 EMPTY, SILENT, UNLISTED = "-EMPTY_FILE", "_silent-_-_", "__unlisted-"
 """YouTube ids of what is odd; the first two are in the unbalanced list."""
+NUM_RECORDINGS = NUM_CLIPS = 4 * PER_PART + 3
+"""Of these two cannot be used: one is empty, one silent."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +74,23 @@ def make_audio(folder: Path) -> dict[str, Path]:
     return forms
 
 
-def items() -> list[Item]:
+@cache
+def items() -> tuple[Item, ...]:
     """FLAC, 16 and 24 bits, one and two channels, 44.1 and 48 kHz; one of them empty, one silent."""
     parts = {"test": EVAL, "train": BALANCED, "validation": BALANCED, "": UNBALANCED}
+    numbers = count()
     found = [
-        Item(youtube_id, found_in, (mid,), _flac(SOUNDS[mid], len(SOUNDS) * number))
+        Item(youtube_id, found_in, (mid,), _flac(sound, next(numbers)))
         for part, found_in in parts.items()
-        for number, (youtube_id, mid) in enumerate(
-            zip(_ids(part), PER_PART // 3 * tuple(SOUNDS), strict=False)
-        )
+        for youtube_id, (sound, mid) in zip(_ids(part), PER_PART // 3 * [*enumerate(NAMES)], strict=False)
     ]
-    silence = io.BytesIO()
-    soundfile.write(silence, np.zeros(24_000), 48_000, format="FLAC")
-    return [
+    silence = wav(np.zeros((24_000, 1)), 48_000, container="FLAC")
+    return (
         *found,
         Item(EMPTY, UNBALANCED, ("/m/04rlf",), b""),
-        Item(SILENT, UNBALANCED, ("/m/04rlf",), silence.getvalue()),
-        Item(UNLISTED, "", (), _flac(440, 0)),
-    ]
+        Item(SILENT, UNBALANCED, ("/m/04rlf",), silence),
+        Item(UNLISTED, "", (), _flac(0, next(numbers))),
+    )
 
 
 def _ids(part: str) -> Iterator[str]:
@@ -102,14 +103,10 @@ def _ids(part: str) -> Iterator[str]:
             yield youtube_id
 
 
-def _flac(frequency_hz: float, number: int) -> bytes:
+def _flac(sound: int, number: int) -> bytes:
     rate_hz = 44_100 if number % 10 == 3 else 48_000
-    time = np.arange(rate_hz // 2) / rate_hz
-    tone = 0.3 * np.sin(2 * np.pi * frequency_hz * (1 + 0.001 * number) * time)
-    samples = np.stack([tone, 0.5 * tone], axis=1) if number % 2 else tone
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate_hz, format="FLAC", subtype="PCM_16" if number % 4 == 2 else "PCM_24")
-    return file.getvalue()
+    samples = tone(4 * sound, number, rate_hz, 0.5, channels=1 + number % 2)
+    return wav(samples, rate_hz, "PCM_16" if number % 4 == 2 else "PCM_24", "FLAC")
 
 
 def _write_files(folder: Path) -> None:
@@ -119,8 +116,8 @@ def _write_files(folder: Path) -> None:
         path = folder / (item.found_in.removesuffix(".csv") or "others") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".wav" and item.audio:
-            samples, rate_hz = soundfile.read(io.BytesIO(item.audio), dtype="int32")
-            soundfile.write(path, samples, rate_hz, subtype="PCM_24")
+            samples, rate_hz = soundfile.read(io.BytesIO(item.audio))
+            path.write_bytes(wav(samples, rate_hz, "PCM_24"))
         else:
             path.write_bytes(item.audio)
 

@@ -1,4 +1,4 @@
-"""FSD50K in small: the official archives, two of them split zips; 36 clips of 0.3 s, three classes in use."""
+"""FSD50K in miniature: its archives, two of them split zips; 36 clips of 0.3 s, three classes in use."""
 
 import csv
 import io
@@ -9,43 +9,50 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import soundfile
+from tests.datasets.miniatures import tone, wav, write_zip
 
-CLASSES = {"Bark": 220, "Meow": 880, "Rain": 3_000}
-"""And the frequencies in Hz of their tones."""
-PARENTS = {"Bark": ["Dog"], "Meow": ["Cat"], "Rain": []}
-NAMED = [*CLASSES, "Cat", "Dog", "Zipper_(clothing)"]
+CLASSES = {"Bark": ["Dog"], "Meow": ["Cat"], "Rain": []}
+"""And what each of them is as well, in the ontology."""
+NAMED = ("Bark", "Cat", "Dog", "Meow", "Rain", "Zipper_(clothing)")
 VOCABULARY = sorted([*NAMED, *(f"Sound_{number:03}" for number in range(200 - len(NAMED)))])
 CLIPS_PER_SPLIT = 12
+NUM_CLIPS = NUM_RECORDINGS = 3 * CLIPS_PER_SPLIT
 RATE_HZ = 44_100
 NUM_PARTS = {"FSD50K.dev_audio": 6, "FSD50K.eval_audio": 2}
 
 
 def make(folder: Path) -> dict[str, Path]:
-    rows: dict[str, list[list[str]]] = {"dev": [["fname", "labels", "mids", "split"]]}
-    rows["eval"] = [["fname", "labels", "mids"]]
+    tables = {
+        "dev": [["fname", "labels", "mids", "split"]],
+        "eval": [["fname", "labels", "mids"]],
+        "vocabulary": [[str(index), label, _mid(label)] for index, label in enumerate(VOCABULARY)],
+    }
     for first, split in ((100, "train"), (200, "val"), (300, "test")):
         part = "eval" if split == "test" else "dev"
         audio = folder / f"FSD50K.{part}_audio"
         audio.mkdir(exist_ok=True)
         for number in range(first, first + CLIPS_PER_SPLIT):
-            sound = list(CLASSES)[number % len(CLASSES)]
-            _write_wav(audio / f"{number}.wav", CLASSES[sound], number)
-            labels = [sound, *PARENTS[sound]]
+            sound = number % len(CLASSES)
+            (audio / f"{number}.wav").write_bytes(wav(tone(4 * sound, number, RATE_HZ, 0.3), RATE_HZ))
+            name, parents = list(CLASSES.items())[sound]
+            labels = [name, *parents]
             row = [str(number), ",".join(labels), ",".join(map(_mid, labels))]
-            rows[part].append(row if split == "test" else [*row, split])
-    vocabulary = [[str(index), label, _mid(label)] for index, label in enumerate(VOCABULARY)]
-    tables = {f"{name}.csv": _csv(table) for name, table in (*rows.items(), ("vocabulary", vocabulary))}
-    infos = {
-        f"{part}_clips_info_FSD50K.json": json.dumps({row[0]: {"license": "CC0"} for row in table[1:]})
-        for part, table in rows.items()
-    }
+            tables[part].append(row if split == "test" else [*row, split])
+    infos = {part: {row[0]: {"license": "CC0"} for row in tables[part][1:]} for part in ("dev", "eval")}
     archives = [
         *_split_zip(folder, "FSD50K.dev_audio"),
         *_split_zip(folder, "FSD50K.eval_audio"),
-        _plain_zip(folder, "FSD50K.ground_truth", tables),
-        _plain_zip(folder, "FSD50K.metadata", infos),
+        write_zip(
+            folder / "FSD50K.ground_truth.zip",
+            {f"FSD50K.ground_truth/{name}.csv": _csv(rows) for name, rows in tables.items()},
+        ),
+        write_zip(
+            folder / "FSD50K.metadata.zip",
+            {
+                f"FSD50K.metadata/{part}_clips_info_FSD50K.json": json.dumps(info).encode()
+                for part, info in infos.items()
+            },
+        ),
     ]
     return {path.name: path for path in archives}
 
@@ -54,24 +61,10 @@ def _mid(label: str) -> str:
     return f"/m/{label.lower()}"
 
 
-def _write_wav(path: Path, frequency_hz: float, number: int) -> None:
-    time = np.arange(RATE_HZ * 3 // 10) / RATE_HZ
-    tone = 0.3 * np.sin(2 * np.pi * frequency_hz * (1 + 0.0005 * number) * time)
-    soundfile.write(path, tone, RATE_HZ, subtype="PCM_16")
-
-
-def _csv(rows: list[list[str]]) -> str:
+def _csv(rows: list[list[str]]) -> bytes:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue()
-
-
-def _plain_zip(folder: Path, name: str, texts: dict[str, str]) -> Path:
-    path = folder / f"{name}.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file_name, text in texts.items():
-            archive.writestr(f"{name}/{file_name}", text)
-    return path
+    return file.getvalue().encode()
 
 
 def _split_zip(folder: Path, name: str) -> list[Path]:
@@ -83,6 +76,7 @@ def _split_zip(folder: Path, name: str) -> list[Path]:
         subprocess.run(command, cwd=folder, check=True)
     else:
         write_split_zip(folder, name, part_kib * 1024)
+    shutil.rmtree(folder / name)
     parts = [*sorted(folder.glob(f"{name}.z[0-9]*")), folder / f"{name}.zip"]
     assert len(parts) == NUM_PARTS[name]
     return parts

@@ -4,7 +4,6 @@ Every folder in use has four clips of each of the three tags, and one without an
 """
 
 import csv
-import io
 from pathlib import Path
 
 from matpac.datasets.magnatagatune import BROKEN
@@ -34,14 +33,14 @@ def make(folder: Path) -> dict[str, Path]:
     for first in FOLDERS:
         for number in range(CLIPS_PER_TAG * len(TAGS) + 1):
             name = f"{first}/artist_{first}-some_album-{number:02}-a_title-0-29.mp3"
-            # The last clip of a folder has none of these, nor any other of the 50.
-            tags_of[name] = {TAGS[number % 3]} if number < CLIPS_PER_TAG * len(TAGS) else set(RARE_TAGS[:1])
+            tags_of[name] = {TAGS[number % 3]} if number < CLIPS_PER_TAG * len(TAGS) else set()
             samples = tone(4 * (number % 3), len(tags_of), 16_000, 0.5)
             members[name] = wav(samples, 16_000, "MPEG_LAYER_III", "MP3")
     for name in sorted(BROKEN):
         members[name] = b""
-        # So each of the 50 tags has clips, and more than any other tag.
-        tags_of[name] = set(TOP_TAGS) if name.startswith("6/") else set(TOP_TAGS[:25])
+        tags_of[name] = set(TOP_TAGS)
+    # Fewer than any of the 50 has.
+    tags_of[f"{FOLDERS[0]}/artist_{FOLDERS[0]}-some_album-12-a_title-0-29.mp3"] = set(RARE_TAGS[:1])
     files = _parts(write_zip(folder / "mp3.zip", members))
     annotations, info = folder / "annotations_final.csv", folder / "clip_info_final.csv"
     all_tags = (*RARE_TAGS, *TOP_TAGS)
@@ -59,3 +58,22 @@ def make(folder: Path) -> dict[str, Path]:
         [[clip_id, 1, name[2:10], "Some album", name] for clip_id, name in enumerate(tags_of, start=2)],
     )
     return files | {annotations.name: annotations, info.name: info}
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """The file cut into three, without any regard to what is in it."""
+    content = path.read_bytes()
+    path.unlink()
+    part_bytes = len(content) // NUM_PARTS + 1
+    parts = {}
+    for number in range(NUM_PARTS):
+        part = path.with_name(f"{path.name}.{number + 1:03}")
+        part.write_bytes(content[number * part_bytes : (number + 1) * part_bytes])
+        parts[part.name] = part
+    return parts
+
+
+def _write_tsv(path: Path, header: list[str], rows: list[list[object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerows([header, *rows])

@@ -50,7 +50,8 @@ def params_of(kind: str) -> Params:
     if kind == "audioset":
         section["source"] = "audio"
     raw["datasets"][kind] = section
-    raw["probe"] |= {"datasets": [kind], "max_epochs": 40, "num_repeats": 2}
+    raw["probe"] |= {"datasets": [kind], "num_repeats": 2}
+    raw["probe"] |= {"max_epochs": 60, "learning_rate": 0.05}
     return parse_params(raw)
 
 

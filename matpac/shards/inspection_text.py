@@ -91,34 +91,36 @@ def _of_rejections(found: Inspection, shards: Shards) -> Iterator[str]:
 
 
 def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
-    is_own, parts = found.kind in OWN, _unit(found)
-    first_only = "duplicate" in shards.reject
+    is_own = found.kind in OWN
+    unit = "folds" if found.task and found.task.num_folds else "splits"
     doubt = found.contents_in_several_parts
     if doubt.num_keys:
-        todo = "Only the first of each would be used" if first_only else "Add `duplicate` to shards.reject"
+        is_mended = "duplicate" in shards.reject
+        todo = "Only the first of each would be used" if is_mended else "Add `duplicate` to shards.reject"
         todo += "; remove the copy that is in the wrong place." if is_own else "."
-        yield f"Leak: the same bytes are in several {parts}, {_examples(doubt)} {todo}"
+        yield f"Leak: {_doubtful(doubt, 'recording', f'in several {unit}')} {todo}"
     doubt = found.groups_in_several_parts
     if doubt.num_keys:
-        text = f"Groups are in several {parts}, {_examples(doubt)}"
+        what = _doubtful(doubt, "group", f"in several {unit}")
         if is_own:
             yield (
-                f"Leak: {text} Scores would be too good. Put each group into one of them, or give no split: "
+                f"Leak: {what} Scores would be too good. Put each group into one of them, or give none: "
                 "groups are kept whole where num_folds or split_fractions deals."
             )
         else:
-            yield f"{text} That is the official split: compare scores only with others that use it."
+            yield f"{what} That is the official split: compare scores only with others that use it."
     doubt = found.contents_with_several_labels
     if doubt.num_keys:
-        todo = "Correct the table" if is_own else "They are in the official lists"
-        yield f"The same bytes have different labels, {_examples(doubt)} {todo}."
+        todo = "Correct the labels." if is_own else "They are in the official lists."
+        yield f"{_doubtful(doubt, 'recording', 'with different labels')} {todo}"
 
 
-def _examples(doubt: Doubt) -> str:
-    """`3 times (7 clips): a; b; c.`"""
-    more = "; ..." if doubt.num_keys > len(doubt.examples) else ""
-    times = "once" if doubt.num_keys == 1 else f"{doubt.num_keys:,} times"
-    return f"{times} ({doubt.num_clips:,} clips): {'; '.join(doubt.examples)}{more}."
+def _doubtful(doubt: Doubt, noun: str, trouble: str) -> str:
+    """`12 groups in several splits (60 clips): a; b; c; and 9 more.`"""
+    number = f"{doubt.num_keys:,} {noun}{'s' if doubt.num_keys > 1 else ''}"
+    num_more = doubt.num_keys - len(doubt.examples)
+    examples = "; ".join([*doubt.examples, *([f"and {num_more:,} more"] if num_more else [])])
+    return f"{number} {trouble} ({doubt.num_clips:,} clips): {examples}."
 
 
 def _of_classes(found: Inspection) -> Iterator[str]:
@@ -284,10 +286,6 @@ def _parts(found: Inspection) -> str:
         for part in found.parts
     ]
     return "\n".join(in_columns([["", "clips", "length", "classes"], *rows], right={1, 2, 3}))
-
-
-def _unit(found: Inspection) -> str:
-    return "folds" if any(part.name.startswith("fold") for part in found.parts) else "splits"
 
 
 def _facts(facts: list[tuple[str, str]]) -> str:

@@ -68,11 +68,13 @@ def decode(
                 samples = _mean_of_channels(path, stream)
                 decoded_s, announced_s = (num / stream.samplerate for num in (len(samples), stream.frames))
                 rate_hz = stream.samplerate
+            if "truncated" in reject:
+                check_whole(path, file, decoded_s, announced_s)
         except soundfile.LibsndfileError as error:
             reason = CUT if is_cut(file) else f"cannot be decoded ({_message(file, error)})"
             raise UnusableAudio(path, reason) from error
-        if "truncated" in reject:
-            check_whole(path, file, decoded_s, announced_s)
+        except OSError as error:
+            raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
     if "silent" in reject and samples.min() == samples.max():
         raise UnusableAudio(path, f"silent (every sample is {samples[0]:g})")
     return samples, rate_hz

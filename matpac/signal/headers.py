@@ -11,6 +11,7 @@ MP3                    The frames in all, where an encoder left them (Xing, Info
 """
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def promised_s(file: BufferedIOBase, decoded_s: float, announced_s: float) -> fl
         num_held = _num_bytes(file) - first
         is_promise = 0 < num_held < num_bytes < PLACEHOLDER_BYTES
         return decoded_s * num_bytes / num_held if is_promise else decoded_s
-    if is_mp3(file, start) and not counts_frames(file, start):
+    if magic[:1] == b"\xff" and not (is_mp3(file, start) and counts_frames(file, start)):
         return decoded_s
     return announced_s if announced_s < UNKNOWN_S else decoded_s
 
@@ -144,19 +145,15 @@ def _flac_is_cut(file: BufferedIOBase, start: int) -> bool:
     first = max(_num_bytes(file) - FLAC_TAIL_BYTES, start + 42)
     # A frame of silence may be shorter than the longest header.
     tail = _bytes_at(file, first, FLAC_TAIL_BYTES) + bytes(16)
-    ends = []
-    frame = tail.find(b"\xff")
-    while frame >= 0:
-        end = _end_of_flac_frame(tail[frame : frame + 16], block_size)
-        if end is not None and end <= num_samples:
-            ends.append(end)
-        frame = tail.find(b"\xff", frame + 1)
+    frames = (match.start() for match in re.finditer(b"\xff[\xf8\xf9]", tail))
+    ends = [_end_of_flac_frame(tail[frame : frame + 16], block_size) for frame in frames]
+    ends = [end for end in ends if end is not None and end <= num_samples]
     return num_samples > 0 and bool(ends) and max(ends) < num_samples
 
 
 def _end_of_flac_frame(header: bytes, block_size: int) -> int | None:
-    """Number of the sample after a frame that begins with `header`; None where it is no header."""
-    if len(header) < 16 or header[1] & 0xFE != 0xF8 or header[3] & 1:
+    """Number of the sample after a frame, where `header` begins like one; None where it is none."""
+    if len(header) < 16 or header[3] & 1:
         return None
     # The number is coded as in UTF-8: the ones that lead the first byte count its bytes.
     num_bytes = max(8 - (header[4] ^ 0xFF).bit_length(), 1)

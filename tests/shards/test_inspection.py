@@ -110,9 +110,9 @@ def test_warnings_come_first_and_say_what_to_do(messy, pretrain):
     facts = text.index("recordings 11")
     for warning in (
         "! 4 of 10 clips (40.0%) cannot be used, over the limit of 1.0%: the stage `shards` would fail.",
-        "! Leak: the same bytes are in several splits, once (2 clips): 0.wav (train) = copy.wav (test).",
-        "! Leak: Groups are in several splits, once (2 clips): rex (train, validation).",
-        "! The same bytes have different labels, once (2 clips): 0.wav (dog) = copy.wav (cat).",
+        "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). Only the first",
+        "! Leak: 1 group in several splits (2 clips): rex (train, validation). Scores would be too good.",
+        "! 1 recording with different labels (2 clips): 0.wav (dog) = copy.wav (cat). Correct the labels.",
         "! Classes without a clip: 1 in test, of 2.",
         "! Pre-training would drop 2 of 6 clips, which are shorter than a crop (0.48 s).",
     ):
@@ -196,7 +196,7 @@ def test_what_is_not_here_yet_is_foretold(in_tmp, pretrain):
 def test_a_wrong_table_is_one_error(tmp_path):
     write_noise(tmp_path / "a.wav", 0.5, seed=0)
     (tmp_path / "labels.csv").write_text("name,label\na.wav,dog\n")
-    with pytest.raises(ValueError, match="need columns path and label|labels"):
+    with pytest.raises(ValueError, match="need columns? path"):
         inspected(tmp_path)
     with pytest.raises(ValueError, match="need a folder of recordings"):
         inspected(tmp_path / "nowhere", labels="none")

@@ -80,6 +80,7 @@ def test_reasons(tmp_path, noise):
     assert reason(tmp_path / "none.wav") == "cannot be read (no such file)"
     assert reason(tmp_path) == "cannot be read (no such file)"
     assert reason(tmp_path / "loop.wav") == "cannot be read (no such file)"
+    assert reason(Path("/proc/self/mem")) == "cannot be read (Input/output error)"
     assert reason(tmp_path / ("a" * 300)) == "cannot be read (File name too long)"
 
 

@@ -53,16 +53,16 @@ class TarListing:
 
         What is no JSON object is given back as it is. Raises OSError where the tar cannot be read.
         """
-        found = {suffix: self._note(member, suffix) for suffix in NOTES}
-        notes = {
-            suffix: read_place(path, place).decode(errors="replace")
-            for suffix, place in found.items()
-            if place is not None
-        }
+        notes = {}
+        for suffix in NOTES:
+            place = self._note(member, suffix)
+            note = read_place(path, place) if place is not None else b""
+            if place is not None and len(note) == place.num_bytes:  # Not the beginning of one.
+                notes[suffix] = note.decode(errors="replace")
         text = notes.pop(".json", "{}" if notes else "")
         try:
             sample = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
         if not isinstance(sample, dict):
             return text
@@ -86,7 +86,11 @@ def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
     num_named = Counter[str]()
     try:
         with tarfile.open(path, "r:") as archive:
+            end = 0
             while (header := archive.next()) is not None:
+                if archive.offset <= end:
+                    raise tarfile.ReadError("a header of negative size, which would be read for ever")
+                end = archive.offset
                 archive.members.clear()  # type: ignore[attr-defined] # Which would keep every header in memory.
                 name = PurePosixPath(_utf8(header.name).lstrip("/")).as_posix()
                 suffix = PurePosixPath(name).suffix.lower()
@@ -100,7 +104,7 @@ def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
                 elif place is not None:
                     notes[name, num_named[name]] = place
             is_whole = _has_end_mark(path, archive.offset)
-    except (tarfile.TarError, OSError, ValueError):
+    except (tarfile.TarError, OSError, ValueError, RecursionError):  # Many headers inside each other.
         is_whole = False
     return TarListing(members, notes, is_whole)
 
@@ -121,8 +125,10 @@ def _utf8(name: str) -> str:
 def read_place(path: Path, place: Place) -> bytes:
     """Fewer bytes where the file ends before. Raises OSError."""
     with path.open("rb") as file:
+        # A damaged header may ask for more than fits into memory.
+        num_left = max(path.stat().st_size - place.position, 0)
         file.seek(place.position)
-        return file.read(place.num_bytes)
+        return file.read(min(place.num_bytes, num_left))
 
 
 class Row(NamedTuple):

@@ -88,8 +88,8 @@ def download(
     """Make every file appear as `folder/<name>`, whole and verified, or not at all.
 
     Files that are there are taken for whole. The beginning of a file lies in `<name>.part`; another call,
-    after a cut or a kill, asks for the rest only. `room_factor` is the disk space needed per byte to
-    download (2.0 leaves as much again for unpacking). Raises ValueError, in one line, where a file cannot
+    after a cut or a kill, asks for the rest only. `room_factor` is the disk space needed per byte of
+    the files (2.0 leaves as much again for unpacking). Raises ValueError, in one line, where a file cannot
     be had from any mirror or the disk is too small; the beginnings are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,8 @@ class _Tally:
         self.lock = threading.Lock()
         self.done = {file.name: _size(folder / file.name) or _size(_part(folder, file)) for file in files}
         self.total = {file.name: _size(folder / file.name) or file.num_bytes for file in files}
-        self._check_room()
+        if not all((folder / file.name).exists() for file in files):
+            self._check_room()
 
     def announce(self, name: str, total: int | None) -> None:
         with self.lock:
@@ -187,7 +188,7 @@ class _Tally:
         needed = sum(
             self.room_factor * total - self.done[name]
             for name, total in self.total.items()
-            if total is not None and self.done[name] < total
+            if total is not None
         )
         check_room(
             self.folder, needed, "downloading and unpacking" if self.room_factor > 1 else "downloading"

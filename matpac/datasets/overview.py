@@ -25,20 +25,20 @@ def public_table() -> str:
             str(page.num_classes),
             page.protocol,
             page.metric,
-            gigabytes(page.download_gb * 1e9),
+            size(page.download_gb * 1e9),
             _on_disk(kind, page),
         ]
         for kind, page in PAGES.items()
     ]
     first, *lines = in_columns([header, *rows], right={1, 2, 5})
-    about = [f"    {page.title}: {page.license}. {_hint(page)}".rstrip() for page in PAGES.values()]
+    about = [f"    {page.title}. Licence: {page.license}. {_hint(page)}".rstrip() for page in PAGES.values()]
     entries = [text for pair in zip(lines, about, strict=True) for text in pair]
     return "\n".join(["Public datasets that are built in (`kind` in params.yaml):", "", first, *entries])
 
 
 def _hint(page: Page) -> str:
     has_audio = any(archive.unpack for archive in page.archives)
-    return "" if has_audio else "No audio to download: name your copy as `source`."
+    return "" if has_audio else "Bring your own copy."
 
 
 def _on_disk(kind: str, page: Page) -> str:
@@ -46,7 +46,7 @@ def _on_disk(kind: str, page: Page) -> str:
     if root.is_dir():
         return "yes" if page.num_recordings is not None else "lists only"
     begun = begun_bytes(root)
-    return f"partly, {gigabytes(begun)}" if begun else "no"
+    return f"partly, {size(begun)}" if begun else "no"
 
 
 def own_table(datasets: Mapping[str, Dataset]) -> str:
@@ -106,8 +106,10 @@ def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> li
     ]
 
 
-def gigabytes(num_bytes: float) -> str:
-    """Size as a person says it: `3 MB`, `1.2 GB`, `24 GB`."""
+def size(num_bytes: float) -> str:
+    """Size as a person says it: `12 kB`, `3 MB`, `1.2 GB`, `24 GB`."""
+    if num_bytes < 1e6:
+        return f"{num_bytes / 1e3:.0f} kB"
     if num_bytes < 1e9:
         return f"{num_bytes / 1e6:.0f} MB"
     return f"{num_bytes / 1e9:.{0 if num_bytes >= 1e10 else 1}f} GB"

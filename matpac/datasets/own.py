@@ -129,7 +129,7 @@ def annotate_from_about(labels: str, *, multi_label: bool) -> Annotate | None:
         where = recording.path
         try:
             values = json.loads(recording.about)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: need JSON about the recording, found none ({error})") from None
         if not isinstance(values, dict):
             raise ValueError(  # noqa: TRY004 - a value from outside

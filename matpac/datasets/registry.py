@@ -85,7 +85,11 @@ PAGES: dict[str, Page] = {
     "fsdd": fsdd.PAGE,
 }
 
-HOLDS: dict[str, tuple[Held, ...]] = {"tar": ("tars",), "parquet": ("parquet",), "audioset": ("files", "tars", "parquet")}
+HOLDS: dict[str, tuple[Held, ...]] = {
+    "tar": ("tars",),
+    "parquet": ("parquet",),
+    "audioset": ("files", "tars", "parquet"),
+}
 """In what a kind keeps its recordings, where it is not plain files."""
 
 

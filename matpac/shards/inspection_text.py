@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
-from matpac.datasets.overview import gigabytes, in_columns
+from matpac.datasets.overview import in_columns, size
 from matpac.datasets.own import PARTS
 from matpac.datasets.prospect import Prospect
 from matpac.datasets.reasons import BY_DESIGN
@@ -49,7 +49,7 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
     if isinstance(found, Prospect):
         if found.needed_bytes - found.begun_bytes > found.free_bytes:
             yield (
-                f"Too little room: {gigabytes(found.needed_bytes)} are needed, {gigabytes(found.free_bytes)} "
+                f"Too little room: {size(found.needed_bytes)} are needed, {size(found.free_bytes)} "
                 "are free. Make room, or let data/audio be a link to a larger disk."
             )
         return
@@ -67,8 +67,7 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
     yield from _of_crops(found, pretrain)
     if found.shards_bytes > found.free_bytes:
         yield (
-            f"Too little room: the shards take {gigabytes(found.shards_bytes)}, "
-            f"{gigabytes(found.free_bytes)} are free."
+            f"Too little room: the shards take {size(found.shards_bytes)}, {size(found.free_bytes)} are free."
         )
 
 
@@ -160,9 +159,9 @@ def _of_prospect(found: Prospect) -> list[str]:
         ("cite", found.citation),
         ("clips", f"{found.num_clips:,}"),
         ("task", _task_line(found)),
-        ("download", f"about {gigabytes(found.download_bytes)}" if found.download_bytes else ""),
-        ("begun", f"{gigabytes(found.begun_bytes)} are here already" if found.begun_bytes else ""),
-        ("disk", f"about {gigabytes(found.needed_bytes)} needed, {gigabytes(found.free_bytes)} free"),
+        ("download", f"about {size(found.download_bytes)}" if found.download_bytes else ""),
+        ("begun", f"{size(found.begun_bytes)} are here already" if found.begun_bytes else ""),
+        ("disk", f"about {size(found.needed_bytes)} needed, {size(found.free_bytes)} free"),
         ("goes to", found.root),
     ]
     return [_facts(facts), _wrapped(found.todo)]
@@ -178,12 +177,12 @@ def _of_inspection(found: Inspection) -> list[str]:
     num_left_out = sum(found.num_rejected.values())
     is_mixed = found.parts and found.num_without_part
     facts = [
-        ("recordings", f"{found.num_recordings:,}, {gigabytes(found.num_bytes)}"),
+        ("recordings", f"{found.num_recordings:,}, {size(found.num_bytes)}"),
         ("clips", f"{found.num_clips:,}, {duration(found.duration_s)}"),
         ("left out", f"{num_left_out:,}, as far as headers tell"),
         (
             "shards",
-            f"{found.num_shards:,}, {gigabytes(found.shards_bytes)}; {gigabytes(found.free_bytes)} free",
+            f"{found.num_shards:,}, {size(found.shards_bytes)}; {size(found.free_bytes)} free",
         ),
         ("rates", _counts({f"{rate:,} Hz": number for rate, number in found.native_rates_hz.items()}, found)),
         ("channels", _counts({_channels(number): clips for number, clips in found.channels.items()}, found)),

@@ -285,16 +285,18 @@ def test_a_malicious_archive_is_refused_by_name(site, root, tmp_path):
     assert not list(tmp_path.rglob("outside.wav"))
 
 
-def test_a_disk_too_small_for_unpacking_is_noticed_before_downloading_all(site, page, root, monkeypatch):
-    """154 kB are enough for the archives, but not for their contents besides."""
+def test_a_disk_too_small_for_unpacking_is_noticed_before_all_is_downloaded(page, root, monkeypatch):
+    """A disk of 250 kB holds the archives, 150 kB, but not their contents besides."""
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 200_000))
-    with pytest.raises(
-        DiskTooSmall, match=r"GB of free disk space for downloading and unpacking, found 0.000 GB"
-    ):
-        fetch_page(page, None, root, patience=QUICK)
-    monkeypatch.undo()
-    os.chdir(root.parent.parent / "project")
+
+    def disk_usage(folder):
+        used = sum(len(content) for content in tree(folder).values())
+        return usage(250_000, used, 250_000 - used)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", disk_usage)
+        with pytest.raises(DiskTooSmall, match=r"GB of free disk space for downloading and unpacking, found"):
+            fetch_page(page, None, root, patience=QUICK)
     fetch_page(page, None, root, patience=QUICK)
     assert tree(root) == WHOLE
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,57 @@ def test_of_a_damaged_tar_all_that_can_be_listed_is_listed(tmp_path, damage, who
     found = listed(tmp_path)
     assert [path for path in found if found[path].sha256] == [*(f"0.tar/{name}" for name in whole), "1.wav"]
     assert found["0.tar"] == Recording("0.tar", 0, "", "0.tar")
+
+
+def header(name, num_bytes, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = num_bytes, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "listed_too"),
+    [
+        (header("b.flac", -1024), []),
+        (header("b.flac", 2**60), ["0.tar/b.flac"]),
+        (header("b.flac", 0, tarfile.XHDTYPE) * 5000, []),
+    ],
+    ids=["negative size", "more bytes than there are", "thousands of nested headers"],
+)
+def test_hostile_headers_end_the_listing(tmp_path, hostile, listed_too):
+    good = header("a.flac", 512) + bytes(512)
+    put(tmp_path / "0.tar", good + hostile + bytes(1024))
+    found = listed(tmp_path)
+    assert list(found) == ["0.tar/a.flac", *listed_too, "0.tar"]
+    assert [path for path in found if found[path].sha256] == ["0.tar/a.flac"]
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_mutated_containers_never_stop_the_inventory(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"0.{kind}"
+    if kind == "tar":
+        write_tar(
+            path,
+            [(f"{'long/' * 30}{number}.{end}", b"{}") for number in range(3) for end in ("flac", "json")],
+        )
+    else:
+        table = pa.table(
+            {"audio": audio_struct([{"bytes": b"x" * 300, "path": "a"}] * 20), "n": list(range(20))}
+        )
+        parquet.write_table(table, path, row_group_size=7)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    put(tmp_path / "1.wav")
+    for _ in range(200):
+        content = whole.copy()
+        content[rng.integers(len(content), size=8)] = rng.choice([0, 57, 120, 128, 255], size=8)
+        path.write_bytes(content[: rng.integers(len(content)) if rng.random() < 0.2 else None].tobytes())
+        found = list(take_inventory(tmp_path, ALL))
+        assert len({recording.path for recording in found}) == len(found)
+        assert found[-1].path == "1.wav"
+        for recording in found:
+            with suppress(OSError):
+                read_bytes(tmp_path, recording)
 
 
 def audio_struct(cells):

@@ -1,7 +1,11 @@
 import json
+import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
+import yaml
 from pyarrow import parquet
 
 from matpac.datasets.clip import Clip, Rejection
@@ -154,6 +158,18 @@ def test_json_holds_the_counts_and_the_warnings(messy, pretrain):
     assert content["warnings"] == list(warnings_of(found, shards_params(), pretrain))
 
 
+def test_the_command_writes_json_alone_to_standard_output(messy, project, tmp_path):
+    """Progress and what decoders complain about go elsewhere."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["datasets"]["mine"] = own(messy).model_dump()
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(params))
+    command = [sys.executable, "-m", "matpac", "inspect", "mine", "--json", "--params", "mine.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["num_clips"] == 6
+    assert "mine: headers: 11/11 recordings (100%)" in done.stderr
+
+
 def test_nothing_is_left_behind(messy):
     before = sorted(messy.rglob("*"))
     inspected(messy)
@@ -196,7 +212,7 @@ def test_what_is_not_here_yet_is_foretold(in_tmp, pretrain):
 def test_a_wrong_table_is_one_error(tmp_path):
     write_noise(tmp_path / "a.wav", 0.5, seed=0)
     (tmp_path / "labels.csv").write_text("name,label\na.wav,dog\n")
-    with pytest.raises(ValueError, match="need columns? path"):
+    with pytest.raises(ValueError, match="need columns path and label"):
         inspected(tmp_path)
     with pytest.raises(ValueError, match="need a folder of recordings"):
         inspected(tmp_path / "nowhere", labels="none")

@@ -59,6 +59,15 @@ def test_a_header_that_promises_too_much_costs_nothing(tmp_path, noise):
     assert len(decode(path)[0]) == len(noise)
 
 
+def test_a_header_with_too_many_channels_costs_nothing(noise):
+    file = BytesIO()
+    soundfile.write(file, noise[:, 0], RATE_HZ, format="WAV", subtype="PCM_16")
+    data = bytearray(file.getvalue())
+    data[22:24] = b"\xff\xff"
+    with pytest.raises(UnusableAudio, match="cannot be decoded"):
+        decode(bytes(data))
+
+
 def test_reasons(tmp_path, noise):
     def written(name, samples, rate_hz=RATE_HZ):
         soundfile.write(tmp_path / name, samples, rate_hz, subtype="FLOAT")

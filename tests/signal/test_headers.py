@@ -155,6 +155,15 @@ def test_flac_cut_between_two_frames_is_refused_too():
     assert max(num_samples) < 10 * RATE_HZ
 
 
+@pytest.mark.parametrize("num_samples", [4_097, 20_000, 40_961])
+def test_flac_that_ends_in_silence_is_whole(num_samples):
+    """Its last frame is shorter than the longest header of a frame."""
+    file = BytesIO()
+    soundfile.write(file, np.zeros(num_samples), RATE_HZ, format="FLAC")
+    assert not is_refused(file.getvalue())
+    assert not is_cut(file)
+
+
 def test_damage_in_the_middle_of_flac_is_not_called_a_cut():
     """The last frame is there, and says so."""
     whole = recording("FLAC")

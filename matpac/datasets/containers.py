@@ -56,8 +56,10 @@ class TarListing:
         notes = {}
         for suffix in NOTES:
             place = self._note(member, suffix)
-            note = read_place(path, place) if place is not None else b""
-            if place is not None and len(note) == place.num_bytes:  # Not the beginning of one.
+            if place is None:
+                continue
+            note = read_place(path, place)
+            if len(note) == place.num_bytes:  # Else its end was cut off.
                 notes[suffix] = note.decode(errors="replace")
         text = notes.pop(".json", "{}" if notes else "")
         try:

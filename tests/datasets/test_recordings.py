@@ -209,6 +209,14 @@ def test_of_a_damaged_tar_all_that_can_be_listed_is_listed(tmp_path, damage, who
     assert found["0.tar"] == Recording("0.tar", 0, "", "0.tar")
 
 
+def test_a_note_that_is_cut_off_says_nothing(tmp_path):
+    write_tar(tmp_path / "0.tar", [("a.flac", b"one"), ("a.json", b'{"label": "cat"}')])
+    (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[: 3 * 512 + 10])
+    found = listed(tmp_path)
+    assert {path: recording.about for path, recording in found.items()} == {"0.tar/a.flac": "", "0.tar": ""}
+    assert found["0.tar/a.flac"].sha256 == checksum(b"one")
+
+
 def header(name, num_bytes, kind=tarfile.REGTYPE):
     info = tarfile.TarInfo(name)
     info.size, info.type = num_bytes, kind

@@ -1,8 +1,8 @@
 """Plan and index AudioSet's size: python benchmarks/plan_two_million.py [--clips 2000000]
 
 Synthetic recordings of AudioSet, as many rows in the official lists, are planned into shards, and the index
-is put together from records of shards as a conversion leaves them. Only the log-mels are missing (0.3 TB): the
-tars are empty. Every step runs in a process of its own, whose time and peak memory are taken.
+is put together from records of shards as a conversion leaves them. Only the log-mels are missing (0.3 TB):
+the tars are empty. Every step runs in a process of its own, whose time and peak memory are taken.
 
 Peer: the same clips as a list of Python objects, as a manifest is usually held.
 """

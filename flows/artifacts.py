@@ -29,7 +29,8 @@ class Meter:
 
     def show(self, done: int, total: int) -> None:
         if self._lines is None or self._lines.total != total:
-            self._lines = Progress(self._what, total, self._unit, write=get_run_logger().info)
+            # What an earlier run had done counts as done, but not for the rate.
+            self._lines = Progress(self._what, total, self._unit, done=done, write=get_run_logger().info)
         self._lines.advance(done - self._lines.done)
         now = time.monotonic()
         if 0 < total <= done or (total and now - self._shown >= SECONDS_BETWEEN_LINES):

@@ -22,7 +22,7 @@ NUM_SHOWN = 3
 
 
 class Annotations:
-    """By path, in 20 bytes each: millions of rows stand in memory beside the work.
+    """By path, in 16 bytes each: millions of rows stand in memory beside the work.
 
     A path is known by 64 bits of a digest. Two of two million share one with a chance of 1 in 10 million.
     """

@@ -146,6 +146,8 @@ def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, 
 
 def _unchanged(recording: Recording, root: Path) -> Path | bytes:
     """A shard must follow from the inventory, which the pipeline tracks, and not from later edits."""
+    if not recording.sha256:
+        raise UnusableAudio(Path(recording.path), "cannot be read (nor could it for the inventory)")
     path = open_path(root, recording)
     try:
         if path is None:

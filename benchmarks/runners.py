@@ -1,6 +1,6 @@
 """10,000 short clips under each task runner: python benchmarks/runners.py --audio <folder of recordings>
 
-Real recordings (WAV, FLAC, Ogg, MP3, ... of any length) are cut into clips of half a second, which the flow
+Real recordings (WAV, FLAC, Ogg, MP3, ... of any length) are cut into clips of 0.3 s, which the flow
 `shards` converts under `threads`, `processes` and `dask`, each in a new project folder with a server that
 runs already. Measured: clips per second of the whole flow and of its tasks, peak memory of all processes
 together, and whether the shards are the same bytes.
@@ -25,12 +25,12 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
-CLIP_S = 0.5
+CLIP_S = 0.3
 RUNNERS = ("threads", "processes", "dask")
 
 
 def cut(audio: Path, folder: Path, number: int) -> int:
-    """Clips of half a second from the recordings, in turn; their number."""
+    """Clips of CLIP_S from the recordings, in turn; their number."""
     folder.mkdir()
     made = 0
     for path in sorted(audio.rglob("*")):

@@ -5,12 +5,12 @@ python -m flows.download esc10
 
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts, stage
-from matpac.datasets.recordings import Inventory, take_inventory, write_recordings
-from matpac.datasets.registry import READERS, holds, recordings_root
+from matpac.datasets.recordings import Inventory, Recordings, take_inventory, write_recordings
+from matpac.datasets.registry import READERS, holds, num_missing, recordings_root
 from matpac.files import checksum, write_json
 from matpac.params import Dataset, load_params
 
@@ -28,9 +28,13 @@ def download(dataset: str) -> None:
     tables = READERS[source.kind].tables(source, root)
     write_json(raw / "tables.json", {path.name: checksum(path) for path in tables})
 
+    missing = num_missing(source, root, Recordings(raw), inventory.num_recordings)
+    for name, number in missing.items():
+        get_run_logger().warning(f"{name}: {number:,} recordings are not here")
     row = {
         "recordings": inventory.num_recordings,
         "unreadable": inventory.num_unreadable,
+        "missing": sum(missing.values()),
         "megabytes": round(inventory.num_bytes / 1e6, 1),
         "folder": str(root),
     }

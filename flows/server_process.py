@@ -16,16 +16,6 @@ IDLE_S = float(os.environ.get("MATPAC_SERVER_IDLE_S", "60"))
 """Between two stages, DVC hashes what the first one made."""
 DEFAULT_PORT = 4200
 STOP_TIMEOUT_S = 20
-SERVICES_NOT_NEEDED = (
-    # For deployments; whoever has some runs a server of their own.
-    "SCHEDULER",
-    "LATE_RUNS",
-    "TRIGGERS",
-    "FOREMAN",
-    "PAUSE_EXPIRATIONS",
-    "CANCELLATION_CLEANUP",
-    "REPOSSESSOR",
-)
 NOT_FINAL = ["PENDING", "RUNNING", "CANCELLING"]
 
 
@@ -41,8 +31,6 @@ def main(home: Path) -> None:
     port = listener.getsockname()[1]
     os.environ["PREFECT_SERVER_API_HOST"] = "127.0.0.1"
     os.environ["PREFECT_SERVER_API_PORT"] = str(port)
-    for service in SERVICES_NOT_NEEDED:
-        os.environ[f"PREFECT_SERVER_SERVICES_{service}_ENABLED"] = "false"
     # Prefect reads its settings when it is imported.
     import uvicorn
     from prefect.server.api.server import create_app

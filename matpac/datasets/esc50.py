@@ -80,11 +80,6 @@ def tables(params: Esc50, root: Path) -> list[Path]:
     return [base_of(root, TABLE) / TABLE]
 
 
-def listed(params: Esc50, root: Path) -> int:
-    """How many clips the table names, in this copy or not."""
-    return sum(1 for _ in _rows(params, root))
-
-
 def clips(params: Esc50, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     audio = base_of(root, TABLE).relative_to(root) / "audio"
     rows = {(audio / row["filename"]).as_posix(): row for row in _rows(params, root)}

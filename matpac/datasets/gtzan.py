@@ -73,11 +73,6 @@ def tables(params: Gtzan, root: Path) -> list[Path]:
     return []
 
 
-def listed(params: Gtzan, root: Path) -> int:
-    """How many clips the lists name, in this copy or not."""
-    return len(fault_filtered())
-
-
 def clips(params: Gtzan, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     splits = {
         PurePosixPath(path).with_suffix("").as_posix(): split for path, split in fault_filtered().items()

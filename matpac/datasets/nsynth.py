@@ -73,11 +73,6 @@ def tables(params: NSynth, root: Path) -> list[Path]:
     return []
 
 
-def listed(params: NSynth, root: Path) -> int:
-    """How many notes the complete dataset has."""
-    return PAGE.num_clips
-
-
 def clips(params: NSynth, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     splits = _folders(root)
     for recording in recordings:

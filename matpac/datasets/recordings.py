@@ -296,3 +296,13 @@ def read_recordings(folder: Path) -> Iterator[Recording]:
         for batch in table.iter_batches(BATCH_ROWS):
             columns = [column.to_pylist() for column in batch.columns]
             yield from map(Recording, *columns)
+
+
+class Recordings:
+    """The recordings of a dataset; every iteration reads them anew."""
+
+    def __init__(self, raw: Path) -> None:
+        self.raw = raw
+
+    def __iter__(self) -> Iterator[Recording]:
+        return read_recordings(self.raw)

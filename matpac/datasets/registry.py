@@ -111,5 +111,19 @@ def recordings_root(name: str, params: Dataset) -> Path:
     return source
 
 
+def num_missing(
+    params: Dataset, root: Path, recordings: Iterable[Recording], num_recordings: int
+) -> dict[str, int]:
+    """Recordings of the complete dataset that are not here, by list; none where all are or nobody knows."""
+    if isinstance(params, AudioSet):
+        present = audioset.present(params, root, recordings)
+        missing = {name: number - present[name] for name, number in audioset.listed(params, root).items()}
+    else:
+        page = PAGES.get(params.kind)
+        expected = page.num_recordings if page else None
+        missing = {page.title: expected - num_recordings} if page and expected is not None else {}
+    return {name: number for name, number in missing.items() if number > 0}
+
+
 def holds(params: Dataset) -> tuple[Held, ...]:
     return HOLDS.get(params.kind, ("files",))

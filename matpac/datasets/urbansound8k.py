@@ -74,11 +74,6 @@ def tables(params: UrbanSound8k, root: Path) -> list[Path]:
     return [base_of(root, TABLE) / TABLE]
 
 
-def listed(params: UrbanSound8k, root: Path) -> int:
-    """How many clips the table names, in this copy or not."""
-    return sum(1 for _ in _rows(params, root))
-
-
 def clips(params: UrbanSound8k, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     audio = base_of(root, TABLE).relative_to(root) / "audio"
     rows = {

@@ -13,12 +13,11 @@ from typing import NamedTuple, TypeVar
 from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.own import PARTS
 from matpac.datasets.prospect import Prospect, free_bytes, prospect_of
-from matpac.datasets.recordings import Recording, take_inventory, write_recordings
-from matpac.datasets.registry import PAGES, READERS, holds, recordings_root
+from matpac.datasets.recordings import Recording, Recordings, take_inventory, write_recordings
+from matpac.datasets.registry import PAGES, READERS, holds, num_missing, recordings_root
 from matpac.params import Dataset, LogMel, Shards
 from matpac.progress import Progress
 from matpac.shards.foresee import Header, foresee, num_frames
-from matpac.shards.plan import Recordings
 from matpac.shards.survey import Lengths, Overlap, Survey, part_of, repeated_contents
 from matpac.signal.audio import UnusableAudio
 
@@ -141,7 +140,7 @@ def inspect_dataset(
                 phrase: tuple(f"{item.path}{item.reason.removeprefix(phrase)}" for item in items)
                 for phrase, items in survey.rejected_examples.items()
             },
-            num_missing=_missing(source, root, recordings, found.num_recordings),
+            num_missing=num_missing(source, root, recordings, found.num_recordings),
             num_repeated_ids=survey.num_repeated_ids(),
             native_rates_hz=_by_count(survey.native_rates_hz),
             channels=_by_count(survey.channels),
@@ -221,20 +220,6 @@ def _order_of_part(name: str) -> int:
 def _clips_of_class(survey: Survey, task: Task | None) -> dict[str, int]:
     total = sum(survey.clips_of_class.values(), Counter[str]())
     return {name: total[name] for name in (task.classes if task else ())}
-
-
-def _missing(source: Dataset, root: Path, recordings: Recordings, num_recordings: int) -> dict[str, int]:
-    """By the kind's own lists where it has some, else by what its page says of the complete dataset."""
-    reader = READERS[source.kind]
-    listed, present = getattr(reader, "listed", None), getattr(reader, "present", None)
-    if listed is not None and present is not None:
-        wanted, here = listed(source, root), present(source, root, recordings)
-        missing = {name: number - here[name] for name, number in wanted.items()}
-    else:
-        page = PAGES.get(source.kind)
-        expected = page.num_recordings if page else None
-        missing = {page.title: expected - num_recordings} if page and expected is not None else {}
-    return {name: number for name, number in missing.items() if number > 0}
 
 
 def _doubt(overlap: Overlap, items: Iterator[Clip | Rejection], name: Callable[[list[Clip]], str]) -> Doubt:

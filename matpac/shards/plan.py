@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.reasons import phrase_of
-from matpac.datasets.recordings import Recording, has_inventory, read_recordings
+from matpac.datasets.recordings import Recording, Recordings, has_inventory
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, partial_path
 from matpac.params import Dataset, LogMel, Shards, digest
@@ -61,16 +61,6 @@ class Plan:
             logmel=self.logmel,
             reject=self.params.reject,
         )
-
-
-class Recordings:
-    """The recordings of a dataset; every iteration reads them anew."""
-
-    def __init__(self, raw: Path) -> None:
-        self.raw = raw
-
-    def __iter__(self) -> Iterator[Recording]:
-        return read_recordings(self.raw)
 
 
 def store_of(dataset: str) -> Store:

@@ -48,8 +48,11 @@ class Project:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params))
 
     def start(self, stage: str, dataset: str = "mine") -> subprocess.Popen:
+        return self.launch(stage, dataset)
+
+    def launch(self, module: str, *arguments: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", f"flows.{stage}", dataset],
+            [sys.executable, "-m", f"flows.{module}", *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

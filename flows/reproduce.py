@@ -1,0 +1,206 @@
+"""The whole pipeline as one run: `dvc repro`, watched.
+
+python -m flows.reproduce [stage ...] [--force]
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+from prefect import State, flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.exceptions import FailedRun
+from prefect.runtime import flow_run
+from prefect.states import Failed
+
+from flows import server, stage
+from flows.choices import Shown
+from matpac.params import load_params
+
+STOP_TIMEOUT_S = 20
+"""Prefect kills a run that it cancels after 30 s."""
+NEXT_STAGE = re.compile(r"(Running stage|Stage) '(?P<stage>[^']+)'")
+IS_BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
+
+Targets = Annotated[
+    tuple[str, ...],
+    Shown("Stages to bring up to date, such as pretrain or shards@esc10. None: the whole pipeline."),
+]
+Force = Annotated[bool, Shown("Run the stages even where nothing that they depend on has changed.")]
+
+
+def run_name() -> str:
+    return " ".join(["reproduce", *flow_run.parameters["targets"]])
+
+
+@flow(flow_run_name=run_name, persist_result=False)
+def reproduce(targets: Targets = (), force: Force = False) -> State[None] | None:
+    """Bring the pipeline up to date: whatever changed, and what depends on it. What is finished stays.
+
+    A run that fails says the last line of the stage that failed, or that of DVC.
+    """
+    try:
+        watch = Watch(stages_of(targets))
+        with dvc(["repro", *targets, *(["--force"] if force else [])]) as process:
+            for line in lines_of(process):
+                get_run_logger().info(line)
+                watch.read(line)
+        watch.finish(process.returncode)
+    except Stopped as error:
+        # Returned and not raised: the line is all there is to know, and the traceback would hide it.
+        return Failed(message=str(error))
+    return None
+
+
+class Stopped(Exception):
+    """DVC stopped, in one line."""
+
+
+class Watch:
+    """Reads what DVC says: which stage it is at, and what went wrong."""
+
+    def __init__(self, stages: set[str]) -> None:
+        self._stages = stages
+        self._seen: dict[str, str] = {}
+        self._line = self._error = ""
+        artifact = create_progress_artifact(0.0, key="reproduce-progress", description="Asking DVC")
+        assert isinstance(artifact, UUID)
+        self._artifact = artifact
+
+    def read(self, line: str) -> None:
+        if found := NEXT_STAGE.match(line):
+            self._show(100 * len(self._seen) / max(len(self._stages), 1), found["stage"])
+            self._seen[found["stage"]] = what_happened(line)
+        elif line.startswith("ERROR: "):
+            self._error = line.removeprefix("ERROR: ")
+        elif not self._error:
+            self._line = line
+
+    def finish(self, code: int) -> None:
+        """Raises Stopped where DVC's exit status `code` is not 0."""
+        if code:
+            raise Stopped(complaint(self._error, self._line))
+        self._show(100.0, "Done")
+        create_markdown_artifact(page(self._seen), key="reproduce-summary")
+
+    def _show(self, percent: float, what: str) -> None:
+        update_progress_artifact(self._artifact, min(percent, 100.0), description=what)
+
+
+def what_happened(line: str) -> str:
+    if line.startswith("Running"):
+        return "ran"
+    return "taken from DVC's cache" if "is cached" in line else "nothing had changed"
+
+
+def complaint(error: str, line_before: str) -> str:
+    """One line on why DVC stopped: its `error`, or what the stage said just before it."""
+    if any(phrase in error for phrase in IS_BUSY):
+        return "another `dvc` is at work in this folder. Wait for it, and run again: nothing was changed."
+    if failed := re.match(r"failed to reproduce '([^']+)': failed to run: ", error):
+        return f"stage {failed[1]} failed: {line_before}"
+    return error or line_before
+
+
+def page(stages: dict[str, str]) -> str:
+    """What happened to each stage, in Markdown; the scores and the report where there are any."""
+    rows = "\n".join(f"| {name} | {what} |" for name, what in stages.items())
+    text = f"# Stages\n\n| stage | |\n|---|---|\n{rows}\n"
+    scores, report = Path("data/scores"), Path("data/report/index.html")
+    if any(scores.glob("*.json")):
+        from matpac.probing.scores import score_table  # imports torch, which takes seconds
+
+        table = score_table(scores, load_params().probe.datasets)
+        text += f"\n# Scores\n\n```text\n{table}\n```\n"
+    if report.exists():
+        text += f"\nThe report: `{report.resolve()}`\n"
+    return text
+
+
+def stages_of(targets: Sequence[str]) -> set[str]:
+    """All stages that `targets` need, or all there are.
+
+    Raises Stopped with DVC's line for a target that it does not know.
+    """
+    stages: set[str] = set()
+    for wanted in [[target] for target in targets] or [[]]:
+        with dvc(["dag", "--dot", *wanted]) as process:
+            said = list(lines_of(process))
+        if process.returncode:
+            errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
+            raise Stopped(complaint(" ".join(errors), "".join(said[-1:])))
+        stages |= {line.strip('";') for line in said if line.endswith('";') and "->" not in line}
+    return stages
+
+
+@contextmanager
+def dvc(arguments: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
+    """DVC in a process group of its own. However this run ends, DVC and its stages end before it does."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    # Stages call `python`, which must be this one.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment["PYTHONUNBUFFERED"] = "1"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    """Ask the whole group to stop; kill what has not done so in time."""
+    give_up = time.monotonic() + STOP_TIMEOUT_S
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < give_up:
+            time.sleep(0.1)
+            process.poll()  # A dead process counts as one of the group until then.
+            os.killpg(process.pid, 0)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def lines_of(process: "subprocess.Popen[str]") -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip():
+            yield line.rstrip()
+    process.wait()
+
+
+def main() -> None:
+    """`python -m flows.reproduce`; what the user can put right ends in one line."""
+    parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description=reproduce.description)
+    parser.add_argument(
+        "targets", nargs="*", metavar="stage", help="such as pretrain or shards@esc10; all if none"
+    )
+    parser.add_argument("--force", action="store_true", help="run stages even where nothing has changed")
+    wanted = parser.parse_args()
+    stage.quiet_prefect()
+    try:
+        with server.shared():
+            reproduce(tuple(wanted.targets), wanted.force)
+    except (FailedRun, RuntimeError) as error:
+        sys.exit(f"reproduce: {error}")
+
+
+if __name__ == "__main__":
+    main()

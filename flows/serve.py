@@ -1,0 +1,191 @@
+"""params.yaml -> deployments of the flows: what can be started, scheduled and watched in Prefect's pages.
+
+python -m flows.serve
+"""
+
+import argparse
+import asyncio
+import inspect
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
+from prefect.schedules import Schedule
+from prefect.settings import PREFECT_UI_URL
+from prefect.types.entrypoint import EntrypointType
+
+from flows import server
+from flows.download import download
+from flows.reproduce import reproduce
+from flows.shards import shards
+from matpac import __version__
+from matpac.params import Params, load_params
+
+OFFERED: dict[str, Flow[..., Any]] = {"download": download, "shards": shards, "reproduce": reproduce}
+WORK_POOL = "local"
+HEADER = f"""\
+# Deployments for a work pool and its workers; `python -m flows.serve` offers the same without either.
+# Made from params.yaml by `python -m flows.serve --prefect-yaml > prefect.yaml`: make changes there.
+#   prefect work-pool create {WORK_POOL} --type process
+#   prefect --no-prompt deploy --all
+#   prefect worker start --pool {WORK_POOL}
+"""
+ABOUT = """\
+Offer download, shards and reproduce in Prefect's pages, and run here what is started there, until Ctrl-C.
+
+Where PREFECT_API_URL is not set, the server of this project is used, and it stays up as long as this runs.
+What starts by itself, and when, stands in params.yaml: schedules, cron lines in UTC. Those of download and
+shards do all datasets. Runs of one flow wait for each other, so that two never write one store. Restart this
+after a change of datasets or schedules. A deployment paused in Prefect's pages stays paused; runs that a
+schedule missed while nothing served it are dropped.
+"""
+
+
+def deployments(params: Params) -> list[dict[str, Any]]:
+    """One for each flow, in the words of prefect.yaml.
+
+    Raises ValueError for a schedule that is none.
+    """
+    datasets = [{"dataset": name} for name in params.datasets]
+    return [
+        {
+            "name": name,
+            "version": __version__,
+            "tags": ["matpac"],
+            "description": (inspect.getdoc(flow.fn) or "").split("\n\n")[0],
+            "entrypoint": f"flows/{name}.py:{name}",
+            "parameters": {} if name == "reproduce" else datasets[0],
+            "schedules": schedules(name, params, [{}] if name == "reproduce" else datasets),
+            "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
+            "work_pool": {"name": WORK_POOL},
+        }
+        for name, flow in OFFERED.items()
+    ]
+
+
+def schedules(name: str, params: Params, parameters: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """One for each of `parameters`, or none. In UTC, since the lines are read on many machines."""
+    cron = getattr(params.schedules, name)
+    if cron is None:
+        return []
+    try:
+        Schedule(cron=cron)
+    except ValueError:
+        raise ValueError(
+            f"schedules.{name}: need a cron line: minute, hour, day, month, day of the week; got {cron!r}"
+        ) from None
+    return [{"cron": cron, "timezone": "UTC", "parameters": chosen} for chosen in parameters]
+
+
+def prefect_yaml(params: Params) -> str:
+    text = yaml.dump({"deployments": deployments(params)}, Dumper=_Plain, sort_keys=False, width=110)
+    return HEADER + text
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        """No anchors: Prefect's users know YAML from examples."""
+        return True
+
+
+def served_here(deployment: dict[str, Any]) -> RunnerDeployment:
+    made = OFFERED[deployment["name"]].to_deployment(
+        deployment["name"],
+        version=deployment["version"],
+        tags=deployment["tags"],
+        description=deployment["description"],
+        parameters=deployment["parameters"],
+        schedules=[Schedule(**schedule) for schedule in deployment["schedules"]],
+        concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(made, RunnerDeployment)
+    # Said outright, so that one that was made for a work pool comes over to this process.
+    made.work_pool_name = made.work_queue_name = None
+    return made
+
+
+def drop_missed_runs() -> None:
+    """Of the schedules: after a week off, the pipeline need not run seven times."""
+    with get_client(sync_client=True) as client:
+        for name in OFFERED:
+            try:
+                deployment = client.read_deployment_by_name(f"{name}/{name}")
+            except ObjectNotFound:
+                continue
+            waiting = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]),
+                    state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Scheduled", "Late"])),
+                ),
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+            )
+            for run in waiting:
+                due = run.expected_start_time
+                if run.auto_scheduled and due is not None and due < datetime.now(UTC):
+                    client.delete_flow_run(run.id)
+
+
+async def serve(offered: list[RunnerDeployment]) -> None:
+    """Run what is started, until SIGINT or SIGTERM; runs that are going on then are cancelled first."""
+    runner = Runner(pause_on_shutdown=False)
+    for deployment in offered:
+        await runner.aadd_deployment(deployment)
+    told_to_stop = asyncio.Event()
+    running = asyncio.create_task(runner.start())
+    await asyncio.sleep(0)
+    # Only now: the runner has put its own handler of SIGTERM in place, which leaves its runs behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    waiting = asyncio.create_task(told_to_stop.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if told_to_stop.is_set():
+        await runner.astop()
+    waiting.cancel()
+    await running
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.serve", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--prefect-yaml",
+        action="store_true",
+        help="print the deployments as a prefect.yaml for work pools and workers, and do nothing else",
+    )
+    wanted = parser.parse_args()
+    try:
+        params = load_params()
+        if wanted.prefect_yaml:
+            sys.stdout.write(prefect_yaml(params))
+            return
+        offered = [served_here(deployment) for deployment in deployments(params)]
+        with server.shared():
+            drop_missed_runs()
+            sys.stdout.write(
+                f"Start and watch runs at {PREFECT_UI_URL.value()}/deployments (Ctrl-C ends this).\n"
+            )
+            sys.stdout.flush()
+            asyncio.run(serve(offered))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"serve: {error}")
+
+
+if __name__ == "__main__":
+    main()

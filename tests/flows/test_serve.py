@@ -1,0 +1,152 @@
+"""Deployments: what they offer, and the real thing with a server."""
+
+import signal
+import time
+
+import httpx
+import pytest
+import yaml
+
+from flows.serve import deployments, prefect_yaml
+from flows.server import answering_url
+from matpac.params import load_params, parse_params
+from tests.flows.conftest import REPOSITORY, Project
+
+
+def with_schedules(**schedules):
+    raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    raw["schedules"] |= schedules
+    return parse_params(raw)
+
+
+def test_prefect_yaml_is_what_params_yaml_gives():
+    committed = (REPOSITORY / "prefect.yaml").read_text()
+    assert committed == prefect_yaml(load_params(REPOSITORY / "params.yaml")), (
+        "run `python -m flows.serve --prefect-yaml > prefect.yaml`"
+    )
+
+
+def test_a_schedule_does_every_dataset_and_the_whole_pipeline_once():
+    params = with_schedules(shards="30 3 * * *", reproduce="0 5 * * 1")
+    download, shards, reproduce = deployments(params)
+    assert download["schedules"] == []
+    assert [schedule["parameters"]["dataset"] for schedule in shards["schedules"]] == list(params.datasets)
+    assert {schedule["cron"] for schedule in shards["schedules"]} == {"30 3 * * *"}
+    assert reproduce["schedules"] == [{"cron": "0 5 * * 1", "timezone": "UTC", "parameters": {}}]
+
+
+def test_a_schedule_that_is_none_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"schedules\.shards: need a cron line: .* got '99 3 \* \* \*'"):
+        deployments(with_schedules(shards="99 3 * * *"))
+
+
+class Served:
+    """`python -m flows.serve` in a project of its own, and what its server knows."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.process = project.launch("serve")
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        url = answering_url(project.folder / ".prefect")
+        assert url is not None, self.line
+        self.client = httpx.Client(base_url=url, timeout=30)
+
+    def deployment(self, name: str) -> dict:
+        give_up = time.monotonic() + 30
+        while (answer := self.client.get(f"/deployments/name/{name}/{name}")).status_code == 404:
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+        return answer.raise_for_status().json()
+
+    def start(self, name: str, **parameters) -> str:
+        return (
+            self.client.post(
+                f"/deployments/{self.deployment(name)['id']}/create_flow_run",
+                json={"parameters": parameters, "state": {"type": "SCHEDULED"}},
+            )
+            .raise_for_status()
+            .json()["id"]
+        )
+
+    def wait_for(self, run: str, *states: str) -> dict:
+        give_up = time.monotonic() + 60
+        while (found := self.client.get(f"/flow_runs/{run}").json())["state"]["type"] not in states:
+            assert time.monotonic() < give_up, found["state"]
+            time.sleep(0.2)
+        return found
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("served"))
+    project.write_recordings()
+    project.write_params()
+    path = project.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["schedules"]["reproduce"] = "0 5 1 * *"
+    path.write_text(yaml.safe_dump(params))
+    project.environment["PREFECT_RUNNER_POLL_FREQUENCY"] = "1"
+    served = Served(project)
+    yield served
+    served.process.kill()
+    served.process.communicate()
+    served.client.close()
+
+
+@pytest.mark.slow
+def test_the_deployments_are_there_with_a_choice_of_datasets_and_a_limit(served):
+    assert "/deployments" in served.line
+    download = served.deployment("download")
+    assert download["parameters"] == {"dataset": "demo_corpus"}
+    assert download["parameter_openapi_schema"]["properties"]["dataset"]["enum"][-1] == "mine"
+    assert download["global_concurrency_limit"]["limit"] == 1
+    assert served.deployment("shards")["schedules"] == []
+
+
+@pytest.mark.slow
+def test_a_name_that_is_no_dataset_is_refused_before_anything_runs(served):
+    answer = served.client.post(
+        f"/deployments/{served.deployment('shards')['id']}/create_flow_run",
+        json={"parameters": {"dataset": "yours"}},
+    )
+    assert answer.status_code == 409
+    assert "'yours' is not one of" in answer.text
+
+
+@pytest.mark.slow
+def test_a_run_that_is_started_from_outside_is_done_and_a_retry_finds_its_shards(served):
+    assert served.wait_for(served.start("download", dataset="mine"), "COMPLETED")["name"] == "download mine"
+    run = served.start("shards", dataset="mine")
+    served.wait_for(run, "COMPLETED")
+    shard = next((served.project.folder / "data").rglob("shard-000000.tar"))
+    made = shard.stat().st_mtime_ns
+    retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    served.client.post(f"/flow_runs/{run}/set_state", json=retry).raise_for_status()
+    served.wait_for(run, "RUNNING")
+    assert served.wait_for(run, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    assert shard.stat().st_mtime_ns == made
+
+
+@pytest.mark.slow
+def test_the_server_plans_what_the_schedule_says(served):
+    deployment = served.deployment("reproduce")
+    assert [schedule["schedule"]["cron"] for schedule in deployment["schedules"]] == ["0 5 1 * *"]
+    give_up = time.monotonic() + 60
+    wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 1}
+    while not (runs := served.client.post("/flow_runs/filter", json=wanted).json()):
+        assert time.monotonic() < give_up
+        time.sleep(0.5)
+    assert runs[0]["auto_scheduled"]
+    assert runs[0]["expected_start_time"][8:16] == "01T05:00"
+
+
+@pytest.mark.slow
+def test_sigterm_cancels_what_runs_and_ends_in_peace(served):
+    run = served.start("download", dataset="demo_corpus")
+    served.wait_for(run, "RUNNING")
+    served.process.send_signal(signal.SIGTERM)
+    output, _ = served.process.communicate(timeout=60)
+    assert served.process.returncode == 0, output
+    assert served.wait_for(run, "CANCELLED", "COMPLETED")["state"]["message"] == "Runner is shutting down."
+    assert not served.deployment("download")["paused"]

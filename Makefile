@@ -4,16 +4,16 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test fast lint format clean
+.PHONY: repro test slow lint format clean
 
 repro: .venv/installed  ## raw audio -> report, with params.yaml
 	$(RUN) dvc repro
 
-test: .venv/installed  ## all tests, the slow ones too
-	$(RUN) python -m pytest
-
-fast: .venv/installed  ## the tests of a minute
+test: .venv/installed  ## the tests, a few minutes
 	$(RUN) python -m pytest -m "not slow"
+
+slow: .venv/installed  ## those that take more than ten seconds: real servers, kills, the whole pipeline
+	$(RUN) python -m pytest -m slow
 
 lint: .venv/installed
 	$(RUN) ruff format --check .

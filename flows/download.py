@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts, stage
+from flows.choices import DatasetName
 from matpac.datasets.recordings import Inventory, Recordings, take_inventory, write_recordings
 from matpac.datasets.registry import READERS, holds, num_missing, recordings_root
 from matpac.files import checksum, write_json
@@ -16,7 +17,7 @@ from matpac.params import Dataset, load_params
 
 
 @flow(flow_run_name="download {dataset}", persist_result=False)
-def download(dataset: str) -> None:
+def download(dataset: DatasetName) -> None:
     """Fetch or synthesise the recordings where they are not here yet, then list them."""
     params = load_params()
     source = stage.source_of(dataset, params)

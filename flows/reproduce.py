@@ -90,7 +90,9 @@ class Watch:
         if code:
             raise Stopped(complaint(self._error, self._line))
         self._show(100.0, "Done")
-        create_markdown_artifact(page(self._seen), key="reproduce-summary")
+        create_markdown_artifact(
+            page(self._seen), key="reproduce-summary", description="Scores, and what happened to each stage"
+        )
 
     def _show(self, percent: float, what: str) -> None:
         update_progress_artifact(self._artifact, min(percent, 100.0), description=what)
@@ -112,18 +114,17 @@ def complaint(error: str, line_before: str) -> str:
 
 
 def page(stages: dict[str, str]) -> str:
-    """What happened to each stage, in Markdown; the scores and the report where there are any."""
-    rows = "\n".join(f"| {name} | {what} |" for name, what in stages.items())
-    text = f"# Stages\n\n| stage | |\n|---|---|\n{rows}\n"
+    """In Markdown: the scores and the report, where there are any, and what happened to each stage."""
+    text = ""
     scores, report = Path("data/scores"), Path("data/report/index.html")
     if any(scores.glob("*.json")):
         from matpac.probing.scores import score_table  # imports torch, which takes seconds
 
-        table = score_table(scores, load_params().probe.datasets)
-        text += f"\n# Scores\n\n```text\n{table}\n```\n"
+        text = f"# Scores\n\n```text\n{score_table(scores, load_params().probe.datasets)}\n```\n\n"
     if report.exists():
-        text += f"\nThe report: `{report.resolve()}`\n"
-    return text
+        text += f"The report: `{report.resolve()}`\n\n"
+    rows = "\n".join(f"| {name} | {what} |" for name, what in stages.items())
+    return f"{text}# Stages\n\n| stage | what happened |\n|---|---|\n{rows}\n"
 
 
 def stages_of(targets: Sequence[str]) -> set[str]:

@@ -7,6 +7,7 @@ dask        A Dask cluster, on this machine or, at shards.dask_address, on many.
 Whatever runs them, a shard's bytes follow from its job alone.
 """
 
+import asyncio
 import os
 import time
 from collections import deque
@@ -24,12 +25,13 @@ from flows import artifacts
 from matpac.params import Shards
 from matpac.shards.build import ShardJob, ShardResult, build_shard
 from matpac.shards.plan import Plan
-from matpac.shards.workers import Workers
+from matpac.shards.workers import Workers, begin
 from matpac.signal.audio import mute_c_libraries
 
 JOBS_A_WORKER = 2
 """In flight: one that runs and one that waits. Prefect loses tasks that come by the thousand."""
 BUSY_S = 1.0
+DASK_TIMEOUT_S = 10
 
 Build = Callable[[ShardJob], ShardResult | None]
 Submit = Callable[[ShardJob], PrefectFuture[ShardResult | None]]
@@ -104,6 +106,7 @@ def dask_runner(params: Shards) -> "TaskRunner[Any]":
             "Install it: pip install --constraint constraints.txt 'matpac[dask]'."
         ) from None
     if params.dask_address is not None:
+        check_scheduler(params.dask_address)
         get_run_logger().info(f"shards on the Dask cluster at {params.dask_address}")
         return DaskTaskRunner(address=params.dask_address)
     return DaskTaskRunner(
@@ -111,9 +114,29 @@ def dask_runner(params: Shards) -> "TaskRunner[Any]":
     )
 
 
+def check_scheduler(address: str) -> None:
+    """Raises ValueError, before Prefect and Dask would in a hundred lines, where no scheduler answers."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    async def call() -> None:
+        comm = await connect(address, timeout=DASK_TIMEOUT_S, **Security().get_connection_args("client"))
+        await comm.close()
+
+    try:
+        asyncio.run(call())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"shards.dask_address: need a Dask scheduler that answers, as tcp://host:8786, "
+            f"got {address} ({error})"
+        ) from None
+
+
 def build_quietly(job: ShardJob) -> ShardResult | None:
-    _mute_once()
+    _begin_once()
     return build_shard(job)
 
 
-_mute_once = cache(mute_c_libraries)
+@cache
+def _begin_once() -> None:
+    begin(mute_c_libraries)

@@ -44,6 +44,7 @@ HEADER = f"""\
 #   prefect work-pool create {WORK_POOL} --type process
 #   prefect --no-prompt deploy --all
 #   prefect worker start --pool {WORK_POOL}
+# A schedule that is taken out stays on the server until `prefect deployment schedule clear shards/shards`.
 """
 ABOUT = """\
 Offer download, shards and reproduce in Prefect's pages, and run here what is started there, until Ctrl-C.
@@ -117,6 +118,8 @@ def served_here(deployment: dict[str, Any]) -> RunnerDeployment:
     assert isinstance(made, RunnerDeployment)
     # Said outright, so that one that was made for a work pool comes over to this process.
     made.work_pool_name = made.work_queue_name = None
+    # Left unsaid, so that a pause set in Prefect's pages holds.
+    made.model_fields_set.discard("paused")
     return made
 
 

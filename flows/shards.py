@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows import artifacts, stage
+from flows.choices import DatasetName
 from flows.download import fetch
 from flows.runners import build_shards
 from flows.summary import about_shards
@@ -21,7 +22,7 @@ from matpac.shards.plan import plan_dataset, store_of
 
 
 @flow(flow_run_name="shards {dataset}", persist_result=False)
-def shards(dataset: str) -> None:
+def shards(dataset: DatasetName) -> None:
     """Convert the recordings of a dataset. Shards that an earlier run had finished are kept."""
     params = load_params()
     source = stage.source_of(dataset, params)
@@ -33,9 +34,9 @@ def shards(dataset: str) -> None:
     with store.joined() as users:
         meter = artifacts.Meter("plan", dataset, "planned", "recordings")
         plan = plan_dataset(dataset, source, raw, params.logmel, params.shards, meter.show)
-        store.keep_only(frozenset(plan.shards), plan.key, users)
         build_shards(dataset, plan)
         summary = finish(plan, out)
+        store.keep_only(frozenset(plan.shards), plan.key, users)
 
     about_shards(dataset, out, summary)
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 from prefect import Flow
 
@@ -37,6 +38,6 @@ def quiet_prefect() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], ValueError):
+    if record.exc_info and isinstance(record.exc_info[1], ValueError | BrokenProcessPool):
         return False
     return not (record.name == "prefect.task_runs" and "Finished in state Completed" in record.getMessage())

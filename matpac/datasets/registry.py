@@ -29,6 +29,7 @@ from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.fetch import is_packed
 from matpac.datasets.page import Page
 from matpac.datasets.recordings import AUDIO, Held, Recording
+from matpac.datasets.sources import fingerprint
 from matpac.params import AudioSet, Dataset, Demo, Own, digest
 
 
@@ -107,7 +108,8 @@ def recordings_root(name: str, params: Dataset) -> Path:
         return AUDIO / f"{params.kind}-{page.key}"
     source = Path(params.source).expanduser()
     if is_packed(source, page):
-        return AUDIO / f"{params.kind}-{digest(str(source.absolute()))}"
+        # A mended archive is unpacked anew, beside what the old one held.
+        return AUDIO / f"{params.kind}-{digest(str(source.absolute()), fingerprint(params))}"
     return source
 
 

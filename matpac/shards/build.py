@@ -16,7 +16,7 @@ import pyarrow as pa
 from matpac.datasets.clip import Rejection
 from matpac.datasets.reasons import phrase_of
 from matpac.datasets.recordings import Recording, open_path, read_bytes
-from matpac.files import read_json, write_json
+from matpac.files import read_json, write_json, write_text
 from matpac.params import LogMel, digest
 from matpac.shards.statistics import statistics_of
 from matpac.shards.store import Store
@@ -42,7 +42,7 @@ ROWS = pa.schema(
 )
 """A plan: a record batch a shard, a row a clip, with what the inventory says of its recording."""
 PASSING = ("cannot be read", "changed")
-"""Reasons that may be gone tomorrow: a later run tries such shards again."""
+"""Reasons that may be gone tomorrow: the next run tries such shards again."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,10 @@ def build_shard(job: ShardJob) -> ShardResult | None:
     with job.store.claimed(job.key) as ours:
         if not ours:
             return None
-        if not is_finished(job.store, job.key):
+        if not (job.store.tar(job.key).exists() and job.store.record(job.key).exists()):
             _build(job)
     record = read_json(job.store.record(job.key))
     return ShardResult(len(record["clips"]), len(record["rejected"]))
-
-
-def is_finished(store: Store, key: str) -> bool:
-    if not (store.tar(key).exists() and store.record(key).exists()):
-        return False
-    rejected = read_json(store.record(key))["rejected"]
-    return not any(phrase_of(row["reason"]) in PASSING for row in rejected)
 
 
 def _build(job: ShardJob) -> None:
@@ -97,6 +90,8 @@ def _build(job: ShardJob) -> None:
     for row, offset in zip(rows, offsets, strict=True):
         row["offset"] = offset
     assert len(rows) + len(rejections) == len(planned), "clips in = clips out + rejections"
+    if any(phrase_of(item.reason) in PASSING for item in rejections):
+        write_text(job.store.again(job.key), "")
     write_json(job.store.record(job.key), {"clips": rows, "rejected": [asdict(item) for item in rejections]})
 
 

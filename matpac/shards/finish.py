@@ -20,7 +20,7 @@ from matpac.files import checksum, move_into_place, partial_path, read_json, wri
 from matpac.shards.index import IndexWriter, write_index
 from matpac.shards.plan import Plan
 from matpac.shards.statistics import Statistics
-from matpac.shards.store import link_tree
+from matpac.shards.store import link
 from matpac.shards.tar import TarFrames, tar_name
 from matpac.shards.zarr_store import ZARR_NAME, first_frames, write_zarr
 
@@ -59,6 +59,8 @@ def finish(plan: Plan, out: Path) -> Summary:
             partial.mkdir(parents=True)
             try:
                 _assemble(plan, partial)
+                # A kill in the middle of the move leaves a part of the old folder.
+                plan.store.published.unlink(missing_ok=True)
                 move_into_place(partial, out)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -99,7 +101,7 @@ def _assemble(plan: Plan, folder: Path) -> None:
         _add_zarr(plan, folder)
     else:
         for number, key in enumerate(plan.shards):
-            link_tree(plan.store.tar(key), folder / tar_name(number))
+            link(plan.store.tar(key), folder / tar_name(number))
     write_json(
         folder / "statistics.json",
         {
@@ -157,24 +159,16 @@ def _check_rejections(plan: Plan, num_clips: int, num_rejected: Counter[str], ta
     counts = ", ".join(f"{number:,} {reason}" for reason, number in Counter(unusable).most_common())
     raise ValueError(
         f"{num_unusable:,} of {num_clips + num_unusable:,} clips could not be used ({counts}), over the "
-        f"limit of {limit:.1%} (shards.max_rejected_fraction in params.yaml). {kept} names them. Mend or "
-        "remove them and run again; what is converted is kept."
+        f"limit of {limit:.1%} (shards.max_rejected_fraction in params.yaml). {kept} names them. Mend "
+        "them and run again: only their shards are converted anew (where files are removed, all behind them)."
     )
 
 
 def _add_zarr(plan: Plan, folder: Path) -> None:
-    """The clips of the tars as one array; the index then has the places they have there.
-
-    Started anew where an earlier run was killed in the middle.
-    """
+    """The clips of the tars as one array; the index then has the places they have there."""
     table: pa.Table = pq.read_table(folder / "index.parquet")
     num_frames = table["num_frames"].to_numpy()
-    store = plan.store.zarr(plan.key)
-    if not store.exists():
-        partial = partial_path(store)
-        write_zarr(partial, _clips_in_tars(plan, table), num_frames, plan.logmel.num_mels)
-        move_into_place(partial, store)
-    link_tree(store, folder / ZARR_NAME)
+    write_zarr(folder / ZARR_NAME, _clips_in_tars(plan, table), num_frames, plan.logmel.num_mels)
     places = {
         "shard": np.zeros(len(table), dtype=np.int32),
         "offset": first_frames(num_frames)[:-1],

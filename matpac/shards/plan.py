@@ -115,7 +115,13 @@ def deal(
         if _repeated(census.id_digests):
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal.")
         task = task_of(census)
-        key = digest(census.shards, census.left_out.hexdigest(), repr(task), params.format)
+        key = digest(
+            census.shards,
+            census.left_out.hexdigest(),
+            repr(task),
+            params.format,
+            params.max_rejected_fraction,
+        )
         rows.replace(store.plan(key))
         rejected.replace(store.planned_rejections(key))
     return Plan(

@@ -6,7 +6,6 @@ the process that holds them, and hold between machines where the file system is 
 """
 
 import fcntl
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -30,9 +29,9 @@ class Store(NamedTuple):
     def planned_rejections(self, key: str) -> Path:
         return self.root / "plans" / f"{key}.rejected.csv"
 
-    def zarr(self, key: str) -> Path:
-        """A whole dataset as one array, named by its plan."""
-        return self.root / "stores" / f"{key}.zarr"
+    def again(self, key: str) -> Path:
+        """A mark at a finished shard: next time its trouble may be gone."""
+        return self.root / "again" / key
 
     @property
     def published(self) -> Path:
@@ -41,27 +40,37 @@ class Store(NamedTuple):
 
     @contextmanager
     def joined(self) -> Iterator[IO[str]]:
-        """Work on this dataset, perhaps together with others; who comes first clears what a kill left."""
+        """Work on this dataset, perhaps together with others.
+
+        Who comes first clears what a kill left, and forgets shards that are worth another try: later that
+        would change them under the hands of others.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "users.lock").open("a") as users:
             if _locked(users, fcntl.LOCK_EX):
                 for partial in self.root.rglob(".*.partial"):
                     _remove(partial)
+                for mark in (self.root / "again").glob("*"):
+                    self.published.unlink(missing_ok=True)
+                    self.record(mark.name).unlink(missing_ok=True)
+                    mark.unlink()
             _locked(users, fcntl.LOCK_SH, wait=True)
             yield users
 
     def keep_only(self, shards: Collection[str], plan: str, users: IO[str]) -> None:
-        """Remove what other plans left, unless somebody else is at work; `users` comes from `joined`."""
-        alone = _locked(users, fcntl.LOCK_EX)
-        if alone:
-            kept = {"tars": shards, "records": shards, "claims": shards}
-            kept |= {"plans": {plan, f"{plan}.rejected"}, "stores": {plan}}
-            for folder, names in kept.items():
-                for path in (self.root / folder).glob("*"):
-                    if path.stem not in names:
-                        _remove(path)
-        # A lock that could not be exchanged is lost.
-        _locked(users, fcntl.LOCK_SH, wait=True)
+        """Remove what other plans left, unless somebody else is at work; `users` comes from `joined`.
+
+        To be done last, when this plan is published: until then the work of others, of yesterday's
+        parameters say, is all that there is. And a lock that could not be exchanged is lost.
+        """
+        if not _locked(users, fcntl.LOCK_EX):
+            return
+        kept = {"tars": shards, "records": shards, "claims": shards, "again": shards}
+        kept |= {"plans": {plan, f"{plan}.rejected"}}
+        for folder, names in kept.items():
+            for path in (self.root / folder).glob("*"):
+                if path.stem not in names:
+                    _remove(path)
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
@@ -91,16 +100,9 @@ def _locked(file: IO[str], how: int, *, wait: bool = False) -> bool:
     return True
 
 
-def link_tree(source: Path, target: Path) -> None:
-    """The same files under another name, at no cost; copies where the file system has no hard links."""
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=link)
-    else:
-        link(str(source), str(target))
-
-
-def link(source: str, target: str) -> None:
+def link(source: Path, target: Path) -> None:
+    """The same file under another name, at no cost; a copy where the file system has no hard links."""
     try:
-        os.link(source, target)
+        target.hardlink_to(source)
     except OSError:
         shutil.copyfile(source, target)

@@ -38,7 +38,10 @@ class Workers:
             with self._replacing:
                 if self._pool is pool:
                     self._pool = _start_pool(self.num_workers, self.prepare)
-            raise
+            raise BrokenProcessPool(
+                "a worker process was killed, most likely because memory ran out. "
+                "Lower shards.num_workers in params.yaml and run again; finished shards are kept."
+            ) from None
 
     def close(self) -> None:
         """Finish what runs, drop what waits."""
@@ -48,7 +51,7 @@ class Workers:
 def _start_pool(num_workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
     # The processes are the parallelism: threads of the linear algebra inside each would only compete.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_begin, initargs=(prepare,))
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=begin, initargs=(prepare,))
     with _main_module_hidden():
         # As many calls as processes: each starts one, as none of them has answered yet.
         for answer in [pool.submit(_nothing) for _ in range(num_workers)]:
@@ -67,16 +70,16 @@ def _main_module_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _begin(prepare: Callable[[], None]) -> None:
-    """A worker whose parent was killed would wait for ever: it ends with its parent."""
+def begin(prepare: Callable[[], None]) -> None:
+    """A worker whose parent was killed would wait for ever: it ends with its parent, if it has one."""
     prepare()
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
     parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
     os._exit(1)
 
 

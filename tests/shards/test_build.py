@@ -162,15 +162,50 @@ def test_a_mended_recording_costs_one_shard(root, tmp_path):
     assert build(after, tmp_path / "out").num_clips == 7
 
 
-def test_trouble_that_may_pass_is_tried_again(root, tmp_path):
-    plan = plan_of(root, tmp_path / "work")
+@pytest.mark.parametrize("format", ["webdataset", "zarr"])
+def test_trouble_that_may_pass_is_tried_again_by_the_next_run(root, tmp_path, format):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    build(plan_of(root, tmp_path / "work0", format=format), whole)
+    plan = plan_of(root, tmp_path / "work", format=format)
     (root / "001.wav").rename(tmp_path / "away.wav")
-    assert build(plan, tmp_path / "out").num_rejected == {"cannot be read": 1}
-    (tmp_path / "away.wav").rename(root / "001.wav")
-    for job in jobs(plan):
-        build_shard(job)
-    shutil.rmtree(tmp_path / "out")
-    assert finish(plan, tmp_path / "out").num_clips == 7
+    with plan.store.joined():
+        assert build(plan, out).num_rejected == {"cannot be read": 1}
+        (tmp_path / "away.wav").rename(root / "001.wav")
+        # Not by somebody who joins: the shard would change while others publish it.
+        with plan.store.joined():
+            assert build(plan, out).num_rejected == {"cannot be read": 1}
+    with plan.store.joined():
+        assert build(plan, out).num_clips == 7
+    assert digests(out) == digests(whole)
+
+
+def test_a_folder_of_which_a_kill_left_a_part_is_not_taken_for_whole(root, tmp_path, monkeypatch):
+    old, new = plan_of(root, tmp_path / "work"), plan_of(root, tmp_path / "work", clips_per_shard=2)
+    build(old, tmp_path / "out")
+    whole = digests(tmp_path / "out")
+
+    remove = shutil.rmtree
+
+    def killed_at_out(folder: Path, *, ignore_errors: bool = False) -> None:
+        if folder == tmp_path / "out":
+            (folder / "shard-000001.tar").unlink()
+            raise KeyboardInterrupt
+        remove(folder, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed_at_out)
+        with pytest.raises(KeyboardInterrupt):
+            build(new, tmp_path / "out")
+    assert not (tmp_path / "out/shard-000001.tar").exists()
+    finish(old, tmp_path / "out")
+    assert digests(tmp_path / "out") == whole
+
+
+def test_a_stricter_limit_holds_for_what_is_published_already(root, tmp_path):
+    (root / "001.wav").write_bytes(b"not audio")
+    build(plan_of(root, tmp_path / "work", max_rejected_fraction=0.5), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^1 of 7 clips .* 10\.0%"):
+        build(plan_of(root, tmp_path / "work", max_rejected_fraction=0.1), tmp_path / "out")
 
 
 def test_a_shard_that_another_process_builds_is_left_to_it(root, tmp_path):
@@ -312,7 +347,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced():
     workers = Workers(1, mute_c_libraries)
-    with pytest.raises(BrokenProcessPool):
+    with pytest.raises(BrokenProcessPool, match=r"^a worker process was killed.*shards\.num_workers"):
         workers.run(os._exit, 1)
     assert workers.run(abs, -3) == 3
     workers.close()

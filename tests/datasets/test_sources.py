@@ -1,0 +1,79 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from matpac.datasets.registry import recordings_root
+from matpac.datasets.sources import fingerprint, write_sources
+from matpac.files import read_json
+from matpac.params import Esc50, Folder, load_params
+
+
+def folder(source: Path, labels: str = "folders") -> Folder:
+    return Folder(
+        kind="folder",
+        source=str(source),
+        labels=labels,
+        multi_label=False,
+        num_folds=3,
+        split_fractions=None,
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    for name in ("dog/a.wav", "dog/b.wav", "cat/a.wav"):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(name.encode())
+    return tmp_path / "mine"
+
+
+def test_a_fingerprint_stays_where_nothing_changes(source):
+    assert fingerprint(folder(source)) == fingerprint(folder(source))
+    (source / "cat/a.wav").read_bytes()
+    assert fingerprint(folder(source))["files"] == 3
+
+
+@pytest.mark.parametrize("change", ["content", "time", "name", "added", "removed", "dead link"])
+def test_every_change_shows_in_the_fingerprint(source, change):
+    before = fingerprint(folder(source))
+    path = source / "dog/a.wav"
+    match change:
+        case "content":
+            path.write_bytes(b"another length")
+        case "time":
+            os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        case "name":
+            path.rename(source / "dog/c.wav")
+        case "added":
+            (source / "dog/c.wav").write_bytes(b"")
+        case "removed":
+            path.unlink()
+        case "dead link":
+            path.unlink()
+            path.symlink_to("nowhere.wav")
+    assert fingerprint(folder(source)) != before
+
+
+def test_a_table_outside_the_folder_counts_too(source, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n")
+    before = fingerprint(folder(source, str(table)))
+    table.write_text("path,label\ndog/a.wav,dog\n")
+    assert fingerprint(folder(source, str(table))) != before
+
+
+def test_what_is_not_read_in_place_never_changes(tmp_path):
+    datasets = load_params().datasets
+    write_sources(tmp_path, datasets)
+    assert {path.stem: read_json(path) for path in tmp_path.iterdir()} == {name: {} for name in datasets}
+
+
+def test_a_mended_archive_is_unpacked_into_another_folder(tmp_path):
+    archive = tmp_path / "mine.zip"
+    archive.write_bytes(b"damaged")
+    params = Esc50(kind="esc50", source=str(archive))
+    before = recordings_root("mine", params)
+    assert recordings_root("mine", params) == before
+    archive.write_bytes(b"mended, at last")
+    assert recordings_root("mine", params) != before

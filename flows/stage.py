@@ -1,5 +1,6 @@
 """What all data stages share: how they are called, what they log, what they reject."""
 
+import errno
 import logging
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,13 @@ def run(stage: "Flow[[str], None]") -> None:
             stage(sys.argv[1])
     except (ValueError, RuntimeError) as error:
         sys.exit(f"{stage.name} {sys.argv[1]}: {error}")
+    except OSError as error:
+        if not _is_full_disk(error):
+            raise
+        sys.exit(
+            f"{stage.name} {sys.argv[1]}: the disk is full ({error}). Make room and run again; "
+            "what is finished is kept."
+        )
 
 
 def source_of(dataset: str, params: Params) -> Dataset:
@@ -38,6 +46,11 @@ def quiet_prefect() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], ValueError | BrokenProcessPool):
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ValueError | BrokenProcessPool) or _is_full_disk(error):
         return False
     return not (record.name == "prefect.task_runs" and "Finished in state Completed" in record.getMessage())
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

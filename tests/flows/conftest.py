@@ -25,7 +25,7 @@ class Project:
         self.folder = folder
         shutil.copy(REPOSITORY / "prefect.toml", folder)
         self.environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
-        self.environment |= {"PYTHONPATH": str(REPOSITORY), "MATPAC_SERVER_IDLE_S": "30"}
+        self.environment |= {"PYTHONPATH": str(REPOSITORY), "MATPAC_SERVER_IDLE_S": "120"}
 
     def write_recordings(self, num_recordings: int = 6) -> None:
         for number in range(num_recordings):

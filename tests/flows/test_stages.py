@@ -99,3 +99,35 @@ def test_a_server_of_the_user_is_used_where_there_is_one(converted, tmp_path):
     assert code == 0, output
     assert len(converted.recorded("flow_runs")) == before + 1
     assert not (tmp_path / ".prefect/server.lock").exists()
+
+
+def beside(project, folder):
+    """Another project with the same recordings, at the same server, which is up for half a minute."""
+    code, output = project.run("download")
+    assert code == 0, output
+    url = answering_url(project.folder / ".prefect")
+    assert url is not None
+    other = Project(folder)
+    other.environment["PREFECT_API_URL"] = url
+    other.write_recordings()
+    return other
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_every_task_runner_makes_the_same_bytes(converted, tmp_path, runner):
+    other = beside(converted, tmp_path)
+    other.write_params(runner=runner)
+    for stage in ("download", "shards"):
+        code, output = other.run(stage)
+        assert code == 0, output
+    assert digests(tmp_path / "data/shards/mine") == digests(converted.folder / "data/shards/mine")
+
+
+def test_two_runs_for_one_dataset_divide_the_shards(converted, tmp_path):
+    other = beside(converted, tmp_path)
+    other.write_params()
+    assert other.run("download")[0] == 0
+    together = [other.start("shards") for _ in range(2)]
+    outputs = [process.communicate(timeout=240)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0], outputs
+    assert digests(tmp_path / "data/shards/mine") == digests(converted.folder / "data/shards/mine")

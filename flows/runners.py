@@ -30,7 +30,8 @@ from matpac.signal.audio import mute_c_libraries
 
 JOBS_A_WORKER = 2
 """In flight: one that runs and one that waits. Prefect loses tasks that come by the thousand."""
-BUSY_S = 1.0
+ELSEWHERE_S = 1.0
+"""Between two looks at shards that other processes are building."""
 DASK_TIMEOUT_S = 10
 
 Build = Callable[[ShardJob], ShardResult | None]
@@ -42,25 +43,30 @@ def build_shards(dataset: str, plan: Plan) -> None:
     meter = artifacts.Meter("shards", dataset, "converted", "clips")
     waiting = deque(range(len(plan.shards)))
     running: deque[tuple[int, PrefectFuture[ShardResult | None]]] = deque()
-    done = num_busy = 0
+    elsewhere: list[int] = []
+    done = 0
     with runner_of(plan.params) as submit:
-        while waiting or running:
+        while waiting or running or elsewhere:
+            if not waiting and not running:
+                time.sleep(ELSEWHERE_S)
+                waiting.extend(number for number in elsewhere if is_free(plan, number))
+                elsewhere = [number for number in elsewhere if number not in waiting]
+                continue
             while waiting and len(running) < JOBS_A_WORKER * plan.params.num_workers:
                 number = waiting.popleft()
                 running.append((number, submit(plan.job(number))))
             number, future = running.popleft()
             result = future.result()
             if result is None:
-                waiting.append(number)
-                num_busy += 1
-                if num_busy >= len(waiting) + len(running):
-                    # All that is left is being built elsewhere.
-                    time.sleep(BUSY_S)
-                    num_busy = 0
+                elsewhere.append(number)
                 continue
-            num_busy = 0
             done += result.num_clips + result.num_rejected
             meter.show(done, plan.num_clips)
+
+
+def is_free(plan: Plan, number: int) -> bool:
+    with plan.store.claimed(plan.shards[number]) as free:
+        return free
 
 
 @contextmanager
@@ -116,6 +122,7 @@ def dask_runner(params: Shards) -> "TaskRunner[Any]":
 
 def check_scheduler(address: str) -> None:
     """Raises ValueError, before Prefect and Dask would in a hundred lines, where no scheduler answers."""
+    from distributed import Client
     from distributed.comm import connect
     from distributed.security import Security
 
@@ -130,6 +137,9 @@ def check_scheduler(address: str) -> None:
             f"shards.dask_address: need a Dask scheduler that answers, as tcp://host:8786, "
             f"got {address} ({error})"
         ) from None
+    with Client(address, timeout=DASK_TIMEOUT_S, set_as_default=False) as client:
+        if not client.scheduler_info()["workers"]:
+            get_run_logger().warning(f"the Dask cluster at {address} has no workers: shards wait for one")
 
 
 def build_quietly(job: ShardJob) -> ShardResult | None:

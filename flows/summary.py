@@ -10,9 +10,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import artifacts
 from matpac.datasets.reasons import REASONS
+from matpac.files import read_json
+from matpac.params import LogMel
 from matpac.progress import duration
 from matpac.shards.finish import Summary
-from matpac.shards.folder import ShardFolder
+from matpac.shards.folder import sample
 
 NUM_PICTURES = 6
 PICTURE_FRAMES = 400
@@ -23,12 +25,10 @@ def about_shards(dataset: str, out: Path, summary: Summary) -> None:
     counts = [("in shards", summary.num_clips), ("rejected", sum(summary.num_rejected.values()))]
     counts += [(f"rejected: {reason}", count) for reason, count in summary.num_rejected.items()]
     artifacts.table("shards", dataset, [{"clips": what, "number": count} for what, count in counts])
-    create_markdown_artifact(
-        page(dataset, summary, ShardFolder(out)), key=artifacts.key_of("shards", dataset, "summary")
-    )
+    create_markdown_artifact(page(dataset, summary, out), key=artifacts.key_of("shards", dataset, "summary"))
 
 
-def page(dataset: str, summary: Summary, folder: ShardFolder) -> str:
+def page(dataset: str, summary: Summary, folder: Path) -> str:
     num_rejected = sum(summary.num_rejected.values())
     reasons = "\n".join(
         f"| {reason} | {number:,} | {REASONS[reason]} |" for reason, number in summary.num_rejected.items()
@@ -52,17 +52,17 @@ Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 """
 
 
-def picture(folder: ShardFolder) -> str:
+def picture(folder: Path) -> str:
     """Beginnings of clips from all over the dataset: a PNG as an address that holds the data itself."""
-    chosen = np.unique(np.linspace(0, len(folder) - 1, NUM_PICTURES).astype(int)).tolist()
+    logmel = LogMel.model_validate(read_json(folder / "logmel.json"))
+    chosen = sample(folder, NUM_PICTURES)
     figure = Figure(figsize=(9, 1.4 * len(chosen)), layout="constrained")
     plots = figure.subplots(len(chosen), squeeze=False)[:, 0]
-    for clip, axes in zip(chosen, plots, strict=True):
-        log_mel = folder.read_clip(clip)[:PICTURE_FRAMES].astype(np.float32)
-        end_s = len(log_mel) / folder.logmel.frames_per_s
-        extent = (0, end_s, 0, folder.logmel.num_mels)
+    for (name, frames), axes in zip(chosen, plots, strict=True):
+        log_mel = frames[:PICTURE_FRAMES].astype(np.float32)
+        extent = (0, len(log_mel) / logmel.frames_per_s, 0, logmel.num_mels)
         axes.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
-        axes.set_title(folder.index.id_of(clip), fontsize=8, loc="left")
+        axes.set_title(name, fontsize=8, loc="left")
         axes.set_ylabel("mel", fontsize=8)
     plots[-1].set_xlabel("seconds", fontsize=8)
     png = io.BytesIO()

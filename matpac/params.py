@@ -236,7 +236,8 @@ class Shards(Section):
     format: Literal["webdataset", "zarr"]
     clips_per_shard: PositiveInt
     reject: tuple[Literal["silent", "truncated", "duplicate"], ...]
-    """What is left out although it can be decoded. The released code leaves out none of these."""
+    """What is left out although it can be decoded. The released code leaves out none of these.
+    Public datasets keep their duplicates: official splits stay as they are."""
     max_rejected_fraction: Fraction
     """Over this share of unusable recordings the stage fails instead of going on without them."""
     runner: Literal["threads", "processes", "dask"]

@@ -10,7 +10,7 @@ REASONS = {
     "not finite": "NaN or infinite samples, or energies that overflow.",
     "implausible": "A sample rate or loudness that no recording has: a damaged header.",
     "silent": "Every sample has the same value.",
-    "duplicate": "The same bytes as another recording of the dataset, which is used.",
+    "duplicate": "The same bytes as a recording before it, which stands for both. Not in public datasets.",
     "changed": "Other bytes than when the inventory was taken; run the download stage again.",
     "known defect": "The dataset's page names it as broken.",
     "not listed": "In no list of the dataset: a stray file, or one that its official split leaves out.",

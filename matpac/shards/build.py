@@ -4,6 +4,7 @@ Runs in spawned workers that must start at once: nothing here imports torch, Zar
 """
 
 import hashlib
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -59,6 +60,8 @@ class ShardJob:
     store: Store
     logmel: LogMel
     reject: tuple[str, ...]
+    code: str
+    """Digest of the code that planned it."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,14 @@ class ShardResult:
 def build_shard(job: ShardJob) -> ShardResult | None:
     """Write the tar of a job, then its record; neither, where both are there already.
 
-    None where another process is building the shard at this moment.
+    None where another process is building the shard at this moment. Raises ValueError where this code is not
+    that of the planner, as may be on another machine.
     """
+    if job.code != code_digest():
+        raise ValueError(
+            f"{platform.node()}: need the version of matpac that planned the shards, found another. "
+            "Install the same on all machines."
+        )
     with job.store.claimed(job.key) as ours:
         if not ours:
             return None

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from matpac.files import read_json
@@ -30,17 +31,9 @@ class ShardFolder:
         self.index = Index(path / "index.parquet")
         self.logmel = LogMel.model_validate(read_json(path / "logmel.json"))
         self.statistics: Statistics = read_statistics(path)
-        self.frames: TarFrames | ZarrFrames
-        if (path / ZARR_NAME).exists():
-            self.frames = ZarrFrames(path / ZARR_NAME, self.index.offset)
-        else:
-            self.frames = TarFrames(
-                [path / tar_name(number) for number in range(int(self.index.shard.max()) + 1)],
-                self.index.shard,
-                self.index.offset,
-                self.index.num_frames,
-                self.logmel.num_mels,
-            )
+        self.frames = _open(
+            path, self.index.shard, self.index.offset, self.index.num_frames, self.logmel.num_mels
+        )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -51,3 +44,33 @@ class ShardFolder:
         log_mel = np.empty(shape, dtype=np.float16)
         self.frames.read_into(log_mel, clip, 0)
         return log_mel
+
+
+def sample(path: Path, num_clips: int) -> list[tuple[str, NDArray[np.float16]]]:
+    """Ids and log-mels [frame, mel] of clips from all over a finished folder; opens no other shards."""
+    table = pq.read_table(path / "index.parquet", columns=["id", "shard", "offset", "num_frames"])
+    table = table.take(np.unique(np.linspace(0, len(table) - 1, num_clips).astype(int)))
+    shard, offset, num_frames = (
+        table[name].to_numpy(zero_copy_only=False) for name in ("shard", "offset", "num_frames")
+    )
+    num_mels = LogMel.model_validate(read_json(path / "logmel.json")).num_mels
+    frames = _open(path, shard, offset, num_frames, num_mels)
+    log_mels = [np.empty((length, num_mels), dtype=np.float16) for length in num_frames.tolist()]
+    for clip, log_mel in enumerate(log_mels):
+        frames.read_into(log_mel, clip, 0)
+    return list(zip(table["id"].to_pylist(), log_mels, strict=True))
+
+
+def _open(
+    path: Path,
+    shard: NDArray[np.int32],
+    offset: NDArray[np.int64],
+    num_frames: NDArray[np.int64],
+    num_mels: int,
+) -> TarFrames | ZarrFrames:
+    """Whichever format a folder has; only the tars that `shard` [clip] names are opened."""
+    if (path / ZARR_NAME).exists():
+        return ZarrFrames(path / ZARR_NAME, offset)
+    numbers, place = np.unique(shard, return_inverse=True)
+    tars = [path / tar_name(number) for number in numbers.tolist()]
+    return TarFrames(tars, place.astype(np.int32), offset, num_frames, num_mels)

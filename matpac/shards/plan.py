@@ -20,12 +20,13 @@ from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.reasons import phrase_of
 from matpac.datasets.recordings import Recording, Recordings, has_inventory
 from matpac.datasets.registry import READERS, recordings_root
-from matpac.files import WORK, partial_path
-from matpac.params import Dataset, LogMel, Shards, digest
+from matpac.files import WORK, flush_to_disk, partial_path
+from matpac.params import Dataset, LogMel, Public, Shards, digest
 from matpac.shards.build import ROWS, ShardJob, code_digest
 from matpac.shards.store import Store
 
 REPORT_EVERY = 10_000
+NUM_NAMED = 3
 PREFIX_CHARACTERS = 16
 """Of a checksum in hexadecimal: 8 bytes."""
 
@@ -60,6 +61,7 @@ class Plan:
             store=Store(self.store.root.absolute()),
             logmel=self.logmel,
             reject=self.params.reject,
+            code=code_digest(),
         )
 
 
@@ -91,6 +93,10 @@ def plan_dataset(
     def task_of(census: Census) -> Task | None:
         return reader.task(source, root, census.labels, census.num_folds)
 
+    if isinstance(source, Public):
+        # Copies included: the official splits are what others report scores on.
+        kept = tuple(reason for reason in params.reject if reason != "duplicate")
+        params = params.model_copy(update={"reject": kept})
     items = reader.clips(source, root, recordings)
     return deal(items, recordings, root, store_of(dataset), task_of, logmel, params, report)
 
@@ -112,8 +118,9 @@ def deal(
         _write_plan(rows, rejected, decided, census, logmel, params, report)
         if census.num_clips == 0:
             raise ValueError(f"{root}: need at least one clip, found none.")
-        if _repeated(census.id_digests):
-            raise ValueError(f"{root}: need a different id for every clip, found some that are equal.")
+        if repeated := _repeated(census.id_digests):
+            ids = ", ".join(_ids_with(repeated, rows)[:NUM_NAMED])
+            raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
         task = task_of(census)
         key = digest(
             census.shards,
@@ -122,8 +129,11 @@ def deal(
             params.format,
             params.max_rejected_fraction,
         )
-        rows.replace(store.plan(key))
-        rejected.replace(store.planned_rejections(key))
+        for path, place in ((rows, store.plan(key)), (rejected, store.planned_rejections(key))):
+            # What is there already is the same, and other processes may be reading it.
+            if not place.exists():
+                flush_to_disk(path)
+                path.replace(place)
     return Plan(
         key=key,
         store=store,
@@ -160,7 +170,18 @@ class Census:
         self.labels.update(item.labels, item.absent or ())
         if item.fold is not None:
             self.num_folds = max(self.num_folds or 0, item.fold)
-        self.id_digests.frombytes(hashlib.blake2b(item.id.encode(), digest_size=8).digest())
+        self.id_digests.append(_id_digest(item.id))
+
+
+def _id_digest(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+
+
+def _ids_with(digests: Set[int], rows: Path) -> list[str]:
+    with pa.ipc.open_file(rows) as plan:
+        batches = (plan.get_batch(number) for number in range(plan.num_record_batches))
+        found = {name for batch in batches for name in batch["id"].to_pylist() if _id_digest(name) in digests}
+    return sorted(found)
 
 
 Decided = Iterator[tuple[Clip | Rejection, Recording]]

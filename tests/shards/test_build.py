@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import soundfile
 from matpac.datasets.clip import Clip, Rejection
 from matpac.shards.build import build_shard
 from matpac.shards.finish import finish
-from matpac.shards.folder import ShardFolder
+from matpac.shards.folder import ShardFolder, sample
 from matpac.shards.workers import Workers
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
@@ -244,8 +245,32 @@ def test_what_other_plans_left_goes_when_nobody_else_is_at_work(root, tmp_path):
 
 def test_two_clips_of_one_id_are_refused(root, tmp_path):
     clips = [Clip(id="same", path="000.wav"), Clip(id="same", path="001.wav")]
-    with pytest.raises(ValueError, match="a different id for every clip"):
+    with pytest.raises(ValueError, match=r"a different id for every clip.*: same$"):
         planned(clips, root, tmp_path / "work")
+
+
+def test_a_worker_with_other_code_refuses_the_job(root, tmp_path):
+    first = jobs(plan_of(root, tmp_path / "work"))[0]
+    with pytest.raises(ValueError, match="need the version of matpac that planned the shards"):
+        build_shard(replace(first, code="another"))
+
+
+def test_a_sample_opens_the_shards_of_its_clips_only(root, tmp_path):
+    build(plan_of(root, tmp_path / "work"), tmp_path / "out")
+    (tmp_path / "out/shard-000001.tar").unlink()
+    [(first, log_mel), (last, _)] = sample(tmp_path / "out", 2)
+    assert (first, last) == ("a000", "a006")
+    assert log_mel.shape == (48, 16)
+
+
+def test_a_sample_of_an_array_is_the_same(root, tmp_path):
+    build(plan_of(root, tmp_path / "work"), tmp_path / "tars")
+    build(plan_of(root, tmp_path / "work", format="zarr"), tmp_path / "zarr")
+    for (name, frames), (other, same) in zip(
+        sample(tmp_path / "tars", 3), sample(tmp_path / "zarr", 3), strict=True
+    ):
+        assert name == other
+        np.testing.assert_array_equal(frames, same)
 
 
 def test_the_index_is_a_plain_parquet_file(root, tmp_path):

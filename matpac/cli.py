@@ -52,6 +52,7 @@ def inspect(
     from matpac.params import load_params
     from matpac.shards.inspection import inspect_dataset
     from matpac.shards.inspection_text import json_of, text_of
+    from matpac.shards.plan import rules_for
     from matpac.signal.audio import mute_c_libraries
 
     checked = load_params(params)
@@ -59,8 +60,9 @@ def inspect(
         names = ", ".join(checked.datasets)
         raise ValueError(f"inspect: need a name under `datasets` in {params} ({names}), got {dataset}")
     mute_c_libraries()
-    shards, pretrain = checked.shards, checked.pretrain
-    found = inspect_dataset(dataset, checked.datasets[dataset], checked.logmel, shards, pretrain.crop_frames)
+    source, pretrain = checked.datasets[dataset], checked.pretrain
+    shards = rules_for(source, checked.shards)
+    found = inspect_dataset(dataset, source, checked.logmel, shards, pretrain.crop_frames)
     say = json_of if as_json else text_of
     sys.stdout.write(f"{say(found, shards, pretrain)}\n")
 

@@ -18,7 +18,8 @@ from matpac.datasets.registry import PAGES, READERS, holds, num_missing, recordi
 from matpac.params import Dataset, LogMel, Shards
 from matpac.progress import Progress
 from matpac.shards.foresee import Header, foresee, num_frames
-from matpac.shards.survey import Lengths, Overlap, Survey, part_of, repeated_contents
+from matpac.shards.repeats import repeated_contents
+from matpac.shards.survey import Lengths, Overlap, Survey, part_of
 from matpac.signal.audio import UnusableAudio
 
 JOB_RECORDINGS, WAITING_JOBS, THREADS = 64, 32, 8

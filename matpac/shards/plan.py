@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from matpac.datasets.clip import Clip, Rejection, Task
@@ -23,12 +22,11 @@ from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
 from matpac.params import Dataset, LogMel, Public, Shards, digest
 from matpac.shards.build import ROWS, ShardJob, code_digest
+from matpac.shards.repeats import content_of, digest_of, repeated, repeated_contents
 from matpac.shards.store import Store
 
 REPORT_EVERY = 10_000
 NUM_NAMED = 3
-PREFIX_CHARACTERS = 16
-"""Of a checksum in hexadecimal: 8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,17 @@ def plan_dataset(
     def task_of(census: Census) -> Task | None:
         return reader.task(source, root, census.labels, census.num_folds)
 
-    if isinstance(source, Public):
-        # Copies included: the official splits are what others report scores on.
-        kept = tuple(reason for reason in params.reject if reason != "duplicate")
-        params = params.model_copy(update={"reject": kept})
     items = reader.clips(source, root, recordings)
-    return deal(items, recordings, root, store_of(dataset), task_of, logmel, params, report)
+    own = rules_for(source, params)
+    return deal(items, recordings, root, store_of(dataset), task_of, logmel, own, report)
+
+
+def rules_for(source: Dataset, params: Shards) -> Shards:
+    """Public datasets stay as they are, copies included: others report scores on their official splits."""
+    if not isinstance(source, Public):
+        return params
+    kept = tuple(reason for reason in params.reject if reason != "duplicate")
+    return params.model_copy(update={"reject": kept})
 
 
 def deal(
@@ -118,8 +121,8 @@ def deal(
         _write_plan(rows, rejected, decided, census, logmel, params, report)
         if census.num_clips == 0:
             raise ValueError(f"{root}: need at least one clip, found none.")
-        if repeated := _repeated(census.id_digests):
-            ids = ", ".join(_ids_with(repeated, rows)[:NUM_NAMED])
+        if equal := repeated(census.id_digests):
+            ids = ", ".join(_ids_with(equal, rows)[:NUM_NAMED])
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
         task = task_of(census)
         key = digest(
@@ -170,17 +173,13 @@ class Census:
         self.labels.update(item.labels, item.absent or ())
         if item.fold is not None:
             self.num_folds = max(self.num_folds or 0, item.fold)
-        self.id_digests.append(_id_digest(item.id))
-
-
-def _id_digest(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+        self.id_digests.append(digest_of(item.id))
 
 
 def _ids_with(digests: Set[int], rows: Path) -> list[str]:
     with pa.ipc.open_file(rows) as plan:
         batches = (plan.get_batch(number) for number in range(plan.num_record_batches))
-        found = {name for batch in batches for name in batch["id"].to_pylist() if _id_digest(name) in digests}
+        found = {name for batch in batches for name in batch["id"].to_pylist() if digest_of(name) in digests}
     return sorted(found)
 
 
@@ -249,27 +248,15 @@ def _without_duplicates(
     if "duplicate" not in params.reject:
         yield from zip(items, recordings, strict=True)
         return
-    prefixes = array("Q")
-    for recording in recordings:
-        prefixes.append(_prefix(recording) if recording.bytes else 0)
-    suspects = _repeated(prefixes)
+    suspects = repeated_contents(recordings)
     first_with: dict[str, str] = {}
     for item, recording in zip(items, recordings, strict=True):
-        if isinstance(item, Clip) and recording.bytes and recording.sha256 and _prefix(recording) in suspects:
+        if isinstance(item, Clip) and content_of(recording) in suspects:
             first = first_with.setdefault(recording.sha256, item.path)
             if first != item.path:
                 yield Rejection(item.path, f"duplicate (of {first})"), recording
                 continue
         yield item, recording
-
-
-def _prefix(recording: Recording) -> int:
-    return int(recording.sha256[:PREFIX_CHARACTERS] or "0", 16)
-
-
-def _repeated(values: "array[int]") -> Set[int]:
-    ordered = np.sort(np.frombuffer(values, dtype=np.uint64))
-    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
 
 
 @contextmanager

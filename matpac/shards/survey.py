@@ -3,10 +3,9 @@
 Some forty bytes of each recording are kept, as digests and numbers: enough to see what stands twice.
 """
 
-import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +16,9 @@ from matpac.datasets.clip import Clip, Rejection
 from matpac.datasets.reasons import phrase_of
 from matpac.datasets.recordings import Recording
 from matpac.shards.foresee import Header
+from matpac.shards.repeats import NOTHING, content_of, digest_of, repeated
 
 NUM_EXAMPLES = 3
-NOTHING = 0
 """Digest of a group or label that is not there."""
 UNUSABLE, NO_PART = -2, -1
 
@@ -53,7 +52,7 @@ class Survey:
     """Counts are of clips that would reach the shards; those in a split or fold have a part."""
 
     def __init__(self, duplicates: Set[int]) -> None:
-        """`duplicates`: contents of which only the first recording is used; see `repeated_contents`."""
+        """`duplicates`: contents of which only the first recording is used; see matpac/shards/repeats.py."""
         self.duplicates = duplicates
         self.num_clips = self.num_in_parts = self.num_unknown_lengths = 0
         self.num_shorter_than_crop = 0
@@ -89,7 +88,7 @@ class Survey:
         self.labels.update(item.labels, item.absent or ())
         if item.fold is not None:
             self.num_folds = max(self.num_folds or 0, item.fold)
-        if self._is_second(_content(recording)):
+        if self._is_second(content_of(recording)):
             self._reject(Rejection(item.path, "duplicate"))
         elif isinstance(header, Rejection):
             self._reject(header)
@@ -109,13 +108,13 @@ class Survey:
         if isinstance(item, Clip) and isinstance(header, Header):
             name = part_of(item)
             part = NO_PART if name is None else self._part_numbers.setdefault(name, len(self._part_numbers))
-            group = NOTHING if item.group is None else _digest(item.group)
-            labels = NOTHING if part == NO_PART else _digest(repr(sorted(item.labels)))
+            group = NOTHING if item.group is None else digest_of(item.group)
+            labels = NOTHING if part == NO_PART else digest_of(repr(sorted(item.labels)))
         self._parts.append(part)
         self._groups.append(group)
         self._labels.append(labels)
-        self._contents.append(_content(recording))
-        self._ids.append(_digest(item.id) if isinstance(item, Clip) else NOTHING)
+        self._contents.append(content_of(recording))
+        self._ids.append(digest_of(item.id) if isinstance(item, Clip) else NOTHING)
 
     def _reject(self, rejection: Rejection) -> None:
         phrase = phrase_of(rejection.reason)
@@ -153,7 +152,7 @@ class Survey:
         return Lengths(*np.quantile(values, (0, 0.05, 0.5, 0.95, 1)).tolist())
 
     def num_repeated_ids(self) -> int:
-        return len(_repeated(self._ids))
+        return len(repeated(self._ids))
 
     def groups_in_several_parts(self) -> Overlap:
         return _overlap(self._groups, self._parts, self._usable)
@@ -167,24 +166,6 @@ class Survey:
     @property
     def _usable(self) -> NDArray[np.bool_]:
         return np.frombuffer(self._parts, dtype=np.int16) >= 0
-
-
-def repeated_contents(recordings: Iterable[Recording]) -> Set[int]:
-    """Empty and unreadable files have reasons of their own."""
-    return _repeated(array("Q", map(_content, recordings)))
-
-
-def _content(recording: Recording) -> int:
-    return int(recording.sha256[:16], 16) if recording.sha256 and recording.bytes else NOTHING
-
-
-def _repeated(values: "array[int]") -> Set[int]:
-    different, counts = np.unique(np.frombuffer(values, dtype=np.uint64), return_counts=True)
-    return set(different[counts > 1].tolist()) - {NOTHING}
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _overlap(keys: "array[int]", values: "array[int]", usable: NDArray[np.bool_]) -> Overlap:

@@ -17,9 +17,11 @@ import pytest
 import soundfile
 
 from matpac.datasets.clip import Clip, Rejection
+from matpac.params import Demo, Fsdd
 from matpac.shards.build import build_shard
 from matpac.shards.finish import finish
 from matpac.shards.folder import ShardFolder, sample
+from matpac.shards.plan import rules_for
 from matpac.shards.workers import Workers
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
@@ -31,6 +33,7 @@ from tests.shards.conftest import (
     plan_clips,
     plan_of,
     planned,
+    shards_params,
     write_noise,
     write_recordings,
 )
@@ -132,6 +135,13 @@ def test_what_is_left_out_by_design_does_not_count_against_the_limit(root, tmp_p
     assert summary.num_rejected == {"not listed": 1, "duplicate": 1}
     rows = (tmp_path / "out/rejected.csv").read_text().splitlines()
     assert rows == ["path,reason", "004.wav,duplicate (of 002.wav)", "006.wav,not listed (in no list)"]
+
+
+def test_public_datasets_keep_their_duplicates():
+    params = shards_params()
+    assert set(rules_for(Fsdd(kind="fsdd", source=None), params).reject) == {"silent", "truncated"}
+    demo = Demo(kind="demo", recipe="corpus", num_clips=1, seed=0)
+    assert rules_for(demo, params).reject == params.reject
 
 
 def test_duplicates_stay_where_they_are_wanted(root, tmp_path):

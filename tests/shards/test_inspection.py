@@ -16,7 +16,8 @@ from matpac.params import Esc10, Folder, Parquet, load_params
 from matpac.shards.foresee import Header, foresee
 from matpac.shards.inspection import inspect_dataset
 from matpac.shards.inspection_text import json_of, text_of, warnings_of
-from matpac.shards.survey import Survey, repeated_contents
+from matpac.shards.repeats import repeated_contents
+from matpac.shards.survey import Survey
 from matpac.signal.audio import UnusableAudio, decode
 from tests.shards.conftest import LOGMEL, shards_params, write_noise
 

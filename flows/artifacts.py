@@ -11,6 +11,8 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from matpac.progress import SECONDS_BETWEEN_LINES, Progress
 
 Item = TypeVar("Item")
+AT_ONCE_S = 0.5
+"""What is done so soon was done before."""
 
 
 class Meter:
@@ -24,13 +26,20 @@ class Meter:
         artifact = create_progress_artifact(0.0, key=key_of(stage, dataset, "progress"))
         assert isinstance(artifact, UUID)
         self._artifact = artifact
-        self._shown = time.monotonic()
-        self._lines: Progress | None = None
+        self._started = self._shown = time.monotonic()
+        self._lines = self._new_lines(0)
+        self._is_first = True
+
+    def _new_lines(self, done: int) -> Progress:
+        return Progress(self._what, 0, self._unit, done=done, write=get_run_logger().info)
 
     def show(self, done: int, total: int) -> None:
-        if self._lines is None or self._lines.total != total:
+        starts = self._is_first and time.monotonic() - self._started < AT_ONCE_S
+        if starts or done < self._lines.done:
             # What an earlier run had done counts as done, but not for the rate.
-            self._lines = Progress(self._what, total, self._unit, done=done, write=get_run_logger().info)
+            self._lines = self._new_lines(done)
+        self._is_first = False
+        self._lines.total = total
         self._lines.advance(done - self._lines.done)
         now = time.monotonic()
         if 0 < total <= done or (total and now - self._shown >= SECONDS_BETWEEN_LINES):

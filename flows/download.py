@@ -42,7 +42,7 @@ def download(dataset: DatasetName) -> None:
     artifacts.table("download", dataset, [row])
 
 
-@task(retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE, persist_result=False)
+@task(cache_policy=NO_CACHE, persist_result=False)
 def fetch(dataset: str, source: Dataset, root: Path) -> None:
     unit = "clips" if source.kind == "demo" else "bytes"
     meter = artifacts.Meter("download", dataset, "fetched", unit)

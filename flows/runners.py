@@ -8,6 +8,7 @@ Whatever runs them, a shard's bytes follow from its job alone.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections import deque
@@ -116,7 +117,12 @@ def dask_runner(params: Shards) -> "TaskRunner[Any]":
         get_run_logger().info(f"shards on the Dask cluster at {params.dask_address}")
         return DaskTaskRunner(address=params.dask_address)
     return DaskTaskRunner(
-        cluster_kwargs={"n_workers": params.num_workers, "threads_per_worker": 1, "dashboard_address": None}
+        cluster_kwargs={
+            "n_workers": params.num_workers,
+            "threads_per_worker": 1,
+            "dashboard_address": None,
+            "silence_logs": logging.ERROR,
+        }
     )
 
 

@@ -8,16 +8,16 @@ they divide the shards among them and all end when the last one is there.
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows import artifacts, stage
 from flows.choices import DatasetName
 from flows.download import fetch
 from flows.runners import build_shards
-from flows.summary import about_shards
+from flows.summary import about_shards, count_rejected, in_words
 from matpac.datasets.registry import recordings_root
 from matpac.params import load_params
-from matpac.shards.finish import finish
+from matpac.shards.finish import TooManyRejected, finish
 from matpac.shards.plan import plan_dataset, store_of
 
 
@@ -35,9 +35,14 @@ def shards(dataset: DatasetName) -> None:
         meter = artifacts.Meter("plan", dataset, "planned", "recordings")
         plan = plan_dataset(dataset, source, raw, params.logmel, params.shards, meter.show)
         build_shards(dataset, plan)
-        summary = finish(plan, out)
+        try:
+            summary = finish(plan, out)
+        except TooManyRejected as error:
+            count_rejected(dataset, error.num_rejected)
+            raise
         store.keep_only(frozenset(plan.shards), plan.key, users)
 
+    get_run_logger().info(f"{out}: {in_words(summary)}")
     about_shards(dataset, out, summary)
 
 

@@ -1,5 +1,6 @@
 """What all data stages share: how they are called, what they log, what they reject."""
 
+import argparse
 import errno
 import logging
 import sys
@@ -8,24 +9,26 @@ from concurrent.futures.process import BrokenProcessPool
 from prefect import Flow
 
 from flows import server
-from matpac.params import Dataset, Params
+from matpac.params import Dataset, Params, load_params
 
 
 def run(stage: "Flow[[str], None]") -> None:
     """`python -m flows.<stage> <dataset>`; what the user can put right ends in one line."""
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: python -m flows.{stage.name} <dataset>  (a name under `datasets` in params.yaml)")
+    parser = argparse.ArgumentParser(prog=f"python -m flows.{stage.name}", description=stage.description)
+    parser.add_argument("dataset", help="a name under `datasets` in params.yaml")
+    dataset = parser.parse_args().dataset
     quiet_prefect()
     try:
+        source_of(dataset, load_params())  # What is wrong there needs no server to be said.
         with server.shared():
-            stage(sys.argv[1])
+            stage(dataset)
     except (ValueError, RuntimeError) as error:
-        sys.exit(f"{stage.name} {sys.argv[1]}: {error}")
+        sys.exit(f"{stage.name} {dataset}: {error}")
     except OSError as error:
         if not _is_full_disk(error):
             raise
         sys.exit(
-            f"{stage.name} {sys.argv[1]}: the disk is full ({error}). Make room and run again; "
+            f"{stage.name} {dataset}: the disk is full ({error}). Make room and run again; "
             "what is finished is kept."
         )
 
@@ -43,13 +46,17 @@ def quiet_prefect() -> None:
     logging.getLogger("prefect.task_runs").addFilter(_is_news)
     logging.getLogger("prefect.flow_runs").addFilter(_is_news)
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, ValueError | BrokenProcessPool) or _is_full_disk(error):
         return False
-    return not (record.name == "prefect.task_runs" and "Finished in state Completed" in record.getMessage())
+    message = record.getMessage()
+    if record.name == "prefect.flow_runs" and "Finished in state Failed" in message:
+        return False  # The line that says why comes last.
+    return not (record.name == "prefect.task_runs" and "Finished in state Completed" in message)
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

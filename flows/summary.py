@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,24 @@ NUM_PICTURES = 6
 PICTURE_FRAMES = 400
 
 
+def in_words(summary: Summary) -> str:
+    """One line for the terminal."""
+    made = f"{summary.num_clips:,} clips, {duration(summary.duration_s)}, in {summary.num_shards:,} shards"
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in summary.num_rejected.items())
+    return f"{made}; left out: {reasons} (rejected.csv)" if reasons else f"{made}; nothing left out"
+
+
+def count_rejected(dataset: str, num_rejected: Mapping[str, int], num_clips: int | None = None) -> None:
+    """`num_clips`: in the shards, where there are any."""
+    counts = [("in shards", num_clips)] if num_clips is not None else []
+    counts += [("rejected", sum(num_rejected.values()))]
+    counts += [(f"rejected: {reason}", count) for reason, count in num_rejected.items()]
+    artifacts.table("shards", dataset, [{"clips": what, "number": count} for what, count in counts])
+
+
 def about_shards(dataset: str, out: Path, summary: Summary) -> None:
     """A table of counts and rejections, and a page with a few spectrograms."""
-    counts = [("in shards", summary.num_clips), ("rejected", sum(summary.num_rejected.values()))]
-    counts += [(f"rejected: {reason}", count) for reason, count in summary.num_rejected.items()]
-    artifacts.table("shards", dataset, [{"clips": what, "number": count} for what, count in counts])
+    count_rejected(dataset, summary.num_rejected, summary.num_clips)
     create_markdown_artifact(page(dataset, summary, out), key=artifacts.key_of("shards", dataset, "summary"))
 
 

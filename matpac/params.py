@@ -443,7 +443,13 @@ def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - w
 
 
 def _problem(where: str, item: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    location = [str(part) for part in item["loc"]]
+    if item["type"] == "union_tag_invalid":
+        kinds = item["ctx"]["expected_tags"].replace("'", "")
+        return f"{where}: {'.'.join(location)}.kind: need one of {kinds}; got {item['ctx']['tag']}"
+    if location[:1] == ["datasets"] and len(location) > 2:
+        del location[2]  # The kind, which is no level of the file.
+    key = ".".join(location) or "(top level)"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{where}: {key}: {message}" if item["loc"] else f"{where}: {message}"

@@ -56,7 +56,7 @@ def test_the_shipped_files_are_valid(project, name):
         ("logmel.window_ms", 0.025, "logmel: window_ms: need milliseconds that hold a sample at 16000 Hz"),
         ("probe.datasets", ["demo_corpus"], "probe.datasets: need datasets with labels, got demo_corpus"),
         ("model.mask_ratio", 0.99, "need visible and masked patches among the 65 of a crop, got 0.99"),
-        ("datasets.demo_corpus.kind", "mp3", "params: datasets.demo_corpus: input tag 'mp3'"),
+        ("datasets.demo_corpus.kind", "mp3", "params: datasets.demo_corpus.kind: need one of demo, folder, "),
         ("model.size", "huge", "params: model.size: input should be 'tiny' or 'base', got 'huge'"),
     ],
 )

@@ -206,6 +206,11 @@ def _dealt(params: Own, root: Path, deck: Deck) -> Settle:
     match params:
         case Own(num_folds=int(num_folds)):
             fold_of_clip = deck.deal([1] * num_folds)
+            if (found := len(set(fold_of_clip.tolist()))) < num_folds:
+                raise ValueError(
+                    f"{root}: num_folds: need {num_folds} groups of labelled clips at least, found {found}. "
+                    "Groups are kept whole: take fewer folds."
+                )
             return lambda number, annotation: annotation._replace(fold=int(fold_of_clip[number]) + 1)
         case Own(split_fractions=SplitFractions(validation=validation, test=test)):
             part_of_clip = deck.deal([1 - validation - test, validation, test])

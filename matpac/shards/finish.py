@@ -5,7 +5,7 @@ import math
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,12 @@ from matpac.shards.zarr_store import ZARR_NAME, first_frames, write_zarr
 
 NUM_EXAMPLES = 50
 """Rejections that a summary names; rejected.csv has all."""
+
+
+class TooManyRejected(ValueError):
+    def __init__(self, num_rejected: Mapping[str, int], message: str) -> None:
+        super().__init__(message)
+        self.num_rejected = num_rejected
 
 
 @dataclass(frozen=True)
@@ -157,10 +163,12 @@ def _check_rejections(plan: Plan, num_clips: int, num_rejected: Counter[str], ta
     kept = plan.store.root / "rejected.csv"
     shutil.copyfile(table, kept)
     counts = ", ".join(f"{number:,} {reason}" for reason, number in Counter(unusable).most_common())
-    raise ValueError(
+    raise TooManyRejected(
+        num_rejected,
         f"{num_unusable:,} of {num_clips + num_unusable:,} clips could not be used ({counts}), over the "
         f"limit of {limit:.1%} (shards.max_rejected_fraction in params.yaml). {kept} names them. Mend "
-        "them and run again: only their shards are converted anew (where files are removed, all behind them)."
+        "them and run again: only their shards are converted anew. (Where files are removed, all behind them "
+        "are; a table of labels must not name removed ones.)",
     )
 
 

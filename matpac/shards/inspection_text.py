@@ -54,6 +54,11 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
             )
         return
     yield from _of_rejections(found, shards)
+    if found.num_rejected.get("not listed", 0) > found.num_clips:
+        yield (
+            f"Most files here are in no list of {found.title or found.dataset}. Does `source` name the right "
+            "folder, or one above it?"
+        )
     if found.num_missing:
         counts = ", ".join(f"{number:,} recordings of {name}" for name, number in found.num_missing.items())
         yield f"Not here: {counts}. Scores do not compare with those of the complete dataset."

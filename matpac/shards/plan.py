@@ -120,7 +120,8 @@ def deal(
         decided = _without_duplicates(items, recordings, params)
         _write_plan(rows, rejected, decided, census, logmel, params, report)
         if census.num_clips == 0:
-            raise ValueError(f"{root}: need at least one clip, found none.")
+            example = f" {census.example.path}: {census.example.reason}." if census.example else ""
+            raise ValueError(f"{root}: need at least one clip, found none.{example}")
         if equal := repeated(census.id_digests):
             ids = ", ".join(_ids_with(equal, rows)[:NUM_NAMED])
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
@@ -161,12 +162,14 @@ class Census:
         self.num_folds: int | None = None
         self.id_digests = array("Q")
         self.num_rejected: Counter[str] = Counter()
+        self.example: Rejection | None = None
         self.left_out = hashlib.sha256()
 
     def count(self, item: Clip | Rejection) -> None:
         self.num_recordings += 1
         if isinstance(item, Rejection):
             self.num_rejected[phrase_of(item.reason)] += 1
+            self.example = self.example or item
             self.left_out.update(repr(item).encode())
             return
         self.num_clips += 1

@@ -174,7 +174,7 @@ def test_a_missing_table_and_missing_folds_are_refused(tmp_path):
 
 
 def test_one_class_is_no_task(tmp_path):
-    found = clips(params("folders"), tmp_path, ["cat/a.wav"])
+    found = clips(params("folders"), tmp_path, [f"cat/{name}.wav" for name in "abcde"])
     with pytest.raises(ValueError, match="at least two classes, found 1"):
         task(params("folders"), tmp_path, found)
 
@@ -187,3 +187,8 @@ def test_a_real_tree(audio_folder):
     assert set(Counter((clip.labels, clip.fold) for clip in found.values()).values()) == {8}
     by_table = clips(params("labels.csv"), root, paths)
     assert set(Counter(clip.fold for clip in by_table.values()).values()) == {80}
+
+
+def test_fewer_groups_than_folds_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="need 3 groups of labelled clips at least, found 2"):
+        clips(params("folders", num_folds=3), tmp_path, ["cat/a.wav", "dog/b.wav"])

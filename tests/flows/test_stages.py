@@ -21,6 +21,18 @@ def digests(folder):
     }
 
 
+def beside(project, folder):
+    """Another project with the same recordings, at the same server, which is up for half a minute."""
+    code, output = project.run("download")
+    assert code == 0, output
+    url = answering_url(project.folder / ".prefect")
+    assert url is not None
+    other = Project(folder)
+    other.environment["PREFECT_API_URL"] = url
+    other.write_recordings()
+    return other
+
+
 @pytest.fixture(scope="module")
 def converted(project):
     for stage in ("download", "shards"):
@@ -65,12 +77,29 @@ def test_artifacts_show_progress_counts_and_a_picture(converted):
     assert '"recordings": 6' in artifacts["download-mine-counts"]["data"]
 
 
-def test_an_error_ends_in_one_line_and_a_failed_run(converted):
+def test_a_wrong_name_is_one_line_and_no_run(converted):
+    num_runs = len(converted.recorded("flow_runs"))
     code, output = converted.run("shards", "yours")
     assert code == 1
-    assert output.splitlines()[-1].startswith("shards yours: need a name under `datasets` in params.yaml")
+    [line] = output.splitlines()
+    assert line.startswith("shards yours: need a name under `datasets` in params.yaml")
+    assert len(converted.recorded("flow_runs")) == num_runs
+
+
+def test_too_many_rejections_end_in_one_line_and_a_failed_run_with_their_counts(converted, tmp_path):
+    other = beside(converted, tmp_path)
+    other.write_params(max_rejected_fraction=0)
+    (tmp_path / "mine/a/0.wav").write_bytes(b"no audio")
+    assert other.run("download")[0] == 0
+    code, output = other.run("shards")
+    assert code == 1
+    assert output.splitlines()[-1].startswith(
+        "shards mine: 1 of 6 clips could not be used (1 cannot be decoded)"
+    )
     assert "Traceback" not in output
     assert converted.recorded("flow_runs")[-1]["state"]["type"] == "FAILED"
+    [*_, counts] = [item for item in converted.recorded("artifacts") if item["key"] == "shards-mine-counts"]
+    assert '"rejected: cannot be decoded", "number": 1' in counts["data"]
 
 
 def test_a_stage_killed_at_random_moments_ends_with_the_same_bytes(converted):
@@ -99,18 +128,6 @@ def test_a_server_of_the_user_is_used_where_there_is_one(converted, tmp_path):
     assert code == 0, output
     assert len(converted.recorded("flow_runs")) == before + 1
     assert not (tmp_path / ".prefect/server.lock").exists()
-
-
-def beside(project, folder):
-    """Another project with the same recordings, at the same server, which is up for half a minute."""
-    code, output = project.run("download")
-    assert code == 0, output
-    url = answering_url(project.folder / ".prefect")
-    assert url is not None
-    other = Project(folder)
-    other.environment["PREFECT_API_URL"] = url
-    other.write_recordings()
-    return other
 
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])

@@ -15,14 +15,13 @@ Defects  Short sounds are filled up to five seconds with digital silence: the lo
          recordings serve two classes each, in two folds (131943, 134049, 209698, 234879).
 """
 
-import csv
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.download import RemoteFile
 from matpac.datasets.fetch import fetch_page
-from matpac.datasets.page import Archive, Page, base_of
+from matpac.datasets.page import Archive, Page, base_of, rows_of_classes
 from matpac.datasets.recordings import Recording
 from matpac.params import Esc50
 
@@ -66,7 +65,6 @@ CLASSES = (
 )
 # fmt: on
 """In the order of `target`; a paragraph per major category: animals, nature, humans, indoors, outdoors."""
-CLASS_OF_TARGET = {str(target): name for target, name in enumerate(CLASSES)}
 NUM_FOLDS = 5
 TABLE = "meta/esc50.csv"
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
@@ -81,8 +79,10 @@ def tables(params: Esc50, root: Path) -> list[Path]:
 
 
 def clips(params: Esc50, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+    [table] = tables(params, root)
+    named = rows_of_classes(table, COLUMNS, CLASSES, number="target", name="category")
     audio = base_of(root, TABLE).relative_to(root) / "audio"
-    rows = {(audio / row["filename"]).as_posix(): row for row in _rows(params, root)}
+    rows = {(audio / row["filename"]).as_posix(): row for row in named}
     for recording in recordings:
         row = rows.get(recording.path)
         if row is None:
@@ -99,20 +99,3 @@ def clips(params: Esc50, root: Path, recordings: Iterable[Recording]) -> Iterato
 
 def task(params: Esc50, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS)
-
-
-def _rows(params: Esc50, root: Path) -> Iterator[dict[str, str]]:
-    """Raises ValueError for a table that is not ESC-50's."""
-    [table] = tables(params, root)
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not set(COLUMNS) <= set(rows.fieldnames or ()):
-            found = ", ".join(rows.fieldnames or ["nothing"])
-            raise ValueError(f"{table}: need columns {', '.join(COLUMNS)}, found {found}")
-        for row in rows:
-            if (row["target"], row["category"]) not in CLASS_OF_TARGET.items():
-                raise ValueError(
-                    f"{table}: need the classes of ESC-50, "
-                    f"found target {row['target']} named {row['category']!r}"
-                )
-            yield row

@@ -1,5 +1,7 @@
 """What is known of a public dataset before it is downloaded: the fields of its page that code reads."""
 
+import csv
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,3 +58,24 @@ def base_of(root: Path, landmark: str) -> Path:
         if found:
             return found[0].parents[landmark.count("/")]
     raise ValueError(f"{root}: need {landmark}, as in the official layout, found none")
+
+
+def rows_of_classes(
+    table: Path, columns: Collection[str], classes: Sequence[str], *, number: str, name: str
+) -> Iterator[dict[str, str]]:
+    """Rows of an official CSV table, whose columns `number` and `name` give each clip's class twice.
+
+    Raises ValueError for a table that lacks columns, or has other classes or another order of them.
+    """
+    known = {str(index): title for index, title in enumerate(classes)}
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if not set(columns) <= set(rows.fieldnames or ()):
+            found = ", ".join(rows.fieldnames or ["nothing"])
+            raise ValueError(f"{table}: need columns {', '.join(columns)}, found {found}")
+        for row in rows:
+            if (row[number], row[name]) not in known.items():
+                raise ValueError(
+                    f"{table}: need the official classes, found {number} {row[number]} named {row[name]!r}"
+                )
+            yield row

@@ -15,14 +15,13 @@ Defects  Five of the 1,297 Freesound recordings occur in more than one official 
          stray files (.DS_Store). Some slices last 0.05 s, which is a few frames.
 """
 
-import csv
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.download import RemoteFile
 from matpac.datasets.fetch import fetch_page
-from matpac.datasets.page import Archive, Page, base_of
+from matpac.datasets.page import Archive, Page, base_of, rows_of_classes
 from matpac.datasets.recordings import Recording
 from matpac.params import UrbanSound8k
 
@@ -60,7 +59,6 @@ CLASSES = (
 )
 # fmt: on
 """In the order of `classID`."""
-CLASS_OF_ID = {str(index): name for index, name in enumerate(CLASSES)}
 NUM_FOLDS = 10
 TABLE = "metadata/UrbanSound8K.csv"
 COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")
@@ -75,10 +73,10 @@ def tables(params: UrbanSound8k, root: Path) -> list[Path]:
 
 
 def clips(params: UrbanSound8k, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+    [table] = tables(params, root)
+    named = rows_of_classes(table, COLUMNS, CLASSES, number="classID", name="class")
     audio = base_of(root, TABLE).relative_to(root) / "audio"
-    rows = {
-        (audio / f"fold{row['fold']}" / row["slice_file_name"]).as_posix(): row for row in _rows(params, root)
-    }
+    rows = {(audio / f"fold{row['fold']}" / row["slice_file_name"]).as_posix(): row for row in named}
     for recording in recordings:
         row = rows.get(recording.path)
         if row is None:
@@ -95,20 +93,3 @@ def clips(params: UrbanSound8k, root: Path, recordings: Iterable[Recording]) -> 
 
 def task(params: UrbanSound8k, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS)
-
-
-def _rows(params: UrbanSound8k, root: Path) -> Iterator[dict[str, str]]:
-    """Raises ValueError for a table that is not UrbanSound8K's."""
-    [table] = tables(params, root)
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not set(COLUMNS) <= set(rows.fieldnames or ()):
-            found = ", ".join(rows.fieldnames or ["nothing"])
-            raise ValueError(f"{table}: need columns {', '.join(COLUMNS)}, found {found}")
-        for row in rows:
-            if (row["classID"], row["class"]) not in CLASS_OF_ID.items():
-                raise ValueError(
-                    f"{table}: need the classes of UrbanSound8K, "
-                    f"found classID {row['classID']} named {row['class']!r}"
-                )
-            yield row

@@ -69,7 +69,7 @@ def test_strays_and_second_copies_are_not_listed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "needed"),
     [
-        (HEADER + "1-7-A-0.wav,1,0,cat,True,7,A\n", "need the classes of ESC-50, found target 0 named 'cat'"),
+        (HEADER + "1-7-A-0.wav,1,0,cat,True,7,A\n", "need the official classes, found target 0 named 'cat'"),
         (HEADER + "1-7-A-50.wav,1,50,dog,True,7,A\n", "found target 50 named 'dog'"),
         (HEADER + "1-7-A-0.wav,1\n", "found target None named None"),
         ("file,fold\n", "need columns filename, fold, .*, found file, fold"),

@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test slow lint format clean
+.PHONY: repro test slow bench lint format clean
 
 repro: .venv/installed  ## raw audio -> report, with params.yaml
 	$(RUN) dvc repro
@@ -14,6 +14,9 @@ test: .venv/installed  ## the tests, a few minutes
 
 slow: .venv/installed  ## those that take more than ten seconds: real servers, kills, the whole pipeline
 	$(RUN) python -m pytest -m slow
+
+bench: .venv/installed  ## every claim of speed beside its peer, a quarter of an hour
+	$(RUN) python -m benchmarks
 
 lint: .venv/installed
 	$(RUN) ruff format --check .

@@ -90,11 +90,19 @@ def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command()
 def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Pre-train an encoder on the corpus (data/checkpoints/pretrained). Goes on where it was cut off."""
+    """Pre-train an encoder on the corpus (data/checkpoints/pretrained). Goes on where it was cut off.
+
+    On several GPUs it starts a process for each (`compute.num_gpus`). On several machines, start it on each:
+
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <host> -m matpac pretrain
+    """
     from matpac.params import load_params
+    from matpac.training.ranks import begin_on_all_gpus
     from matpac.training.run import pretrain_stage
 
-    pretrain_stage(SHARDS, CHECKPOINT, load_params(params), CORPUS)
+    checked = load_params(params)
+    begin_on_all_gpus(checked.compute.num_gpus)
+    pretrain_stage(SHARDS, CHECKPOINT, checked, CORPUS)
 
 
 @app.command()

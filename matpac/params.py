@@ -272,9 +272,7 @@ class Pretrain(Section):
     short_clips: Literal["drop", "pad"]
     """What becomes of clips shorter than a crop: left out, or followed by digital silence."""
     batch_size: PositiveInt
-    """Clips per optimiser step."""
-    micro_batch_size: PositiveInt
-    """Clips per forward pass; gradients accumulate until batch_size is reached."""
+    """Clips per optimiser step, over all GPUs."""
     num_epochs: PositiveFloat
     warmup_epochs: NonNegative
     peak_learning_rate: PositiveFloat
@@ -300,27 +298,13 @@ class Pretrain(Section):
     """MATPAC++: the choice temperature is multiplied by this at every update."""
     seed: NonNegativeInt
     precision: Literal["float32", "bfloat16"]
-    """Of the forward pass on a GPU (autocast); weights, optimiser and teacher stay in float32."""
-    compile: bool
-    """Compile the training step on a GPU. Ignored on a CPU."""
-    log_every_updates: PositiveInt
-    save_every_s: PositiveFloat
-    """How much work a kill may cost."""
+    """Of the forward pass (autocast); weights, optimiser and teacher stay in float32."""
 
     @model_validator(mode="after")
     def _crops_fill_patches(self) -> "Pretrain":
         if self.crop_frames % 16:
             raise ValueError(
                 f"crop_frames: need a multiple of 16 (patches are 16 x 16), got {self.crop_frames}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _micro_batches_fill_the_batch(self) -> "Pretrain":
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size: need a multiple of micro_batch_size ({self.micro_batch_size}), "
-                f"got {self.batch_size}"
             )
         return self
 
@@ -339,6 +323,23 @@ class Pretrain(Section):
             if min(ramp.first, ramp.last) <= 0:
                 raise ValueError(f"{name}: need values above 0, got {ramp.first:g} and {ramp.last:g}")
         return self
+
+
+class Compute(Section):
+    """How pre-training uses the machine. Results change by rounding only, so a run that was cut off goes on
+    with other values."""
+
+    num_gpus: PositiveInt | None
+    """Train on so many of this machine's GPUs together; null: on all that are visible."""
+    micro_batch_size: PositiveInt
+    """Most clips in one forward pass of a GPU; gradients accumulate until pretrain.batch_size is reached."""
+    compile: bool
+    """Compile the networks; takes a minute or so at first."""
+    recompute_activations: bool
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    log_every_updates: PositiveInt
+    save_every_s: PositiveFloat
+    """How much work a kill may cost."""
 
 
 class Embed(Section):
@@ -378,6 +379,7 @@ class Params(Section):
     shards: Shards
     model: Model
     pretrain: Pretrain
+    compute: Compute
     embed: Embed
     probe: Probe
     schedules: Schedules

@@ -43,7 +43,7 @@ def test_the_shipped_files_are_valid(project, name):
             "params: logmel: need fmin_hz < fmax_hz <= 8000 Hz (half the sample rate), got 50 and 9000",
         ),
         ("pretrain.crop_frames", 600, "params: pretrain: crop_frames: need a multiple of 16"),
-        ("pretrain.micro_batch_size", 48, "batch_size: need a multiple of micro_batch_size (48), got 32"),
+        ("compute.micro_batch_size", 0, "micro_batch_size: input should be greater than 0, got 0"),
         ("pretrain.warmup_epochs", 1000, "warmup_epochs: need less than num_epochs"),
         ("pretrain.encoder_decay.last", 1.5, "encoder_decay: need values from 0 to 1"),
         ("pretrain.teacher_temperature.first", 0, "teacher_temperature: need values above 0"),

@@ -49,8 +49,9 @@ class Project:
         self.original["probe"]["datasets"].remove("demo_rhythms")
         for dataset in self.original["datasets"].values():
             dataset["num_clips"] = 60
-        self.original["pretrain"] |= {"batch_size": 8, "micro_batch_size": 8, "num_epochs": 4}
-        self.original["pretrain"] |= {"warmup_epochs": 1, "save_every_s": 0.05}
+        self.original["pretrain"] |= {"batch_size": 8, "num_epochs": 4}
+        self.original["pretrain"] |= {"warmup_epochs": 1}
+        self.original["compute"] |= {"micro_batch_size": 8, "save_every_s": 0.05}
         self.original["probe"] |= {"max_epochs": 3, "num_repeats": 2}
         self.change()
 

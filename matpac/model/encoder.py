@@ -1,10 +1,13 @@
 """tokens -> latents: the transformer of student and teacher."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Norm(nn.LayerNorm):
@@ -12,28 +15,43 @@ class Norm(nn.LayerNorm):
         super().__init__(dim, eps=1e-6, **where)
 
 
-def blocks(dim: int, depth: int, num_heads: int) -> nn.ModuleList:
+class Blocks(nn.ModuleList):
     """Pre-norm blocks with exact GELU, MLP ratio 4 and biases, without dropout (ViT, as in M2D)."""
-    return nn.ModuleList(
-        Block(dim, num_heads, mlp_ratio=4, qkv_bias=True, norm_layer=Norm) for _ in range(depth)
-    )
+
+    recompute = False
+    """Keep only what goes into each block for the backward pass, and compute the rest again there."""
+
+    def __init__(self, dim: int, depth: int, num_heads: int) -> None:
+        super().__init__(
+            Block(dim, num_heads, mlp_ratio=4, qkv_bias=True, norm_layer=Norm) for _ in range(depth)
+        )
+        self.dim = dim
+
+    def outputs(self, tokens: Float[Tensor, "batch token dim"]) -> Iterator[Float[Tensor, "batch token dim"]]:
+        """What comes out of each block."""
+        for block in self:
+            if self.recompute and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = block(tokens)
+            yield tokens
+
+    def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        for output in self.outputs(tokens):
+            tokens = output
+        return tokens
 
 
 class Encoder(nn.Module):
     def __init__(self, dim: int, depth: int, num_heads: int) -> None:
         super().__init__()
-        self.blocks = blocks(dim, depth, num_heads)
+        self.blocks = Blocks(dim, depth, num_heads)
         self.norm = Norm(dim)
 
     def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
+        return self.norm(self.blocks(tokens))
 
     def layers(self, tokens: Float[Tensor, "batch token dim"]) -> list[Tensor]:
         """Output of every block; the last one is normalized, and equals `forward`."""
-        outputs = []
-        for block in self.blocks:
-            tokens = block(tokens)
-            outputs.append(tokens)
-        return [*outputs[:-1], self.norm(tokens)]
+        outputs = list(self.blocks.outputs(tokens))
+        return [*outputs[:-1], self.norm(outputs[-1])]

@@ -18,18 +18,17 @@ def distances(
 
 def prediction_loss(
     distances: Float[Tensor, "batch masked hypothesis"],
-    choice_temperature: float,
-    hard_below: float,
+    choice_temperature: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over all masked patches; the paper sums, so that its scale moves with the mask ratio.
 
     Several hypotheses share a patch by a softmax of their distances, without gradient (MATPAC++);
-    once the temperature has fallen to `hard_below` the closest takes all. One hypothesis is MATPAC.
+    without a temperature the closest takes all. One hypothesis is MATPAC.
     """
-    if choice_temperature > hard_below:
-        shares = (-distances.detach() / choice_temperature).softmax(-1)
-        return (shares * distances).sum(-1).mean()
-    return distances.amin(-1).mean()
+    if choice_temperature is None:
+        return distances.amin(-1).mean()
+    shares = (-distances.detach() / choice_temperature).softmax(-1)
+    return (shares * distances).sum(-1).mean()
 
 
 def closest(
@@ -44,7 +43,7 @@ def closest(
 def teacher_probabilities(
     teacher_logits: Float[Tensor, "batch masked cluster"],
     center: Float[Tensor, " cluster"],
-    temperature: float,
+    temperature: float | Float[Tensor, ""],
 ) -> Float[Tensor, "batch masked cluster"]:
     """Eqs. (2) and (3): centered, then sharpened."""
     return ((teacher_logits - center) / temperature).softmax(-1)

@@ -22,9 +22,13 @@ def random_split(batch: int, num_patches: int, mask_ratio: float, generator: Gen
 
 def split_by(noise: Float[Tensor, "batch patch"], mask_ratio: float) -> Split:
     """The patches of lowest noise stay visible."""
-    num_visible = int(noise.shape[1] * (1 - mask_ratio))
+    first_masked = num_visible(noise.shape[1], mask_ratio)
     order = noise.argsort(dim=1)
-    return Split(visible=order[:, :num_visible], masked=order[:, num_visible:])
+    return Split(visible=order[:, :first_masked], masked=order[:, first_masked:])
+
+
+def num_visible(num_patches: int, mask_ratio: float) -> int:
+    return int(num_patches * (1 - mask_ratio))
 
 
 def take(

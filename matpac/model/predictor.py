@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from matpac.model.encoder import Norm, blocks
+from matpac.model.encoder import Blocks, Norm
 from matpac.model.masking import Split, take
 from matpac.model.positions import sine_cosine
 
@@ -28,7 +28,7 @@ class Predictor(nn.Module):
         self.num_hypotheses = num_hypotheses
         self.embedding = nn.Linear(latent_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.blocks = blocks(dim, depth, num_attention_heads)
+        self.blocks = Blocks(dim, depth, num_attention_heads)
         self.norm = Norm(dim)
         self.hypotheses = nn.Linear(dim, num_hypotheses * latent_dim)
         self.register_buffer("positions", sine_cosine(*grid, dim), persistent=False)
@@ -42,8 +42,6 @@ class Predictor(nn.Module):
         index = split.visible[:, :, None].expand_as(visible)
         patches = everywhere.scatter(1, index, visible) + self.positions
 
-        tokens = torch.cat([cls, patches], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
+        tokens = self.blocks(torch.cat([cls, patches], dim=1))
         masked = take(self.norm(tokens)[:, 1:], split.masked)
         return self.hypotheses(masked).unflatten(2, (self.num_hypotheses, -1))

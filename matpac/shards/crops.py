@@ -6,7 +6,7 @@ the number of threads, nor the size of a batch, nor what was read before. So a r
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,13 @@ SILENCE = np.float16(np.log(1.1920929e-07))
 """What the front end makes of digital silence."""
 NUM_THREADS = 4
 """Reading releases the interpreter's lock; more threads only help on slow disks."""
+
+
+Shape = tuple[int, int, int]
+
+
+def ordinary_memory(shape: Shape) -> NDArray[np.float16]:
+    return np.empty(shape, dtype=np.float16)
 
 
 class Batch(NamedTuple):
@@ -71,35 +78,56 @@ class Crops:
         self._threads = ThreadPoolExecutor(NUM_THREADS)
         self._orders: dict[int, NDArray[np.int64]] = {}
 
-    def batch(self, first_sample: int, size: int) -> Batch:
+    def batch(
+        self, first_sample: int, size: int, empty: Callable[[Shape], NDArray[np.float16]] = ordinary_memory
+    ) -> Batch:
         """Samples `first_sample` ... `first_sample + size - 1` of the stream."""
-        samples = np.arange(first_sample, first_sample + size)
-        epochs = samples // self.num_clips
-        clips = np.empty(size, dtype=np.int64)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            inside = epochs == epoch
-            clips[inside] = self._order(epoch)[samples[inside] % self.num_clips]
+        epochs, clips = self._drawn(first_sample, size)
         starts = self._starts(epochs, clips)
-        log_mel = np.empty((size, self.crop_frames, self.num_mels), dtype=np.float16)
+        log_mel = empty((size, self.crop_frames, self.num_mels))
         parts = [slice(part, size, NUM_THREADS) for part in range(NUM_THREADS)]
         read = partial(self._read, log_mel, clips, starts)
         for _ in self._threads.map(read, parts):
             pass
         return Batch(log_mel, clips)
 
-    def stream(self, first_sample: int, size: int, num_batches: int, prefetch: int = 2) -> Iterator[Batch]:
-        """Consecutive batches; a thread reads up to `prefetch` of them ahead."""
+    def stream(
+        self,
+        first_sample: int,
+        size: int,
+        num_batches: int,
+        *,
+        stride: int | None = None,
+        prefetch: int = 2,
+        empty: Callable[[Shape], NDArray[np.float16]] = ordinary_memory,
+    ) -> Iterator[Batch]:
+        """Batches that begin every `stride` samples; a thread reads up to `prefetch` of them ahead."""
         ahead: deque = deque()
         reader = ThreadPoolExecutor(1)
         try:
             for number in range(num_batches):
-                ahead.append(reader.submit(self.batch, first_sample + number * size, size))
+                first = first_sample + number * (stride or size)
+                ahead.append(reader.submit(self.batch, first, size, empty))
                 if len(ahead) > prefetch:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
             reader.shutdown(cancel_futures=True)
+
+    def clips(self, first_sample: int, size: int) -> NDArray[np.int64]:
+        """What `batch` would show, without reading it: clips [batch], as `ids` takes them."""
+        _, clips = self._drawn(first_sample, size)
+        return clips
+
+    def _drawn(self, first_sample: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        samples = np.arange(first_sample, first_sample + size)
+        epochs = samples // self.num_clips
+        clips = np.empty(size, dtype=np.int64)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            inside = epochs == epoch
+            clips[inside] = self._order(epoch)[samples[inside] % self.num_clips]
+        return epochs, clips
 
     def ids(self, clips: NDArray[np.int64]) -> list[str]:
         """`<dataset>/<clip id>` of clips of a batch."""

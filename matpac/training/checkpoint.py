@@ -24,7 +24,7 @@ from matpac.model.pretext import Pretext
 from matpac.model.sizes import SIZES
 from matpac.params import LogMel, Model, Pretrain
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Standard(NamedTuple):

@@ -12,26 +12,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matpac.model.pretext import Views
+from matpac.training.ranks import Ranks
 
 
 @dataclass
 class Health:
     """Sums over the micro-batches of one update."""
 
-    num_patches: int
+    num_patches: Float[Tensor, ""]
     target_sums: Tensor
     predicted_sums: Tensor
     probability_sum: Float[Tensor, " cluster"]
-    used: Tensor
+    used: Float[Tensor, " cluster"]
+    """Above 0 for classes that come first for some patch."""
 
     @classmethod
     def start(cls, center: Float[Tensor, " cluster"]) -> "Health":
         return cls(
-            num_patches=0,
-            target_sums=torch.zeros(2, 1, device=center.device),
-            predicted_sums=torch.zeros(2, 1, device=center.device),
+            num_patches=center.new_zeros(()),
+            target_sums=center.new_zeros(2, 1),
+            predicted_sums=center.new_zeros(2, 1),
             probability_sum=torch.zeros_like(center),
-            used=torch.zeros_like(center, dtype=torch.bool),
+            used=torch.zeros_like(center),
         )
 
     @torch.no_grad()
@@ -40,7 +42,11 @@ class Health:
         self.target_sums = self.target_sums + sums(views.target_latents)
         self.predicted_sums = self.predicted_sums + sums(views.predicted_latents)
         self.probability_sum = self.probability_sum + target_probs.sum(dim=(0, 1))
-        self.used[target_probs.argmax(-1).flatten()] = True
+        self.used[target_probs.argmax(-1).flatten()] = 1
+
+    def sum_over_(self, ranks: Ranks) -> None:
+        for values in vars(self).values():
+            ranks.sum_(values)
 
     def values(self) -> dict[str, float]:
         """What one update showed, over all masked patches of its batch.
@@ -56,7 +62,7 @@ class Health:
             "teacher_variance": variance(self.target_sums, self.num_patches),
             "student_variance": variance(self.predicted_sums, self.num_patches),
             "teacher_perplexity": entropy.exp().item(),
-            "teacher_used_classes": int(self.used.sum().item()),
+            "teacher_used_classes": int((self.used > 0).sum().item()),
         }
 
 
@@ -65,7 +71,7 @@ def sums(latents: Float[Tensor, "batch masked dim"]) -> Float[Tensor, "moment di
     return torch.stack([flat.sum(0), flat.square().sum(0)])
 
 
-def variance(sums: Float[Tensor, "moment dim"], count: int) -> float:
+def variance(sums: Float[Tensor, "moment dim"], count: Float[Tensor, ""]) -> float:
     mean, mean_square = sums / count
     return (mean_square - mean.square()).sum().item()
 

@@ -17,22 +17,22 @@ from matpac.training.loop import Report
 Row = dict[str, float]
 
 
-def row_of(report: Report, updates_per_epoch: float, crops_per_s: float) -> Row:
-    """Read the update's values from the device; this waits for it."""
+def row_of(report: Report, updates_per_epoch: float) -> Row:
+    """Read the values of a watched update from the device; this waits for it."""
     knobs = report.knobs
+    prediction, classification, loss = report.losses.tolist()
     return {
         "step": report.update,
         "epoch": report.update / updates_per_epoch,
-        "loss": report.loss.item(),
-        "prediction_loss": report.prediction_loss.item(),
-        "classification_loss": report.classification_loss.item(),
+        "loss": loss,
+        "prediction_loss": prediction,
+        "classification_loss": classification,
         "learning_rate": knobs.learning_rate,
         "encoder_decay": knobs.encoder_decay,
         "head_decay": knobs.head_decay,
         "teacher_temperature": knobs.teacher_temperature,
         "grad_norm": report.grad_norm.item(),
-        **report.health.values(),
-        "crops_per_s": crops_per_s,
+        **(report.health.values() if report.health is not None else {}),
     }
 
 

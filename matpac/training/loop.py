@@ -1,30 +1,33 @@
 """batches -> weights: one optimiser update, and the loop around it."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
-from matpac.model.losses import (
-    classification_loss,
-    prediction_loss,
-    teacher_probabilities,
-    total_loss,
-)
 from matpac.model.masking import Split
-from matpac.model.pretext import Pretext, Views
-from matpac.params import Pretrain
+from matpac.model.pretext import Pretext
+from matpac.params import Compute, Pretrain
 from matpac.training.health import Health
+from matpac.training.objective import Objective
+from matpac.training.ranks import Ranks
 from matpac.training.schedules import Durations, Knobs, knobs_at
 
 
 class NonFinite(ArithmeticError):
-    """Loss or gradient is NaN or infinite; no weight has been touched."""
+    """Loss or gradient of an update is NaN or infinite; it has not moved the student's weights."""
+
+    def __init__(self, update: int, loss: float, grad_norm: float) -> None:
+        super().__init__(f"update {update}: loss {loss:g}, gradient norm {grad_norm:g}")
+        self.update = update
 
 
 class Example(NamedTuple):
@@ -34,113 +37,149 @@ class Example(NamedTuple):
     split: Split
 
 
-class Report(NamedTuple):
-    """What one update did. Scalars stay on the device until somebody reads them."""
+@dataclass(frozen=True)
+class Report:
+    """What one update did. Tensors stay on the device; whoever reads one waits for the update to end."""
 
     update: int
-    prediction_loss: Tensor
-    classification_loss: Tensor
-    loss: Tensor
-    grad_norm: Tensor
-    health: Health
+    losses: Float[Tensor, " loss"]
+    """Prediction, classification, total."""
+    grad_norm: Float[Tensor, ""]
+    finite: Tensor
+    stop: Tensor
+    """Above 0 where some rank was asked to stop."""
+    health: Health | None
+    """Where it was watched."""
     knobs: Knobs
+
+    def settle(self) -> bool:
+        """Wait for the update; whether some rank was asked to stop. Raises NonFinite."""
+        if not self.finite:
+            raise NonFinite(self.update, self.losses[2].item(), self.grad_norm.item())
+        return self.stop.item() > 0
+
+
+class Learner:
+    """Networks and optimiser of a run, on this rank's device."""
+
+    def __init__(self, pretext: Pretext, params: Pretrain, compute: Compute, ranks: Ranks) -> None:
+        self.pretext, self.params, self.compute, self.ranks = pretext, params, compute, ranks
+        self.optimizer = new_optimizer(pretext, params)
+        for blocks in (pretext.student_encoder.blocks, pretext.predictor.blocks):
+            blocks.recompute = compute.recompute_activations
+        objective = Objective(pretext, params)
+        if compute.compile:
+            objective.compile_parts_()
+        self.objective: nn.Module = objective
+        if ranks.number > 1:
+            # At alpha = 1 the student's head has no part in the loss.
+            self.objective = DistributedDataParallel(
+                objective,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=params.alpha == 1,
+            )
+
+    def gradients_stay_here(self) -> AbstractContextManager[Any]:
+        """While more micro-batches follow, gradients are not sent to the other ranks."""
+        if isinstance(self.objective, DistributedDataParallel):
+            return self.objective.no_sync()
+        return nullcontext()
 
 
 def new_optimizer(pretext: Pretext, params: Pretrain) -> Optimizer:
     """AdamW with weight decay on every trained tensor, biases and norms included."""
-    trained = [weight for weight in pretext.parameters() if weight.requires_grad]
     return AdamW(
-        trained,
+        [weight for weight in pretext.parameters() if weight.requires_grad],
         lr=params.peak_learning_rate,
         betas=params.adam_betas,
         eps=params.adam_eps,
         weight_decay=params.weight_decay,
-        fused=trained[0].is_cuda,
+        fused=True,
     )
 
 
 def pretrain(
-    pretext: Pretext,
-    optimizer: Optimizer,
+    learner: Learner,
     examples: Iterable[Example],
-    params: Pretrain,
     lasting: Durations,
     *,
     first_update: int,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Report]:
-    """Yield after every update, so the caller decides when to log, to save and to stop."""
+    """Yield after every update, so the caller decides when to log, to save and to stop.
+
+    The host runs one update ahead of the device: an update is known to be finite (NonFinite is raised) when
+    the next one is yielded, or when its report is settled.
+    """
+    before: Report | None = None
     for update, example in enumerate(examples, start=first_update):
-        knobs = knobs_at(update, lasting, params)
-        yield update_(pretext, optimizer, example, update, knobs, params)
+        last = update == lasting.total - 1
+        watch = last or update % learner.compute.log_every_updates == 0
+        knobs = knobs_at(update, lasting, learner.params)
+        report = update_(learner, example, update, knobs, watch=watch, stopping=is_stopping())
+        if before is not None:
+            before.settle()
+        yield report
+        before = report
+    if before is not None:
+        before.settle()
 
 
 def update_(
-    pretext: Pretext,
-    optimizer: Optimizer,
-    example: Example,
-    update: int,
-    knobs: Knobs,
-    params: Pretrain,
+    learner: Learner, example: Example, update: int, knobs: Knobs, *, watch: bool, stopping: bool = False
 ) -> Report:
-    """One update. Raises NonFinite before any weight moves."""
+    """One update on this rank's part of a batch. Nothing in it makes the host wait for the device.
+
+    Where loss or gradient is not finite, neither the student nor the centre moves.
+    """
+    pretext, params, ranks, optimizer = learner.pretext, learner.params, learner.ranks, learner.optimizer
+    center = pretext.center.value
     optimizer.zero_grad(set_to_none=True)
-    parts = micro_batches(example, params.micro_batch_size)
-    losses = torch.zeros(3, device=example.log_mel.device)
-    health = Health.start(pretext.center.value)
-    center_sum = torch.zeros_like(pretext.center.value)
+    health = Health.start(center) if watch else None
+    means = center.new_zeros(3 + len(center) + 1)
+    means[-1] = float(stopping)
+    teacher_temperature = torch.full_like(center[0], knobs.teacher_temperature)
+    hard = pretext.predictor.num_hypotheses == 1 or knobs.choice_temperature <= params.choice_temperature.last
+    choice_temperature = None if hard else torch.full_like(center[0], knobs.choice_temperature)
 
-    for part in parts:
-        with autocast(example.log_mel.device, params.precision):
-            views = pretext(part.log_mel, part.split)
-        # Autocast leaves logits in bfloat16, which is too coarse for a softmax over thousands of classes.
-        views = Views(*(values.float() for values in views))
+    parts = micro_batches(example, learner.compute.micro_batch_size)
+    for number, part in enumerate(parts, start=1):
+        share = len(part.log_mel) / params.batch_size
+        with nullcontext() if number == len(parts) else learner.gradients_stay_here():
+            outcome = learner.objective(part.log_mel, part.split, teacher_temperature, choice_temperature)
+            if health is not None:
+                health.watch_(outcome.views, outcome.target_probs)
+            loss = outcome.loss
+            means[:-1] += share * outcome.means
+            # The views hold gigabytes that the backward pass does not need.
+            del outcome
+            # Gradients become the mean over ranks.
+            (loss * (share * ranks.number)).backward()
 
-        prediction = prediction_loss(
-            views.distances, knobs.choice_temperature, params.choice_temperature.last
-        )
-        target_probs = teacher_probabilities(
-            views.target_logits, pretext.center.value, knobs.teacher_temperature
-        )
-        classification = classification_loss(views.predicted_logits, target_probs, params.student_temperature)
-        total = total_loss(classification, prediction, params.alpha)
-        (total / len(parts)).backward()
-
-        losses += torch.stack([prediction, classification, total]).detach() / len(parts)
-        health.watch_(views, target_probs)
-        # The released code averages what comes out of the softmax; the paper, what goes in.
-        centered = views.target_logits if params.center_of == "logits" else target_probs
-        center_sum += centered.mean(dim=(0, 1)) / len(parts)
-
+    ranks.sum_(means)
+    if health is not None:
+        health.sum_over_(ranks)
+    losses, center_mean, stop = means.split([3, len(center), 1])
     grad_norm = clip_grad_norm_(pretext.parameters(), params.max_grad_norm)
-    if not torch.isfinite(losses.sum() + grad_norm):
-        raise NonFinite(f"update {update}: loss {losses[2].item():g}, gradient norm {grad_norm.item():g}")
+    finite = torch.isfinite(losses.sum() + grad_norm)
 
     # The released order: followers take the weights of this forward pass, and rest at update 0.
     if update > 0:
         pretext.follow_student_(knobs.encoder_decay, knobs.head_decay)
-    pretext.center.update_(center_sum)
+    pretext.center.update_(torch.where(finite, center_mean, center))
 
     for group in optimizer.param_groups:
         group["lr"] = knobs.learning_rate
+    # The fused kernels look here, as they do for a gradient scaler, and leave everything where it is.
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
-
-    prediction, classification, total = losses.unbind()
-    return Report(update, prediction, classification, total, grad_norm.detach(), health, knobs)
+    return Report(update, losses, grad_norm.detach(), finite, stop, health, knobs)
 
 
-def micro_batches(example: Example, size: int) -> list[Example]:
-    return [
-        Example(log_mel, Split(visible, masked))
-        for log_mel, visible, masked in zip(
-            example.log_mel.split(size),
-            example.split.visible.split(size),
-            example.split.masked.split(size),
-            strict=True,
-        )
-    ]
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    if device.type == "cuda" and precision == "bfloat16":
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
+def micro_batches(example: Example, largest: int) -> list[Example]:
+    """As few parts of nearly equal size as hold `largest` clips at most."""
+    num_parts = math.ceil(len(example.log_mel) / largest)
+    tensors = (example.log_mel, *example.split)
+    split = (values.tensor_split(num_parts) for values in tensors)
+    return [Example(log_mel, Split(visible, masked)) for log_mel, visible, masked in zip(*split, strict=True)]

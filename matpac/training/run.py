@@ -5,9 +5,8 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,15 +14,15 @@ from types import FrameType
 
 import numpy as np
 import torch
-from torch.optim import Optimizer
+from numpy.typing import NDArray
 
 from matpac.files import WORK, exclusive, move_into_place
-from matpac.model.masking import Split, random_split
+from matpac.model.flops import training_flops
+from matpac.model.masking import Split, split_by
 from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
-from matpac.progress import Progress
 from matpac.shards.corpus import read_corpus
-from matpac.shards.crops import Batch, Crops
+from matpac.shards.crops import Batch, Crops, Shape, ordinary_memory
 from matpac.training.checkpoint import (
     Meta,
     Standard,
@@ -33,9 +32,10 @@ from matpac.training.checkpoint import (
     resume_,
     save_checkpoint,
 )
-from matpac.training.health import complaint
-from matpac.training.history import LivePlots, Row, read_history, row_of, write_history
-from matpac.training.loop import Example, NonFinite, Report, new_optimizer, pretrain
+from matpac.training.history import LivePlots, Row, read_history, write_history
+from matpac.training.log import Log, say
+from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
+from matpac.training.ranks import Ranks, all_ranks
 from matpac.training.schedules import durations
 
 BATCHES_AHEAD = 4
@@ -45,8 +45,8 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     """Pre-train on the shards that `corpus` names, below `root`, and move the result to `out`.
 
     A run that was cut off goes on from its last saved state, in mid-epoch, with the very batches it
-    would have seen. Its state lies in a folder keyed by the digest of parameters and data, so a
-    changed parameter starts a new run.
+    would have seen, on however many GPUs. Its state lies in a folder keyed by the digest of parameters
+    and data, so a changed parameter starts a new run.
     """
     data = read_corpus(root, params.pretrain.datasets, corpus)
     key = digest(params.logmel, params.model, params.pretrain, data)
@@ -57,101 +57,122 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         params.pretrain.short_clips,
         params.pretrain.seed,
     )
-    with exclusive(work):
-        finished = Run(work, crops, params, digest(data)).to_the_end()
-        LivePlots(finished / "dvclive", read_history(finished / "metrics.csv"))
-        move_into_place(finished, out)
-        shutil.rmtree(work)
+    with all_ranks() as ranks:
+        run = Run(work, crops, params, digest(data), ranks)
+        if not ranks.is_first:
+            run.to_the_end()
+            return
+        with exclusive(work):
+            finished = run.to_the_end()
+            LivePlots(finished / "dvclive", read_history(finished / "metrics.csv"))
+            move_into_place(finished, out)
+            shutil.rmtree(work)
 
 
 class Run:
-    """A run and its saved states: `work/update-<n>`, whole once they have that name."""
+    """A run and its saved states: `work/update-<n>`, whole once they have that name.
 
-    def __init__(self, work: Path, crops: Crops, params: Params, data_digest: str) -> None:
-        self.work, self.crops, self.params = work, crops, params
+    On several GPUs each has a process with a `Run`; the first one logs and saves for all.
+    """
+
+    def __init__(self, work: Path, crops: Crops, params: Params, data_digest: str, ranks: Ranks) -> None:
+        """Raises ValueError where the data or the batch is too small for the run."""
+        self.work, self.crops, self.params, self.ranks = work, crops, params, ranks
         self.data_digest = data_digest
         self.lasting = durations(crops.num_clips, params.pretrain)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.waited_s = 0.0
+        if params.pretrain.batch_size < ranks.number:
+            raise ValueError(
+                f"pretrain.batch_size: need a clip for each of {ranks.number} GPUs at least, "
+                f"got {params.pretrain.batch_size}"
+            )
 
     def to_the_end(self) -> Path:
         """Train until the last update; return the folder of the finished checkpoint."""
-        params = self.params.pretrain
-        pretext = new_pretext(self.params.logmel, self.params.model, params).to(self.device)
-        optimizer = new_optimizer(pretext, params)
-        state, first, rows, spent_s = self._last_state(), 0, [], 0.0
+        params, compute = self.params.pretrain, self.params.compute
+        pretext = new_pretext(self.params.logmel, self.params.model, params).to(self.ranks.device)
+        learner = Learner(pretext, params, compute, self.ranks)
+        state: Path | None = self.ranks.agree(self._last_state() if self.ranks.is_first else None)
+        first, spent_s = 0, 0.0
+        rows: list[Row] = []
         if state is not None:
-            resume_(state, pretext, optimizer)
+            resume_(state, pretext, learner.optimizer)
             meta = read_meta(state)
             first, spent_s = meta.update, meta.duration_s
             rows = read_history(state / "metrics.csv")
-            say(f"Going on from update {first:,} of {self.lasting.total:,}.")
+            self._say(f"Going on from update {first:,} of {self.lasting.total:,}.")
         if first == self.lasting.total and state is not None:
             return state
 
         started_s = time.monotonic() - spent_s
-        saved_s = logged_s = time.monotonic()
-        logged = first
-        say(self._plan(pretext))
-        live = LivePlots(self.work / "dvclive", rows)
-        progress = Progress("pretrain", self.lasting.total, "updates", done=first)
-        with stopping_softly() as stop:
-            for report in self._updates(pretext, optimizer, first):
+        saved_s = time.monotonic()
+        self._say(self._plan(pretext))
+        log = self._log(pretext, rows, first) if self.ranks.is_first else None
+        before: Report | None = None
+        with stopping_softly() as signals:
+            for report in self._reports(learner, first, lambda: bool(signals)):
                 done = report.update + 1
                 last = done == self.lasting.total
-                if report.update % params.log_every_updates == 0 or last:
-                    crops = (done - logged) * params.batch_size
-                    rate = crops / max(time.monotonic() - logged_s, 1e-9)
-                    logged, logged_s = done, time.monotonic()
-                    row = row_of(report, self.lasting.total / params.num_epochs, rate)
-                    rows.append(row)
-                    live.log(row)
-                    self._warn_of_collapse(rows)
-                progress.advance(note=note(rows[-1]))
-                if last or stop or time.monotonic() - saved_s > params.save_every_s:
-                    spent = time.monotonic() - started_s
-                    state = self._save(pretext, optimizer, done, rows, spent, older=state)
-                    saved_s = time.monotonic()
+                # All ranks stop after the same update: the one after that in which one of them was asked to.
+                stop = before is not None and before.settle()
+                before = report
+                if log is not None:
+                    log(report, self.waited_s)
+                    if last or stop or time.monotonic() - saved_s > compute.save_every_s:
+                        report.settle()
+                        spent = time.monotonic() - started_s
+                        state = self._save(learner, done, rows, spent, older=state)
+                        saved_s = time.monotonic()
                 if stop and not last:
-                    say(f"Stopped after update {done:,}; the next run goes on from there.")
-                    raise SystemExit(128 + stop[0])
-        assert state is not None
-        return state
+                    self._say(f"Stopped after update {done:,}; the next run goes on from there.")
+                    raise SystemExit(128 + (signals or [signal.SIGTERM])[0])
+        return self.work / state_name(self.lasting.total)
 
-    def _updates(self, pretext: Pretext, optimizer: Optimizer, first: int) -> Iterator[Report]:
-        params = self.params.pretrain
-        seen: list[Batch] = []
+    def _reports(self, learner: Learner, first: int, is_stopping: Callable[[], bool]) -> Iterator[Report]:
+        size = self.params.pretrain.batch_size
+        part = self.ranks.part(size)
         batches = self.crops.stream(
-            first * params.batch_size,
-            params.batch_size,
+            first * size + part.start,
+            part.stop - part.start,
             self.lasting.total - first,
+            stride=size,
             prefetch=BATCHES_AHEAD,
+            empty=pinned if self.ranks.device.type == "cuda" else ordinary_memory,
         )
-        if params.compile and self.device.type == "cuda":
-            pretext.compile()
-        examples = self._examples(pretext, batches, first, seen)
+        examples = self._examples(learner.pretext.num_patches, self._timed(batches), first, part)
         try:
-            yield from pretrain(pretext, optimizer, examples, params, self.lasting, first_update=first)
+            yield from pretrain(learner, examples, self.lasting, first_update=first, is_stopping=is_stopping)
         except NonFinite as error:
-            ids = self.crops.ids(seen[-1].clips)
+            ids = self.crops.ids(self.crops.clips(error.update * size, size))
             raise SystemExit(
-                f"Stopped before the weights moved: {error} on the batch of clips "
+                f"Stopped; the last saved state has sound weights: {error} on the batch of clips "
                 f"{', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}. "
                 f"Lower pretrain.peak_learning_rate, or look at these recordings."
             ) from error
 
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Adds up how long training waits for data."""
+        while True:
+            started_s = time.monotonic()
+            batch = next(batches, None)
+            self.waited_s += time.monotonic() - started_s
+            if batch is None:
+                return
+            yield batch
+
     def _examples(
-        self, pretext: Pretext, batches: Iterator[Batch], first: int, seen: list[Batch]
+        self, num_patches: int, batches: Iterator[Batch], first: int, part: slice
     ) -> Iterator[Example]:
         """Standardize on the device and draw the masks; both depend on the update only."""
-        params = self.params.pretrain
-        standard = self._standard()
+        params, device, standard = self.params.pretrain, self.ranks.device, self._standard()
         for update, batch in enumerate(batches, start=first):
-            seen[:] = [batch]
-            log_mel = torch.from_numpy(batch.log_mel).to(self.device, non_blocking=True)
+            log_mel = torch.from_numpy(batch.log_mel).to(device, non_blocking=True)
             log_mel = (log_mel.float() - standard.mean) / standard.std
             generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
-            split = random_split(len(log_mel), pretext.num_patches, self.params.model.mask_ratio, generator)
-            visible, masked = (index.to(self.device, non_blocking=True) for index in split)
+            # For the whole batch, so that each clip's mask is the same on any number of GPUs.
+            noise = torch.rand(params.batch_size, num_patches, generator=generator)[part]
+            split = split_by(noise, self.params.model.mask_ratio)
+            visible, masked = (index.to(device, non_blocking=True) for index in split)
             yield Example(log_mel.transpose(1, 2), Split(visible, masked))
 
     def _standard(self) -> Standard:
@@ -167,15 +188,14 @@ class Run:
 
     def _save(
         self,
-        pretext: Pretext,
-        optimizer: Optimizer,
+        learner: Learner,
         update: int,
         rows: list[Row],
         duration_s: float,
         *,
         older: Path | None,
     ) -> Path:
-        folder = self.work / f"update-{update:09d}"
+        folder = self.work / state_name(update)
         partial = self.work / f"{folder.name}.partial"
         partial.mkdir(parents=True)
         meta = Meta(
@@ -188,12 +208,12 @@ class Run:
             standard=self._standard(),
             data_digest=self.data_digest,
             git_revision=git_revision(),
-            hardware=hardware(self.device),
+            hardware=hardware(self.ranks),
             versions={name: version(name) for name in ("torch", "timm", "numpy")},
             duration_s=round(duration_s, 1),
         )
         write_history(partial / "metrics.csv", rows)
-        save_checkpoint(partial, pretext, optimizer, meta)
+        save_checkpoint(partial, learner.pretext, learner.optimizer, meta)
         replace_state(folder, partial, older)
         return folder
 
@@ -204,19 +224,22 @@ class Run:
             f"{trained / 1e6:.2f} M trained weights, {self.crops.num_clips:,} clips "
             f"({self.crops.num_dropped:,} too short and left out), "
             f"{self.lasting.total:,} updates of {params.batch_size} crops "
-            f"of {params.crop_frames} frames, on {hardware(self.device)}."
+            f"of {params.crop_frames} frames, on {hardware(self.ranks)}."
         )
 
-    def _warn_of_collapse(self, rows: list[Row]) -> None:
-        """Say it once when it begins."""
-        before, now = self._trouble(rows[-2:-1]), self._trouble(rows[-1:])
-        if now and not before:
-            say(f"WARNING: this run seems to collapse at update {rows[-1]['step']:,}: {now}.")
+    def _log(self, pretext: Pretext, rows: list[Row], first: int) -> Log:
+        return Log(
+            rows,
+            self.params,
+            self.lasting,
+            LivePlots(self.work / "dvclive", rows),
+            flops_per_crop=training_flops(pretext, self.params.model.mask_ratio) / self.ranks.number,
+            first_update=first,
+        )
 
-    def _trouble(self, rows: list[Row]) -> str | None:
-        """Of the one row, if it is there; what the very first updates show does not count."""
-        counted = [row for row in rows if row["step"] > self.lasting.total / 50]
-        return complaint(counted[0], self.params.model.num_clusters) if counted else None
+    def _say(self, line: str) -> None:
+        if self.ranks.is_first:
+            say(line)
 
 
 @contextmanager
@@ -240,21 +263,19 @@ def mask_seed(seed: int, update: int) -> int:
     return int(np.random.SeedSequence([seed, update]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def note(row: Row) -> str:
-    return (
-        f"loss {row['loss']:.3f} (prediction {row['prediction_loss']:.3f}, "
-        f"classification {row['classification_loss']:.3f}), {row['crops_per_s']:,.0f} crops/s"
-    )
+def state_name(update: int) -> str:
+    return f"update-{update:09d}"
 
 
-def say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+def pinned(shape: Shape) -> NDArray[np.float16]:
+    """Memory from which the GPU copies by itself while training goes on."""
+    array: NDArray[np.float16] = torch.empty(shape, dtype=torch.float16, pin_memory=True).numpy()
+    return array
 
 
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def hardware(ranks: Ranks) -> str:
+    if ranks.device.type == "cuda":
+        return f"{ranks.number} x {torch.cuda.get_device_name(ranks.device)}"
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 

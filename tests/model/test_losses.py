@@ -19,19 +19,19 @@ def test_distances_of_unit_vectors_by_hand():
     # Same direction, right angle, opposite: unit vectors differ by 0, sqrt(2), 2.
     found = distances(hypotheses, target)
     assert found.flatten().tolist() == pytest.approx([0, 2, 4])
-    assert prediction_loss(found, 0.1, 1e-4).item() == pytest.approx((0 + 2 + 4) / 3)
+    assert prediction_loss(found, torch.tensor(0.1)).item() == pytest.approx((0 + 2 + 4) / 3)
 
 
 def test_hypotheses_share_a_patch_by_a_softmax_of_their_distances():
     found = torch.tensor([[[1.0, 2.0]]])
     share = 1 / (1 + math.exp(-1 / 0.5))
     by_hand = share * 1 + (1 - share) * 2
-    assert prediction_loss(found, 0.5, 1e-4).item() == pytest.approx(by_hand)
+    assert prediction_loss(found, torch.tensor(0.5)).item() == pytest.approx(by_hand)
 
 
-def test_below_the_floor_the_closest_hypothesis_takes_all():
+def test_without_a_temperature_the_closest_hypothesis_takes_all():
     found = torch.tensor([[[1.0, 2.0]]], requires_grad=True)
-    loss = prediction_loss(found, 1e-4, 1e-4)
+    loss = prediction_loss(found)
     loss.backward()
     assert loss.item() == 1
     assert found.grad.flatten().tolist() == [1, 0]
@@ -39,7 +39,7 @@ def test_below_the_floor_the_closest_hypothesis_takes_all():
 
 def test_shares_carry_no_gradient():
     found = torch.tensor([[[1.0, 2.0]]], requires_grad=True)
-    prediction_loss(found, 0.5, 1e-4).backward()
+    prediction_loss(found, torch.tensor(0.5)).backward()
     share = 1 / (1 + math.exp(-1 / 0.5))
     assert found.grad.flatten().tolist() == pytest.approx([share, 1 - share])
 

@@ -1,5 +1,6 @@
 """A project folder with shards of noise and a run of half a minute at most."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -35,43 +37,49 @@ class Project:
             "datasets": ["noise"],
             "crop_frames": 64,
             "batch_size": 8,
-            "micro_batch_size": 4,
             "num_epochs": 40,
-            "save_every_s": 0.05,
-            "log_every_updates": 5,
             **pretrain,
         }
+        params["compute"] |= {"micro_batch_size": 4, "save_every_s": 0.05, "log_every_updates": 5}
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params))
         self.run("corpus")
 
-    def start(self, command: str = "pretrain") -> subprocess.Popen:
+    def start(self, command: str = "pretrain", ranks: int = 1) -> subprocess.Popen:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         return subprocess.Popen(
-            [sys.executable, "-m", "matpac", command],
+            [sys.executable, *(torchrun if ranks > 1 else []), "-m", "matpac", command],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, command: str = "pretrain") -> str:
-        process = self.start(command)
+    def run(self, command: str = "pretrain", ranks: int = 1) -> str:
+        process = self.start(command, ranks)
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said
         return said
 
-    def interrupt(self, number: signal.Signals, updates: int) -> tuple[int, str]:
+    def interrupt(self, number: signal.Signals, updates: int, ranks: int = 1) -> tuple[int, str]:
         """Start a run, send it a signal once it has saved that many updates; its exit code and words."""
-        process = self.start()
+        process = self.start(ranks=ranks)
         deadline = time.monotonic() + 120
         while self.saved_updates() < updates and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(number)
+        # What torchrun starts outlives it.
+        family = psutil.Process(process.pid).children(recursive=True) if number == signal.SIGKILL else []
+        for one in [process, *family]:
+            one.send_signal(number)
         _, said = process.communicate(timeout=60)
         return process.returncode, said
 
     def saved_updates(self) -> int:
         names = [path.name for path in self.folder.glob("data/.work/pretrain/*/update-*")]
         return max((int(name[7:16]) for name in names if not name.endswith("partial")), default=0)
+
+    def losses(self) -> list[float]:
+        with (self.folder / "data/checkpoints/pretrained/metrics.csv").open() as table:
+            return [float(row["loss"]) for row in csv.DictReader(table)]
 
     def weights(self) -> bytes:
         return (self.folder / "data/checkpoints/pretrained/networks.safetensors").read_bytes()

@@ -7,8 +7,9 @@ from matpac.model.masking import random_split
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import load_params
-from matpac.training.loop import Example, NonFinite, new_optimizer, pretrain
-from matpac.training.schedules import Durations
+from matpac.training.loop import Example, Learner, NonFinite, micro_batches, pretrain, update_
+from matpac.training.ranks import this_process
+from matpac.training.schedules import Durations, knobs_at
 
 NANO = Size(16, 1, 2, 16, 1, 2, 16, 8)
 LASTING = Durations(total=12, warmup=2, teacher_temperature=4)
@@ -16,8 +17,12 @@ LASTING = Durations(total=12, warmup=2, teacher_temperature=4)
 
 @pytest.fixture
 def params(project):
-    tiny = load_params(project / "params.yaml").pretrain
-    return tiny.model_copy(update={"batch_size": 4, "micro_batch_size": 4})
+    return load_params(project / "params.yaml").pretrain.model_copy(update={"batch_size": 4})
+
+
+@pytest.fixture
+def compute(project):
+    return load_params(project / "params.yaml").compute.model_copy(update={"micro_batch_size": 4})
 
 
 @pytest.fixture
@@ -28,42 +33,94 @@ def examples(generator):
     ]
 
 
-class Fresh:
+@pytest.fixture
+def fresh(params, compute):
     """Networks and optimiser of a new run, always with the same first weights."""
 
-    def __init__(self, params):
-        self.params = params
-        self.pretext = Pretext(
+    def start(**changed):
+        return Fresh(
+            params.model_copy(update={key: changed[key] for key in changed.keys() & dict(params)}),
+            compute.model_copy(update={key: changed[key] for key in changed.keys() & dict(compute)}),
+        )
+
+    return start
+
+
+class Fresh:
+    def __init__(self, params, compute):
+        pretext = Pretext(
             NANO, num_mels=32, crop_frames=64, num_clusters=8, num_hypotheses=1, center_momentum=0.9
         )
-        self.pretext.initialize_(torch.Generator().manual_seed(1))
-        self.optimizer = new_optimizer(self.pretext, params)
+        pretext.initialize_(torch.Generator().manual_seed(1))
+        self.learner = Learner(pretext, params, compute, this_process())
 
     def __call__(self, examples, first_update=0):
-        reports = pretrain(
-            self.pretext, self.optimizer, examples, self.params, LASTING, first_update=first_update
-        )
-        return [(report.loss.item(), report.grad_norm.item()) for report in reports]
+        reports = pretrain(self.learner, examples, LASTING, first_update=first_update)
+        return [(report.losses[2].item(), report.grad_norm.item()) for report in reports]
 
     def weights(self):
-        return {name: value.clone() for name, value in self.pretext.state_dict().items()}
+        return {name: value.clone() for name, value in self.learner.pretext.state_dict().items()}
 
 
-def test_a_run_in_two_halves_equals_the_whole(params, examples):
-    whole = Fresh(params)(examples)
-    run = Fresh(params)
+def test_a_run_in_two_halves_equals_the_whole(fresh, examples):
+    whole = fresh()(examples)
+    run = fresh()
     assert [*run(examples[:3]), *run(examples[3:], first_update=3)] == whole
 
 
-def test_accumulated_gradients_equal_those_of_the_whole_batch(params, examples):
-    whole, parts = Fresh(params), Fresh(params.model_copy(update={"micro_batch_size": 1}))
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_accumulated_gradients_equal_those_of_the_whole_batch(fresh, examples, micro_batch_size):
+    whole, parts = fresh(), fresh(micro_batch_size=micro_batch_size)
     assert parts(examples) == [pytest.approx(pair, abs=2e-5) for pair in whole(examples)]
     for name, value in whole.weights().items():
         torch.testing.assert_close(parts.weights()[name], value, atol=2e-5, rtol=0)
 
 
-def test_teachers_rest_at_the_first_update_and_move_at_the_second(params, examples):
-    run = Fresh(params)
+def test_micro_batches_are_few_and_even(examples):
+    assert [len(part.log_mel) for part in micro_batches(examples[0], 3)] == [2, 2]
+    assert [len(part.split.masked) for part in micro_batches(examples[0], 5)] == [4]
+
+
+def test_recomputed_activations_are_the_same_bit_for_bit(fresh, examples):
+    kept, recomputed = fresh(), fresh(recompute_activations=True)
+    assert recomputed(examples) == kept(examples)
+    assert all(torch.equal(value, kept.weights()[name]) for name, value in recomputed.weights().items())
+
+
+def test_recomputing_keeps_less(fresh, examples):
+    kept, recomputed = (bytes_kept(fresh(recompute_activations=value), examples) for value in (False, True))
+    assert recomputed < 0.7 * kept
+
+
+def bytes_kept(run, examples):
+    """What a forward pass keeps for the backward pass, weights aside."""
+    sizes = {}
+    weights = {weight.data_ptr() for weight in run.learner.pretext.parameters()}
+
+    def note(values):
+        sizes[values.untyped_storage().data_ptr()] = values.untyped_storage().nbytes()
+        return values
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda values: values):
+        temperature = torch.tensor(0.04)
+        outcome = run.learner.objective(*examples[0], temperature, None)
+    assert outcome.loss.isfinite()
+    return sum(size for pointer, size in sizes.items() if pointer not in weights)
+
+
+def test_only_logged_updates_are_watched(fresh, examples):
+    run = fresh(log_every_updates=4)
+    reports = list(pretrain(run.learner, examples, LASTING, first_update=0))
+    assert [report.health is not None for report in reports] == [True, *[False] * 3, True, False]
+
+
+def test_watching_changes_nothing(fresh, examples):
+    seldom, always = fresh(log_every_updates=100), fresh(log_every_updates=1)
+    assert always(examples) == seldom(examples)
+
+
+def test_teachers_rest_at_the_first_update_and_move_at_the_second(fresh, examples):
+    run = fresh()
     before = run.weights()
     run(examples[:1])
     teacher = "teacher_encoder.norm.weight"
@@ -72,8 +129,8 @@ def test_teachers_rest_at_the_first_update_and_move_at_the_second(params, exampl
     assert not torch.equal(run.weights()[teacher], before[teacher])
 
 
-def test_the_first_learning_rate_is_zero_so_the_first_update_moves_no_student(params, examples):
-    run = Fresh(params)
+def test_the_first_learning_rate_is_zero_so_the_first_update_moves_no_student(fresh, examples):
+    run = fresh()
     before = run.weights()
     run(examples[:1])
     student = "student_encoder.norm.weight"
@@ -82,18 +139,37 @@ def test_the_first_learning_rate_is_zero_so_the_first_update_moves_no_student(pa
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_non_finite_loss_stops_before_anything_moves(params, examples, bad):
-    run = Fresh(params)
+def test_a_non_finite_update_moves_neither_student_nor_centre_nor_optimiser(fresh, examples, bad):
+    run = fresh()
     run(examples[:2])
-    before = run.weights()
+    before, optimizer = run.weights(), optimizer_state(run)
     examples[2].log_mel[1, 2, 3] = bad
-    with pytest.raises(NonFinite, match="update 2: loss nan"):
-        run(examples[2:3], first_update=2)
-    assert all(torch.equal(value, before[name]) for name, value in run.weights().items())
+    knobs = knobs_at(2, LASTING, run.learner.params)
+    report = update_(run.learner, examples[2], 2, knobs, watch=True)
+    assert not report.finite
+    after = run.weights()
+    resting = [name for name in before if not name.startswith("teacher")]
+    assert all(torch.equal(after[name], before[name]) for name in resting)
+    assert all(value.isfinite().all() for value in after.values())
+    assert all(torch.equal(*pair) for pair in zip(optimizer_state(run), optimizer, strict=True))
 
 
-def test_training_lowers_the_prediction_loss(params, examples):
-    quick = params.model_copy(update={"peak_learning_rate": 0.01, "alpha": 1.0})
-    run = Fresh(quick)
+def optimizer_state(run):
+    state = run.learner.optimizer.state_dict()["state"]
+    return [value.clone() for values in state.values() for value in values.values()]
+
+
+@pytest.mark.parametrize("bad_update", [2, 5])
+def test_a_non_finite_update_is_raised_before_the_next_but_one(fresh, examples, bad_update):
+    run = fresh()
+    examples[bad_update].log_mel[1, 2, 3] = math.nan
+    seen = []
+    with pytest.raises(NonFinite, match=f"update {bad_update}: loss nan"):
+        seen.extend(report.update for report in pretrain(run.learner, examples, LASTING, first_update=0))
+    assert seen == list(range(min(bad_update + 1, 6)))
+
+
+def test_training_lowers_the_prediction_loss(fresh, examples):
+    run = fresh(peak_learning_rate=0.01, alpha=1.0)
     losses = [loss for first in range(0, 12, 6) for loss, _ in run(examples, first_update=first)]
     assert losses[-1] < losses[0] - 0.1

@@ -1,0 +1,45 @@
+"""networks -> floating-point operations of one training step, to say how much of a machine is used.
+
+Counted are matrix products, a multiplication and an addition for each term, as PyTorch's counter does; what
+activations that are recomputed cost on top is not.
+"""
+
+from torch import nn
+
+from matpac.model.encoder import Blocks
+from matpac.model.head import Head
+from matpac.model.masking import num_visible
+from matpac.model.pretext import Pretext
+
+
+def training_flops(pretext: Pretext, mask_ratio: float) -> int:
+    """For one crop. A backward pass costs two forward passes; the teacher has none."""
+    visible = num_visible(pretext.num_patches, mask_ratio)
+    masked = pretext.num_patches - visible
+    predictor = pretext.predictor
+    # Of the first layer only the weights have a gradient.
+    patches = 2 * linear(pretext.patches.projection, pretext.num_patches)
+    student = 3 * blocks(pretext.student_encoder.blocks, 1 + visible)
+    teacher = blocks(pretext.teacher_encoder.blocks, 1 + masked) + head(pretext.teacher_head, masked)
+    prediction = 3 * (
+        linear(predictor.embedding, 1 + visible)
+        + blocks(predictor.blocks, 1 + pretext.num_patches)
+        + linear(predictor.hypotheses, masked)
+    )
+    return patches + student + teacher + prediction + 3 * head(pretext.student_head, masked)
+
+
+def blocks(layers: Blocks, tokens: int) -> int:
+    products = sum(linear(part, tokens) for part in layers.modules() if isinstance(part, nn.Linear))
+    # Queries times keys, and weights times values.
+    attention = 2 * 2 * tokens**2 * layers.dim
+    return products + len(layers) * attention
+
+
+def head(layers: Head, tokens: int) -> int:
+    mlp = sum(linear(part, tokens) for part in layers.mlp if isinstance(part, nn.Linear))
+    return mlp + 2 * tokens * layers.direction.numel()
+
+
+def linear(layer: nn.Linear, tokens: int) -> int:
+    return 2 * tokens * layer.in_features * layer.out_features

@@ -1,0 +1,82 @@
+"""log-mels and masks -> losses: all of one forward pass, as one module."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from matpac.model.losses import (
+    classification_loss,
+    prediction_loss,
+    teacher_probabilities,
+    total_loss,
+)
+from matpac.model.masking import Split
+from matpac.model.pretext import Pretext, Views
+from matpac.params import Pretrain
+
+
+class Outcome(NamedTuple):
+    loss: Float[Tensor, ""]
+    """What is minimised, Eq. (5)."""
+    means: Float[Tensor, " mean"]
+    """Means over the masked patches, without gradient: prediction, classification and total loss, then
+    what the centre follows, one number a cluster."""
+    views: Views
+    target_probs: Float[Tensor, "batch masked cluster"]
+
+
+class Objective(nn.Module):
+    """A module of its own, for whatever wraps a forward pass: compiler, distributed training."""
+
+    def __init__(self, pretext: Pretext, params: Pretrain) -> None:
+        super().__init__()
+        self.pretext, self.params = pretext, params
+        self._compare = compare
+
+    def compile_parts_(self) -> None:
+        """Compile block by block: all blocks of one shape share their code, so that it takes seconds, and
+        gradients of late blocks are sent to other ranks while those of early ones are computed."""
+        for blocks in (
+            self.pretext.student_encoder.blocks,
+            self.pretext.predictor.blocks,
+            self.pretext.teacher_encoder.blocks,
+        ):
+            for block in blocks:
+                block.compile(dynamic=False)
+        self._compare = torch.compile(compare, dynamic=False)
+
+    def forward(
+        self,
+        log_mel: Float[Tensor, "batch mel frame"],
+        split: Split,
+        teacher_temperature: Float[Tensor, ""],
+        choice_temperature: Float[Tensor, ""] | None,
+    ) -> Outcome:
+        """Temperatures are tensors, so that a compiled step is not compiled again when they move."""
+        bfloat16 = self.params.precision == "bfloat16"
+        with torch.autocast(log_mel.device.type, torch.bfloat16, enabled=bfloat16):
+            views = self.pretext(log_mel, split)
+        return self._compare(
+            views, self.pretext.center.value, self.params, teacher_temperature, choice_temperature
+        )
+
+
+def compare(
+    views: Views,
+    center: Float[Tensor, " cluster"],
+    params: Pretrain,
+    teacher_temperature: Float[Tensor, ""],
+    choice_temperature: Float[Tensor, ""] | None,
+) -> Outcome:
+    # Autocast leaves bfloat16, which is too coarse for a softmax over thousands of classes.
+    views = Views(*(values.float() for values in views))
+    prediction = prediction_loss(views.distances, choice_temperature)
+    target_probs = teacher_probabilities(views.target_logits, center, teacher_temperature)
+    classification = classification_loss(views.predicted_logits, target_probs, params.student_temperature)
+    loss = total_loss(classification, prediction, params.alpha)
+    # The released code averages what comes out of the softmax; the paper, what goes in.
+    centered = views.target_logits if params.center_of == "logits" else target_probs
+    losses = torch.stack([prediction, classification, loss]).detach()
+    return Outcome(loss, torch.cat([losses, centered.mean(dim=(0, 1))]), views, target_probs)

@@ -1,0 +1,50 @@
+"""A golden case in processes of its own: python -m tests.training.golden_run <folder> <case> <out> <changes>
+
+`changes` are parameters as JSON. Under torchrun all ranks train together, and the first writes what came out.
+(Types are not checked here as they are under pytest: that does not compile.)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from matpac.model.masking import Split
+from matpac.training.loop import Example, Learner, update_
+from matpac.training.ranks import Ranks, all_ranks
+from tests.training.golden import Golden
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def train(golden: Golden, changes: dict, ranks: Ranks) -> dict[str, Tensor]:
+    """The recorded updates, with `changes` to the sections `pretrain` and `compute`: reports and weights."""
+    params = golden.params().model_copy(update=changes.get("pretrain", {}))
+    pretext = golden.pretext()
+    learner = Learner(pretext, params, golden.compute(**changes.get("compute", {})), ranks)
+    part = ranks.part(params.batch_size)
+    reports = []
+    for update, whole in enumerate(golden.examples()):
+        example = Example(whole.log_mel[part], Split(*(index[part] for index in whole.split)))
+        reports.append(update_(learner, example, update, golden.knobs(update, params), watch=True))
+    return {
+        "losses": torch.stack([report.losses for report in reports]),
+        "grad_norms": torch.stack([report.grad_norm for report in reports]),
+        "perplexities": torch.tensor([report.health.values()["teacher_perplexity"] for report in reports]),
+        **pretext.state_dict(),
+    }
+
+
+def main(folder: str, case: str, out: str, changes: str) -> None:
+    torch.set_num_threads(1)
+    with all_ranks() as ranks:
+        found = train(Golden(Path(folder), case, PROJECT), json.loads(changes), ranks)
+        if ranks.is_first:
+            save_file(found, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

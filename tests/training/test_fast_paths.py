@@ -1,0 +1,96 @@
+"""Whatever makes training faster or smaller, the authors' recorded updates come out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from matpac.model.released import our_names
+from matpac.training.ranks import Ranks, this_process
+from tests.training.golden import CASES, Golden
+from tests.training.golden_run import train
+
+PROJECT = Path(__file__).resolve().parents[2]
+EXACT = 5e-6
+BFLOAT16 = 5e-3
+"""Eight bits of mantissa are 0.4 % of a product; losses and weights follow from sums of thousands."""
+SAME_PROCESS = {
+    "accumulated": ({"compute": {"micro_batch_size": 1}}, EXACT),
+    "recomputed": ({"compute": {"recompute_activations": True}}, EXACT),
+    "bfloat16": ({"pretrain": {"precision": "bfloat16"}}, BFLOAT16),
+}
+COMPILED = {
+    "compiled": ({"compute": {"compile": True}}, EXACT),
+    "all together": (
+        {
+            "pretrain": {"precision": "bfloat16"},
+            "compute": {"compile": True, "recompute_activations": True, "micro_batch_size": 2},
+        },
+        BFLOAT16,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("path", SAME_PROCESS)
+def test_a_fast_path_matches_the_authors_code(golden_folder, project, path, case):
+    changes, tolerance = SAME_PROCESS[path]
+    golden = Golden(golden_folder, case, project)
+    check(train(golden, changes, this_process()), golden, tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["paper", "mcl"])
+@pytest.mark.parametrize("path", COMPILED)
+def test_compiled_it_matches_the_authors_code(golden_folder, project, tmp_path, path, case):
+    changes, tolerance = COMPILED[path]
+    launch([], golden_folder, case, tmp_path / "found", changes)
+    check(load_file(tmp_path / "found"), Golden(golden_folder, case, project), tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["paper", "pred_only", "mcl"])
+def test_two_ranks_match_the_authors_code(golden_folder, project, tmp_path, case):
+    """A batch of three: one clip on the first rank, two on the second, in micro-batches of one."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch(launcher, golden_folder, case, tmp_path / "found", {"compute": {"micro_batch_size": 1}})
+    check(load_file(tmp_path / "found"), Golden(golden_folder, case, project), EXACT)
+
+
+def launch(launcher: list[str], golden_folder: Path, case: str, out: Path, changes: dict) -> None:
+    arguments = [str(golden_folder), case, str(out), json.dumps(changes)]
+    subprocess.run(
+        [sys.executable, *launcher, "-m", "tests.training.golden_run", *arguments],
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+
+
+def check(found: dict[str, torch.Tensor], golden: Golden, tolerance: float) -> None:
+    for column, name in enumerate(["loss_pred", "loss_cls", "loss_total"]):
+        expect(found["losses"][:, column], golden.values[name], tolerance)
+    expect(found["grad_norms"], golden.values["grad_norm"], 4 * tolerance)
+    expect(found["perplexities"], golden.values["cls_perplexity"], 200 * tolerance)
+    if (golden.folder / f"train_{golden.name}_final.pt").exists():
+        final = our_names(golden.state(f"train_{golden.name}_final"))
+        for name in final.keys() - {"center.value"}:  # recorded one update late
+            expect(found[name], final[name], tolerance)
+
+
+def expect(found: torch.Tensor, recorded: object, tolerance: float) -> None:
+    recorded = torch.as_tensor(recorded).float()
+    torch.testing.assert_close(found, recorded, atol=tolerance, rtol=0)
+
+
+def test_parts_make_up_the_batch_and_differ_by_one_clip_at_most():
+    for size, number in [(8, 2), (7, 3), (3, 3), (2048, 7)]:
+        parts = [Ranks(rank, number, torch.device("cpu")).part(size) for rank in range(number)]
+        assert [clip for part in parts for clip in range(part.start, part.stop)] == list(range(size))
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes) - min(sizes) <= 1

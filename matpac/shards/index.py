@@ -64,28 +64,40 @@ class IndexWriter:
 
 def write_index(path: Path, table: pa.Table) -> None:
     with whole_file(path) as partial:
-        pq.write_table(table, partial)
+        pq.write_table(table, partial, row_group_size=ROWS_PER_GROUP)
 
 
 class Index:
     """The clips of a shard folder, as columns; `len(index)` clips.
 
-    `table` holds all columns for Arrow; those needed for every crop are numpy arrays [clip].
+    Those needed for every crop are numpy arrays [clip]. The others stay in the file until somebody asks:
+    of two million clips they take half a gigabyte.
     """
 
     def __init__(self, path: Path) -> None:
-        self.table: pa.Table = pq.read_table(path, schema=SCHEMA)
-        self.shard: NDArray[np.int32] = self.table["shard"].to_numpy()
-        self.offset: NDArray[np.int64] = self.table["offset"].to_numpy()
-        self.num_frames: NDArray[np.int64] = self.table["num_frames"].to_numpy()
+        # Stays open: a folder that is made anew while we read must not mix its columns with ours.
+        self._file = pq.ParquetFile(path)
+        self.shard: NDArray[np.int32] = self._numbers("shard")
+        self.offset: NDArray[np.int64] = self._numbers("offset")
+        self.num_frames: NDArray[np.int64] = self._numbers("num_frames")
 
     def __len__(self) -> int:
         return len(self.num_frames)
 
+    @property
+    def table(self) -> pa.Table:
+        """All columns, read anew."""
+        return self._file.read()
+
     def column(self, name: str) -> list[Any]:
         """One column as Python values, in the order of the clips."""
-        values: list[Any] = self.table[name].to_pylist()
-        return values
+        return self._column(name).to_pylist()
 
-    def id_of(self, clip: int) -> str:
-        return str(self.table["id"][clip])
+    def ids_of(self, clips: NDArray[np.int64]) -> list[str]:
+        return self._column("id").take(pa.array(clips)).to_pylist()
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return self._file.read([name])[name]
+
+    def _numbers(self, name: str) -> NDArray[Any]:
+        return self._column(name).to_numpy()

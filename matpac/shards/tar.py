@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matpac.files import whole_file
-from matpac.shards.open_files import OpenFiles, TruncatedShard
+from matpac.shards.open_files import Frames, OpenFiles, Runs, TruncatedShard
 
 NPY_HEADER_BYTES = 128
 """Fixed, so that the place of a clip's first frame follows from the place of its member."""
@@ -55,7 +55,7 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return prefix + text.ljust(NPY_HEADER_BYTES - 11).encode() + b"\n"
 
 
-class TarFrames:
+class TarFrames(Frames):
     """The frames of clips that lie in tars."""
 
     def __init__(
@@ -67,19 +67,23 @@ class TarFrames:
         num_mels: int,
     ) -> None:
         """`shard`, `offset` and `num_frames` [clip] as in the index. Raises TruncatedShard."""
-        self._files = OpenFiles(paths)
-        # Plain lists: a single number comes out of them three times faster than out of an array.
-        self._shard, self._offset = shard.tolist(), offset.tolist()
+        self.files = OpenFiles(paths)
+        self._shard, self._offset = shard, offset
         self._frame_bytes = 2 * num_mels
         ends = np.zeros(len(paths), dtype=np.int64)
         np.maximum.at(ends, shard, offset + num_frames * self._frame_bytes)
-        for truncated in np.flatnonzero(self._files.num_bytes() < ends):
+        for truncated in np.flatnonzero(self.files.num_bytes() < ends):
             raise TruncatedShard(paths[truncated])
 
-    def read_into(self, out: NDArray[np.float16], clip: int, first_frame: int) -> None:
-        """Fill `out` [frame, mel] with consecutive frames of a clip; nothing else is read."""
-        position = self._offset[clip] + first_frame * self._frame_bytes
-        self._files.read_into(out, self._shard[clip], position)
+    def runs(
+        self,
+        clips: NDArray[np.int64],
+        first_frames: NDArray[np.int64],
+        num_frames: NDArray[np.int64],
+        place: NDArray[np.int64],
+    ) -> Runs:
+        position = self._offset[clips] + first_frames * self._frame_bytes
+        return Runs(self._shard[clips], position, place, num_frames * self._frame_bytes)
 
 
 def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from matpac.files import read_json
-from matpac.shards.open_files import OpenFiles, TruncatedShard
+from matpac.shards.open_files import Frames, OpenFiles, Runs, TruncatedShard
 
 ZARR_NAME = "logmel.zarr"
 FRAMES_PER_CHUNK = 1024
@@ -74,7 +74,7 @@ def first_frames(num_frames: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(num_frames)]).astype(np.int64)
 
 
-class ZarrFrames:
+class ZarrFrames(Frames):
     """The frames of clips that lie in a store; read from its files without Zarr."""
 
     def __init__(self, path: Path, offset: NDArray[np.int64]) -> None:
@@ -84,20 +84,29 @@ class ZarrFrames:
         total, num_mels = array["shape"]
         self._frames_per_file, _ = array["chunk_grid"]["configuration"]["chunk_shape"]
         num_files = -(-total // self._frames_per_file)
-        self._files = OpenFiles([path / "log_mel/c" / str(n) / "0" for n in range(num_files)])
+        self.files = OpenFiles([path / "log_mel/c" / str(n) / "0" for n in range(num_files)])
         self._frame_bytes = 2 * num_mels
-        self._offset = offset.tolist()
+        self._offset = offset
         self._check_layout(array, total)
 
-    def read_into(self, out: NDArray[np.float16], clip: int, first_frame: int) -> None:
-        """Fill `out` [frame, mel] with consecutive frames of a clip; nothing else is read."""
-        frame = self._offset[clip] + first_frame
-        while len(out):
-            file, frame_in_file = divmod(frame, self._frames_per_file)
-            part = out[: self._frames_per_file - frame_in_file]
-            self._files.read_into(part, file, frame_in_file * self._frame_bytes)
-            frame += len(part)
-            out = out[len(part) :]
+    def runs(
+        self,
+        clips: NDArray[np.int64],
+        first_frames: NDArray[np.int64],
+        num_frames: NDArray[np.int64],
+        place: NDArray[np.int64],
+    ) -> Runs:
+        frame, left = self._offset[clips] + first_frames, num_frames
+        found = []
+        while len(frame):
+            file, frame_in_file = np.divmod(frame, self._frames_per_file)
+            taken = np.minimum(left, self._frames_per_file - frame_in_file)
+            num_bytes = taken * self._frame_bytes
+            found.append(Runs(file, frame_in_file * self._frame_bytes, place, num_bytes))
+            # The rest of a clip that crosses the border lies in the next file.
+            rest = taken < left
+            frame, left, place = (frame + taken)[rest], (left - taken)[rest], (place + num_bytes)[rest]
+        return Runs(*map(np.concatenate, zip(*found, strict=True)))
 
     def _check_layout(self, array: dict[str, Any], total: int) -> None:
         """The index at the end of every file must say: all chunks in their order, without gaps."""
@@ -110,14 +119,15 @@ class ZarrFrames:
         frames_per_chunk, _ = sharding["chunk_shape"]
         chunk_bytes = frames_per_chunk * self._frame_bytes
         index_bytes = self._frames_per_file // frames_per_chunk * INDEX_ENTRY_BYTES
-        for file, num_bytes in enumerate(self._files.num_bytes().tolist()):
+        for file, num_bytes in enumerate(self.files.num_bytes().tolist()):
             frames = min(total - file * self._frames_per_file, self._frames_per_file)
             num_chunks = -(-frames // frames_per_chunk)
             if num_bytes < num_chunks * chunk_bytes + index_bytes + CHECKSUM_BYTES:
-                raise TruncatedShard(self._files.paths[file])
+                raise TruncatedShard(self.files.paths[file])
             entries = np.empty(index_bytes // 2, dtype=np.float16)
-            self._files.read_into(entries, file, num_bytes - index_bytes - CHECKSUM_BYTES)
+            position = num_bytes - index_bytes - CHECKSUM_BYTES
+            self.files.read(entries, Runs(*np.array([[file], [position], [0], [index_bytes]])))
             starts, sizes = entries.view("<u8").reshape(-1, 2)[:num_chunks].T
             in_order = np.arange(num_chunks) * chunk_bytes
             if not (np.array_equal(starts, in_order) and (sizes == chunk_bytes).all()):
-                raise ValueError(f"{self._files.paths[file]}: need chunks in their order, found another.")
+                raise ValueError(f"{self.files.paths[file]}: need chunks in their order, found another.")

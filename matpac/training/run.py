@@ -22,7 +22,7 @@ from matpac.model.masking import Split, split_by
 from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
 from matpac.shards.corpus import read_corpus
-from matpac.shards.crops import Batch, Crops, Shape, ordinary_memory
+from matpac.shards.crops import Batch, Crops
 from matpac.training.checkpoint import (
     Meta,
     Standard,
@@ -137,7 +137,7 @@ class Run:
             self.lasting.total - first,
             stride=size,
             prefetch=BATCHES_AHEAD,
-            empty=pinned if self.ranks.device.type == "cuda" else ordinary_memory,
+            empty=pinned if self.ranks.device.type == "cuda" else None,
         )
         examples = self._examples(learner.pretext.num_patches, self._timed(batches), first, part)
         try:
@@ -267,7 +267,7 @@ def state_name(update: int) -> str:
     return f"update-{update:09d}"
 
 
-def pinned(shape: Shape) -> NDArray[np.float16]:
+def pinned(shape: tuple[int, ...]) -> NDArray[np.float16]:
     """Memory from which the GPU copies by itself while training goes on."""
     array: NDArray[np.float16] = torch.empty(shape, dtype=torch.float16, pin_memory=True).numpy()
     return array

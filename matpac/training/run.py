@@ -90,6 +90,9 @@ class Run:
     def to_the_end(self) -> Path:
         """Train until the last update; return the folder of the finished checkpoint."""
         params, compute = self.params.pretrain, self.params.compute
+        if params.precision == "bfloat16":
+            # What autocast leaves in float32, the head's last product, has ten bits of mantissa then.
+            torch.set_float32_matmul_precision("high")
         pretext = new_pretext(self.params.logmel, self.params.model, params).to(self.ranks.device)
         learner = Learner(pretext, params, compute, self.ranks)
         state: Path | None = self.ranks.agree(self._last_state() if self.ranks.is_first else None)

@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from matpac.model.masking import random_split
+from matpac.model.masking import Split, random_split
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import load_params
@@ -37,8 +38,9 @@ def examples(generator):
 def fresh(params, compute):
     """Networks and optimiser of a new run, always with the same first weights."""
 
-    def start(**changed):
+    def start(num_hypotheses=1, **changed):
         return Fresh(
+            num_hypotheses,
             params.model_copy(update={key: changed[key] for key in changed.keys() & dict(params)}),
             compute.model_copy(update={key: changed[key] for key in changed.keys() & dict(compute)}),
         )
@@ -47,9 +49,14 @@ def fresh(params, compute):
 
 
 class Fresh:
-    def __init__(self, params, compute):
+    def __init__(self, num_hypotheses, params, compute):
         pretext = Pretext(
-            NANO, num_mels=32, crop_frames=64, num_clusters=8, num_hypotheses=1, center_momentum=0.9
+            NANO,
+            num_mels=32,
+            crop_frames=64,
+            num_clusters=8,
+            num_hypotheses=num_hypotheses,
+            center_momentum=0.9,
         )
         pretext.initialize_(torch.Generator().manual_seed(1))
         self.learner = Learner(pretext, params, compute, this_process())
@@ -117,6 +124,50 @@ def test_only_logged_updates_are_watched(fresh, examples):
 def test_watching_changes_nothing(fresh, examples):
     seldom, always = fresh(log_every_updates=100), fresh(log_every_updates=1)
     assert always(examples) == seldom(examples)
+
+
+class NobodyLooks(TorchDispatchMode):
+    """Refuses what makes the host wait for a device: values, and shapes that depend on values."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket not in {
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.equal,
+            torch.ops.aten.masked_select,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.is_nonzero,
+        }, f"{function} waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("watch", [False, True])
+@pytest.mark.parametrize("num_hypotheses", [1, 3])
+def test_the_host_waits_for_nothing_in_an_update(fresh, examples, watch, num_hypotheses):
+    run = fresh(num_hypotheses=num_hypotheses)
+    run(examples[:1])
+    knobs = knobs_at(1, LASTING, run.learner.params)
+    with NobodyLooks():
+        report = update_(run.learner, examples[1], 1, knobs, watch=watch)
+    with NobodyLooks(), pytest.raises(AssertionError, match="waits"):
+        report.settle()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_host_waits_for_nothing_in_an_update_on_a_gpu(fresh, examples):
+    run = fresh(precision="bfloat16")
+    run.learner = Learner(
+        run.learner.pretext.to("cuda"), run.learner.params, run.learner.compute, this_process()
+    )
+    knobs = knobs_at(1, LASTING, run.learner.params)
+    log_mel, split = examples[0]
+    example = Example(log_mel.cuda(), Split(*(index.cuda() for index in split)))
+    update_(run.learner, example, 0, knobs, watch=True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        update_(run.learner, example, 1, knobs, watch=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_teachers_rest_at_the_first_update_and_move_at_the_second(fresh, examples):

@@ -75,7 +75,6 @@ class Learner:
             # At alpha = 1 the student's head has no part in the loss.
             self.objective = DistributedDataParallel(
                 objective,
-                broadcast_buffers=False,
                 gradient_as_bucket_view=True,
                 find_unused_parameters=params.alpha == 1,
             )

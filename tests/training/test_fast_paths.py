@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from matpac.model.released import our_names
-from matpac.training.ranks import Ranks, this_process
+from matpac.training.ranks import Ranks, begin_on_all_gpus, this_process
 from tests.training.golden import CASES, Golden
 from tests.training.golden_run import train
 
@@ -94,3 +94,8 @@ def test_parts_make_up_the_batch_and_differ_by_one_clip_at_most():
         assert [clip for part in parts for clip in range(part.start, part.stop)] == list(range(size))
         sizes = [part.stop - part.start for part in parts]
         assert max(sizes) - min(sizes) <= 1
+
+
+def test_more_gpus_than_there_are_is_said():
+    with pytest.raises(ValueError, match=r"compute.num_gpus: need 1000 GPUs, found \d+"):
+        begin_on_all_gpus(1000)

@@ -1,10 +1,10 @@
-"""Plan and index AudioSet's size: python benchmarks/plan_two_million.py [--clips 2000000]
+"""Plan and index AudioSet's size: python -m benchmarks.plan_two_million [--clips 2000000]
 
 Synthetic recordings of AudioSet, as many rows in the official lists, are planned into shards, and the index
 is put together from records of shards as a conversion leaves them. Only the log-mels are missing (0.3 TB):
 the tars are empty. Every step runs in a process of its own, whose time and peak memory are taken.
 
-Peer: the same clips as a list of Python objects, as a manifest is usually held.
+Peer, of memory only: the same clips as a list of Python objects, as a manifest is usually held.
 """
 
 import argparse
@@ -14,11 +14,12 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
-from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.claims import Claim, as_text
+from benchmarks.fresh import fresh
 from matpac.datasets.recordings import Recording, read_recordings, write_recordings
 from matpac.params import AudioSet, LogMel, Shards, digest
 from matpac.shards.build import planned_rows
@@ -102,12 +103,12 @@ def pretend_to_convert() -> None:
         planned.store.record(key).write_text(json.dumps({"clips": rows, "rejected": []}))
 
 
-def index() -> None:
-    """Planning again is part of what a run does; it is measured above and taken off below."""
+def index() -> float:
+    """Seconds, without planning again: that is part of what a run does, and measured above."""
     planned = plan_dataset("audioset", SOURCE, RAW, LOGMEL, SHARDS)
     started = time.monotonic()
     finish(planned, OUT)
-    Path("index_s").write_text(str(time.monotonic() - started))
+    return time.monotonic() - started
 
 
 def load() -> None:
@@ -124,19 +125,35 @@ def nothing() -> None:
     """What the imports cost."""
 
 
-def measured(step: Callable[[], None]) -> dict[str, float]:
-    """Seconds and peak megabytes of a process that does nothing else."""
-    with get_context("spawn").Pool(1) as pool:
-        seconds, megabytes = pool.apply(_measure, (step,))
-    return {"seconds": round(seconds, 1), "peak_megabytes": round(megabytes)}
+def measure(number: int) -> list[Claim]:
+    """In the working directory, which is empty."""
+    make_recordings(number)
+    imports = fresh(nothing)
+    objects = fresh(as_objects)
+    planned = fresh(plan)
+    again = fresh(plan)
+    fresh(pretend_to_convert)
+    indexed = fresh(index)
+    loaded = fresh(load)
 
+    def seconds(what: str, ours: float, goal: float | None = None) -> Claim:
+        return Claim(f"{number:,} clips, {what}", "s", ours, goal=goal, less_is_better=True)
 
-def _measure(step: Callable[[], None]) -> tuple[float, float]:
-    started = time.monotonic()
-    step()
-    # Not getrusage: that remembers the parent, too.
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
-    return time.monotonic() - started, int(line.split()[1]) / 1024
+    def memory(what: str, ours: float, theirs: float | None = None, goal: float | None = None) -> Claim:
+        peer = None if theirs is None else "list of objects"
+        return Claim(f"{number:,} clips, {what}", "MB", ours, peer, theirs, goal, less_is_better=True)
+
+    return [
+        memory("imports alone", imports.peak_megabytes),
+        seconds("planned from the lists", planned.seconds),
+        seconds("planned again", again.seconds),
+        memory("planned", planned.peak_megabytes, objects.peak_megabytes),
+        seconds("index assembled", indexed.result),
+        memory("index assembled", indexed.peak_megabytes, objects.peak_megabytes),
+        seconds("index loaded", loaded.seconds, goal=3),
+        memory("index loaded", loaded.peak_megabytes, goal=500),
+        memory("index file", (OUT / "index.parquet").stat().st_size / 1e6),
+    ]
 
 
 def main() -> None:
@@ -145,22 +162,12 @@ def main() -> None:
     number = parser.parse_args().clips
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        make_recordings(number)
-        figures: dict[str, object] = {"clips": number, "cores": os.cpu_count()}
-        figures["imports only"] = measured(nothing)
-        figures["peer: a list of objects"] = measured(as_objects)
-        figures["plan, first time (reads the lists)"] = measured(plan)
-        figures["plan, again"] = measured(plan)
-        measured(pretend_to_convert)
-        indexed = measured(index)
-        figures["index"] = indexed | {"seconds": round(float(Path("index_s").read_text()), 1)}
-        figures["load the index"] = measured(load)
-        figures["index megabytes"] = round((OUT / "index.parquet").stat().st_size / 1e6)
+        claims = measure(number)
         os.chdir("/")
-    text = json.dumps(figures, indent=2)
+    sys.stdout.write(f"{as_text(claims)}\n")
     RESULTS.mkdir(exist_ok=True)
+    text = json.dumps([claim.as_json() for claim in claims], indent=2)
     (RESULTS / f"{date.today()}-plan_two_million.json").write_text(text + "\n")
-    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""10,000 short clips under each task runner: python benchmarks/runners.py --audio <folder of recordings>
+"""10,000 short clips under each task runner: python -m benchmarks.runners --audio <folder>
 
-Real recordings (WAV, FLAC, Ogg, MP3, ... of any length) are cut into clips of 0.3 s, which the flow
-`shards` converts under `threads`, `processes` and `dask`, each in a new project folder with a server that
-runs already. Measured: clips per second of the whole flow and of its tasks, peak memory of all processes
-together, and whether the shards are the same bytes.
+Real recordings below that folder (WAV, FLAC, Ogg, MP3, ... of any length) are cut into clips of 0.3 s, which
+the flow `shards` converts under `threads`, `processes` and `dask`, each in a new project folder with a server
+that runs already. Measured: clips per second of the whole flow and peak memory of all processes together. The
+shards must be the same bytes.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from pathlib import Path
 import psutil
 import soundfile
 import yaml
+
+from benchmarks.claims import Claim, as_text
 
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -108,37 +110,36 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--audio", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=10_000)
-    arguments = parser.parse_args()
-    figures: dict[str, object] = {"cores": os.cpu_count()}
+def measure(audio: Path, wanted: int) -> list[Claim]:
+    """Raises RuntimeError where the shards of two runners differ."""
+    claims = []
     digests = set()
     with tempfile.TemporaryDirectory() as name:
         clips = Path(name, "clips")
-        number = cut(arguments.audio, clips, arguments.clips)
-        figures["clips"] = number
+        number = cut(audio, clips, wanted)
         for runner in RUNNERS:
             folder = Path(name, runner)
             environment = project(folder, clips, runner)
             run(folder, environment, "download")
             seconds, megabytes = run(folder, environment, "shards")
-            log = (folder / "shards.log").read_text()
-            figures[runner] = {
-                "clips_per_s": round(number / seconds),
-                "seconds": round(seconds, 1),
-                "peak_megabytes": round(megabytes),
-                "last_line_of_progress": [line for line in log.splitlines() if "converted:" in line][-1][
-                    -60:
-                ],
-            }
+            claims.append(Claim(f"{number:,} clips, {runner}", "clips/s", number / seconds))
+            claims.append(Claim(f"{number:,} clips, {runner}", "MB", megabytes, less_is_better=True))
             digests.add(digest(folder / "data/shards/clips"))
-        figures["same bytes"] = len(digests) == 1
-    text = json.dumps(figures, indent=2)
+    if len(digests) != 1:
+        raise RuntimeError("need the same bytes from all runners")
+    return claims
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--audio", type=Path, required=True)
+    parser.add_argument("--clips", type=int, default=10_000)
+    arguments = parser.parse_args()
+    claims = measure(arguments.audio, arguments.clips)
+    sys.stdout.write(f"{as_text(claims)}\n")
     RESULTS.mkdir(exist_ok=True)
+    text = json.dumps([claim.as_json() for claim in claims], indent=2)
     (RESULTS / f"{date.today()}-runners.json").write_text(text + "\n")
-    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

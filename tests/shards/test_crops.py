@@ -3,9 +3,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from matpac.params import LogMel
-from matpac.shards.crops import SILENCE, Crops, random_bits
+from matpac.shards.crops import SILENCE, Crops, ReusedMemory, random_bits
 from matpac.shards.folder import ShardFolder
 from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
 
@@ -58,6 +59,64 @@ def test_a_stream_reads_ahead_the_same_batches(folder):
     assert number == 5
 
 
+def test_streams_of_two_processes_share_every_batch(folder):
+    crops = crops_of(folder)
+    whole = crops.stream(4, 6, 5)
+    shares = [crops.stream(4 + first, 3, 5, stride=6) for first in (0, 3)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        np.testing.assert_array_equal(np.concatenate([part.log_mel for part in parts]), batch.log_mel)
+        np.testing.assert_array_equal(np.concatenate([part.clips for part in parts]), batch.clips)
+
+
+def test_the_clips_of_a_batch_are_known_without_reading_it(folder):
+    crops = crops_of(folder)
+    np.testing.assert_array_equal(crops.clips(3, 11), crops.batch(3, 11).clips)
+
+
+def test_a_batch_is_read_into_memory_of_the_callers(folder):
+    crops = crops_of(folder)
+    memory = np.zeros((8, 32, 16), dtype=np.float16)
+    shapes = []
+
+    def empty(shape):
+        shapes.append(shape)
+        return memory
+
+    assert crops.batch(5, 8, empty).log_mel is memory
+    np.testing.assert_array_equal(memory, crops.batch(5, 8).log_mel)
+    for batch in crops.stream(13, 8, 2, empty=empty, prefetch=0):
+        assert batch.log_mel is memory
+    assert shapes == [(8, 32, 16)] * 3
+
+
+def test_a_stream_never_reuses_memory_that_somebody_looks_at(folder):
+    crops = crops_of(folder)
+    looks = {
+        "a batch": lambda log_mel: log_mel,
+        "a part": lambda log_mel: log_mel[1:2, 3:],
+        "a part of a part": lambda log_mel: log_mel[1:][:2].T,
+        "other numbers": lambda log_mel: log_mel.view(np.int16),
+        "a tensor": torch.from_numpy,
+        "a part of a tensor": lambda log_mel: torch.from_numpy(log_mel)[1:, :4],
+    }
+    for look in looks.values():
+        kept = [look(batch.log_mel) for batch in crops.stream(0, 3, 8, prefetch=1)]
+        for number, seen in enumerate(kept):
+            np.testing.assert_array_equal(seen, look(crops.batch(number * 3, 3).log_mel))
+
+
+def test_a_stream_reuses_memory_that_nobody_looks_at():
+    memory = ReusedMemory()
+    first = memory((2, 3, 4))
+    place = first.ctypes.data
+    part = first[1]
+    del first
+    assert memory((2, 3, 4)).ctypes.data != place
+    del part
+    assert memory((2, 3, 4)).ctypes.data == place
+    assert memory((3, 3, 4)).shape == (3, 3, 4)
+
+
 def test_a_stream_may_be_left_early(folder):
     stream = crops_of(folder).stream(0, 3, 1000)
     next(stream)
@@ -107,6 +166,18 @@ def test_a_mixture_holds_all_clips_and_has_their_common_statistics(tmp_path, fol
     assert mixture.statistics.std == pytest.approx(values.std(), rel=1e-12)
 
 
+def test_a_batch_of_a_mixture_has_the_crops_of_its_clips(tmp_path, folder):
+    other = make_folder(tmp_path, name="other", durations_s=(0.9, 0.4), format="zarr")
+    mixture = crops_of(folder, other, short_clips="pad", crop_frames=50)
+    batch = mixture.batch(0, 21)
+    shards = {path.name: ShardFolder(path) for path in (folder, other)}
+    for log_mel, name in zip(batch.log_mel, mixture.ids(batch.clips), strict=True):
+        dataset, clip = name.split("/")
+        frames = shards[dataset].read_clip(int(clip.removeprefix("a")))
+        padded = np.concatenate([frames, np.full((max(50 - len(frames), 0), 16), SILENCE)])
+        assert any(np.array_equal(padded[place : place + 50], log_mel) for place in range(len(padded) - 49))
+
+
 def test_shards_of_another_front_end_are_refused_by_the_name_of_the_field(tmp_path, folder):
     changed = LogMel(**{**LOGMEL.model_dump(), "hop_ms": 20})
     other = make_folder(tmp_path, name="other", logmel=changed)
@@ -152,6 +223,14 @@ def test_random_bits_are_those_of_splitmix64():
     expected = splitmix64(splitmix64(splitmix64(splitmix64(7) + 1) + 5) + 11)
     [found] = random_bits(7, "start", np.array([5]), np.array([11]))
     assert int(found) == expected
+
+
+def test_the_sequence_of_samples_is_for_ever(folder):
+    """A run that is resumed, and one that is repeated years later, see the same."""
+    crops = crops_of(folder, seed=5)
+    assert crops.clips(3, 12).tolist() == [2, 0, 3, 4, 0, 1, 2, 2, 4, 3, 1, 0]
+    epochs, clips = np.arange(6) // 3, np.arange(6) % 3
+    assert (random_bits(5, "start", epochs, clips) % np.uint64(391)).tolist() == [212, 17, 173, 188, 389, 26]
 
 
 def test_the_loader_needs_neither_torch_nor_a_decoder():

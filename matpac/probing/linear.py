@@ -8,7 +8,10 @@ stack; a CPU takes one stack after the other through every epoch, none larger th
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +24,7 @@ from torch.optim.adam import adam
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 
-CACHE_BYTES = 6 * 2**20
+CACHE_BYTES = 16 * 2**20
 """What a stack may hold on a CPU: weights, gradients and moments of its problems, and a batch of each."""
 
 
@@ -61,19 +64,18 @@ def fit_probes(
     """
     data = Data(features, labels, observed, folds, params.standardize, multi_label)
     problems = [
-        Problem(repeat, fold, np.random.default_rng([params.seed, repeat, fold]))
-        for repeat in range(params.num_repeats)
+        Problem(number, fold, np.random.default_rng([params.seed, number, fold]))
+        for number in range(params.num_repeats)
         for fold in range(len(folds))
     ]
-    stacks = [Stack(part, data, params) for part in stackable(problems, data, params.batch_size)]
-    for _ in range(params.max_epochs):
-        for stack in stacks:
-            stack.train_()
-            stack.validate_()
-        on_epoch()
-        stacks = [stack for stack in stacks if stack.problems]
-        if not stacks:
-            break
+    with threads(features.device) as pool:
+        stacks = list(pool.map(Stack, parts(problems, data, params.batch_size), repeat(data), repeat(params)))
+        for _ in range(params.max_epochs):
+            list(pool.map(Stack.epoch_, stacks))
+            on_epoch()
+            stacks = [stack for stack in stacks if stack.problems]
+            if not stacks:
+                break
     tests = [data.inputs(fold.test, index) for index, fold in enumerate(folds)]
     return [
         Fit(
@@ -147,14 +149,29 @@ class Problem:
     """Weight and bias after `best_epoch`."""
 
 
-def stackable(problems: Sequence[Problem], data: Data, batch_size: int) -> list[list[Problem]]:
-    """Parts of about equal size, all in one where the device is not a CPU."""
-    if data.features.device.type != "cpu":
-        return [list(problems)]
-    num_values = data.features.shape[1] * (batch_size + 4 * data.labels.shape[1])
-    at_once = max(1, CACHE_BYTES // (num_values * data.features.element_size()))
-    parts = np.array_split(np.arange(len(problems)), math.ceil(len(problems) / at_once))
-    return [[problems[position] for position in part] for part in parts]
+@contextmanager
+def threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+    """On a CPU one per core. Each computes alone: within a probe's small operations cores would mostly wait
+    for each other, for milliseconds where another process has one of them."""
+    num_threads = torch.get_num_threads()
+    num_workers = num_threads if device.type == "cpu" else 1
+    with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool
+        finally:
+            # What threads begin with from now on; this one has kept its number.
+            torch.set_num_threads(num_threads)
+
+
+def parts(problems: Sequence[Problem], data: Data, batch_size: int) -> list[list[Problem]]:
+    """Problems to stack: on a CPU as many as its cache holds, and as many stacks for every core."""
+    num_parts = 1
+    if data.features.device.type == "cpu":
+        num_values = data.features.shape[1] * (batch_size + 4 * data.labels.shape[1])
+        at_once = max(1, CACHE_BYTES // (num_values * data.features.element_size()))
+        num_parts = torch.get_num_threads() * math.ceil(len(problems) / torch.get_num_threads() / at_once)
+    positions = np.array_split(np.arange(len(problems)), min(num_parts, len(problems)))
+    return [[problems[position] for position in part] for part in positions]
 
 
 class Stack:
@@ -168,8 +185,12 @@ class Stack:
         self._keep_best(range(len(problems)))
 
     @torch.no_grad()
-    def train_(self) -> None:
-        """One epoch. The gradients are written out: this is where the time goes."""
+    def epoch_(self) -> None:
+        self._train()
+        self._validate()
+
+    def _train(self) -> None:
+        """The gradients are written out: this is where the time goes."""
         data, (weight, bias) = self.data, self.optimizer.parameters
         weight_gradient, bias_gradient = self.optimizer.gradients
         fold = torch.tensor([problem.fold for problem in self.problems], device=weight.device)
@@ -190,8 +211,7 @@ class Stack:
         for problem, loss in zip(self.problems, sums.tolist(), strict=True):
             problem.train_losses.append(loss / float(data.shares[data.folds[problem.fold].train].sum()))
 
-    @torch.no_grad()
-    def validate_(self) -> None:
+    def _validate(self) -> None:
         weight, bias = self.optimizer.parameters
         losses = weight.new_empty(len(self.problems))
         for fold in {problem.fold for problem in self.problems}:
@@ -364,18 +384,19 @@ class Scaler:
     """x -> (x - mean) / std, learned per fold on the fold's training clips only."""
 
     mean: Float[Tensor, "fold 1 dim"]
-    std: Float[Tensor, "fold 1 dim"]
+    factor: Float[Tensor, "fold 1 dim"]
+    """1 / std"""
 
     @classmethod
     def of(cls, features: Float[Tensor, "clip dim"], folds: Sequence[Fold]) -> "Scaler":
-        means, stds = [], []
+        means, factors = [], []
         for fold in folds:
             std, mean = torch.std_mean(features[fold.train], dim=0, correction=0, keepdim=True)
             means.append(mean)
-            stds.append(torch.where(std > 0, std, 1))
-        return cls(torch.stack(means), torch.stack(stds))
+            factors.append(1 / torch.where(std > 0, std, 1))
+        return cls(torch.stack(means), torch.stack(factors))
 
     def scale_(
         self, inputs: Float[Tensor, "*problem clip dim"], fold: int | Int64[Tensor, " problem"]
     ) -> None:
-        inputs.sub_(self.mean[fold]).div_(self.std[fold])
+        inputs.sub_(self.mean[fold]).mul_(self.factor[fold])

@@ -23,7 +23,7 @@ ROUNDS = 5
 CHUNK_FRAMES = 608
 SHORTEST_S, LONGEST_S = 0.5, 30.0
 FRAMES_PER_S = 100
-NUM_CLIPS = {"tiny": 96, "base": 6} if DEVICE.type == "cpu" else {"tiny": 512, "base": 512}
+NUM_CLIPS = {"tiny": 256, "base": 12} if DEVICE.type == "cpu" else {"tiny": 1024, "base": 1024}
 GOALS = {"tiny": 1.3, "base": 1.0}
 TOLERANCE = 1e-5
 

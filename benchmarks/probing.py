@@ -30,7 +30,6 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROUNDS = 5
 NUM_FOLDS = 5
 GOAL = 10.0
-LEARNING_RATE = 1e-3
 SAME_ACCURACY, SAME_BEST_EPOCHS = 0.002, 0.9
 """Mean difference of the probes' accuracies; share of the probes with the same best epoch."""
 
@@ -53,8 +52,8 @@ Fitting = Callable[[Dataset, Probe], list[Score]]
 
 
 def measure() -> list[Claim]:
-    check(dataset(400, 512, 10), params(max_epochs=60, patience_epochs=3))
-    esc50, probe = dataset(2000, 3840, 50), params(max_epochs=5, patience_epochs=5)
+    check(dataset(400, 512, 10, distance=4), params(60, patience_epochs=3, learning_rate=1e-2))
+    esc50, probe = dataset(2000, 3840, 50, distance=8), params(5, patience_epochs=5, learning_rate=1e-3)
     # This call warms up, too.
     check(esc50, probe)
     spent = seconds(
@@ -85,11 +84,11 @@ def check(data: Dataset, probe: Probe) -> None:
             raise RuntimeError(f"{fitting.__name__}: need the peer's scores, got {off_by}, {difference}")
 
 
-def dataset(num_clips: int, dim: int, num_classes: int) -> Dataset:
-    """Noise around a mean per class, so close that a probe is right most of the time."""
+def dataset(num_clips: int, dim: int, num_classes: int, distance: float) -> Dataset:
+    """Unit noise around a mean per class, `distance` from the origin: a probe is right most of the time."""
     random = np.random.default_rng(0)
     classes = np.arange(num_clips) % num_classes
-    means = random.normal(0, 4 / dim**0.5, (num_classes, dim))
+    means = random.normal(0, distance / dim**0.5, (num_classes, dim))
     features = means[classes] + random.normal(0, 1, (num_clips, dim))
     members = np.arange(num_clips) // num_classes % NUM_FOLDS + 1
     return Dataset(
@@ -99,12 +98,12 @@ def dataset(num_clips: int, dim: int, num_classes: int) -> Dataset:
     )
 
 
-def params(max_epochs: int, patience_epochs: int) -> Probe:
+def params(max_epochs: int, patience_epochs: int, learning_rate: float) -> Probe:
     return Probe(
         datasets=(),
         num_repeats=5,
         batch_size=128,
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate,
         max_epochs=max_epochs,
         patience_epochs=patience_epochs,
         standardize=False,

@@ -1,5 +1,6 @@
 """waveform -> embeddings, with a trained encoder."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,50 +114,60 @@ class AudioEncoder:
         Chunks of equal length share a forward pass, so no padding enters a mean.
         """
         for window in windows(log_mels):
-            for over_time in self._over_time(window, batch_size, layers=layers):
-                pooled = over_time.mean(axis=1)
+            sums = self._over_time(window, batch_size, layers=layers, summed=True)
+            for clip, of_chunks in zip(window, sums, strict=True):
+                pooled = of_chunks.sum(axis=1) / num_patches(len(clip))
                 yield pooled if layers else pooled[-1]
 
     @torch.inference_mode()
     def _over_time(
-        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool
+        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool, summed: bool = False
     ) -> list[NDArray[np.float32]]:
-        """`[layer, step, dim]` for each clip, its chunks joined in time."""
+        """`[layer, step, dim]` for each clip, its chunks joined in time.
+
+        Or `[layer, chunk, dim]`, the sums over the steps of each chunk: less to bring back from a device.
+        """
         chunks = [
-            (clip, chunk)
+            (clip, whole[first : first + self.chunk_frames])
             for clip, whole in enumerate(log_mels)
-            for chunk in self._chunks(torch.from_numpy(np.asarray(whole, dtype=np.float32)))
+            for first in range(0, len(whole), self.chunk_frames)
         ]
         by_length: dict[int, list[int]] = {}
         for position, (_, chunk) in enumerate(chunks):
-            by_length.setdefault(len(chunk), []).append(position)
-        embedded: list[Tensor] = [torch.empty(0)] * len(chunks)
+            by_length.setdefault(num_patches(len(chunk)), []).append(position)
+        embedded = [torch.empty(0)] * len(chunks)
         for positions in by_length.values():
             for first in range(0, len(positions), batch_size):
                 batch = positions[first : first + batch_size]
-                together = torch.stack([chunks[position][1] for position in batch])
-                for position, output in zip(batch, self._forward(together, layers=layers), strict=True):
-                    embedded[position] = output.cpu()
+                outputs = self._forward([chunks[position][1] for position in batch], layers=layers)
+                outputs = outputs.sum(dim=2, keepdim=True) if summed else outputs
+                for position, output in zip(batch, outputs.cpu(), strict=True):
+                    embedded[position] = output
         joined: list[list[Tensor]] = [[] for _ in log_mels]
         for (clip, _), output in zip(chunks, embedded, strict=True):
             joined[clip].append(output)
         return [torch.cat(outputs, dim=1).numpy() for outputs in joined]
 
-    def _chunks(self, whole: Float[Tensor, "frame mel"]) -> tuple[Tensor, ...]:
-        """Standardize, fill the last patch with zeros (the mean), cut."""
-        standard = (whole - self.standard.mean) / self.standard.std
-        missing = -len(standard) % PATCH
-        return torch.nn.functional.pad(standard, (0, 0, 0, missing)).split(self.chunk_frames)
-
     def _forward(
-        self, chunks: Float[Tensor, "batch frame mel"], *, layers: bool
+        self, chunks: Sequence[NDArray[np.floating]], *, layers: bool
     ) -> Float[Tensor, "batch layer step dim"]:
-        patches = self.patches(chunks.to(self.device).transpose(1, 2))
+        """Of chunks with equally many patches in time; the last patch is filled with the mean."""
+        num_frames = PATCH * num_patches(len(chunks[0]))
+        filled = np.full((len(chunks), num_frames, self.logmel.num_mels), self.standard.mean, np.float32)
+        for row, chunk in zip(filled, chunks, strict=True):
+            row[: len(chunk)] = chunk
+        standard = (torch.from_numpy(filled).to(self.device) - self.standard.mean) / self.standard.std
+        patches = self.patches(standard.transpose(1, 2))
         tokens = self.patches.with_cls(patches)
         outputs = self.encoder.layers(tokens) if layers else [self.encoder(tokens)]
         latents = torch.stack(outputs, dim=1)[:, :, 1:]
         by_freq = latents.unflatten(2, (self.patches.num_freq, -1))
         return by_freq.transpose(2, 3).flatten(3)
+
+
+def num_patches(num_frames: int) -> int:
+    """In time, the last one begun."""
+    return math.ceil(num_frames / PATCH)
 
 
 def clips_of(waveform: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.float32]]:

@@ -1,25 +1,31 @@
-"""Features, labels, folds -> test logits of linear probes; all repeats and folds train at once.
+"""Features, labels, folds -> test logits of linear probes; repeats and folds train together in stacks.
 
-A linear probe alone cannot fill a device. Every problem (one repeat of one fold) is a slice of
-tensors with a leading axis `problem`, and moves exactly as it would alone: it has its own first
-weights, order of clips, short last batch, step count and best epoch.
+A linear probe alone cannot fill a device. The problems of a stack (each one repeat of one fold) are slices
+of tensors with a leading axis `problem`, and each moves exactly as it would alone: it has its own first
+weights, order of clips, short last batch, step count and best epoch. A GPU trains all problems as one
+stack; a CPU takes one stack after the other through every epoch, none larger than its cache.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.optim.adam import adam
 
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 
-ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
+CACHE_BYTES = 16 * 2**20
+"""What a stack may hold on a CPU: weights, gradients and moments of its problems, and a batch of each."""
 
 
 @dataclass(frozen=True)
@@ -56,87 +62,66 @@ def fit_probes(
     makes losses smaller; Adam takes nearly the same steps.) A batch without any observed entry is no step.
     Needs an observed entry among the training and the validation clips of each fold (`folds_of` checks).
     """
-    device, dim, num_classes = features.device, features.shape[1], labels.shape[1]
-    problems = [(repeat, fold) for repeat in range(params.num_repeats) for fold in range(len(folds))]
-    random = [np.random.default_rng([params.seed, repeat, fold]) for repeat, fold in problems]
-    fold_of = torch.tensor([fold for _, fold in problems], device=device)
-
-    scaled = Scaler.of(features, folds) if params.standardize else unscaled
-    # How much of a clip was observed: 1 where all classes were.
-    shares = observed.sum(1) / num_classes
-    train_shares = torch.stack([shares[fold.train].sum() for fold in folds])
-    validation = [
-        Validation(
-            scaled(features[fold.validation], index),
-            labels[fold.validation],
-            observed[fold.validation],
-            shares[fold.validation].sum() / len(fold.validation),
-        )
-        for index, fold in enumerate(folds)
+    data = Data(features, labels, observed, folds, params.standardize, multi_label)
+    problems = [
+        Problem(number, fold, np.random.default_rng([params.seed, number, fold]))
+        for number in range(params.num_repeats)
+        for fold in range(len(folds))
     ]
-
-    weight, bias = (
-        values.to(features).requires_grad_() for values in first_weights(random, dim, num_classes)
-    )
-    optimizer = StackedAdam([weight, bias], params.learning_rate)
-    best_loss = features.new_full((len(problems),), math.inf)
-    best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
-    best_epoch = torch.zeros(len(problems), dtype=torch.int64, device=device)
-    train_losses: list[list[float]] = [[] for _ in problems]
-    validation_losses: list[list[float]] = [[] for _ in problems]
-    live = torch.arange(len(problems), device=device)
-
-    for epoch in range(1, params.max_epochs + 1):
-        orders = [random[p].permutation(folds[problems[p][1]].train) for p in live.tolist()]
-        epoch_loss = features.new_zeros(len(live))
-        for batch in stacked_batches(orders, params.batch_size, device):
-            inputs = scaled(rows(features, batch.clips), fold_of[live])
-            logits = torch.baddbmm(bias, inputs, weight)
-            losses = clip_losses(logits, rows(labels, batch.clips), rows(observed, batch.clips), multi_label)
-            sums = (losses * batch.present).sum(1)
-            share = (shares[batch.clips] * batch.present).sum(1)
-            moving = share > 0
-            (sums / torch.where(moving, share, 1)).sum().backward()
-            optimizer.step_(moving)
-            epoch_loss += sums.detach()
-        epoch_loss /= train_shares[fold_of[live]]
-
-        with torch.no_grad():
-            loss = features.new_empty(len(live))
-            for index, part in enumerate(validation):
-                here = fold_of[live] == index
-                logits = part.inputs @ weight[here] + bias[here]
-                truth, seen = part.labels.expand_as(logits), part.observed.expand_as(logits)
-                loss[here] = clip_losses(logits, truth, seen, multi_label).mean(1) / part.share
-            better = loss < best_loss[live]
-            best = live[better]
-            best_loss[best], best_epoch[best] = loss[better], epoch
-            best_weight[best], best_bias[best] = weight[better], bias[better]
-        for problem, train, held_out in zip(live.tolist(), epoch_loss.tolist(), loss.tolist(), strict=True):
-            train_losses[problem].append(train)
-            validation_losses[problem].append(held_out)
-        on_epoch()
-
-        going_on = epoch - best_epoch[live] < params.patience_epochs
-        if not going_on.any():
-            break
-        if not going_on.all():
-            live = live[going_on]
-            optimizer.keep_(going_on)
-            weight, bias = optimizer.parameters
-
-    test = [scaled(features[fold.test], index) for index, fold in enumerate(folds)]
+    with threads(features.device) as pool:
+        stacks = list(pool.map(Stack, parts(problems, data, params.batch_size), repeat(data), repeat(params)))
+        for _ in range(params.max_epochs):
+            list(pool.map(Stack.epoch_, stacks))
+            on_epoch()
+            stacks = [stack for stack in stacks if stack.problems]
+            if not stacks:
+                break
+    tests = [data.inputs(fold.test, index) for index, fold in enumerate(folds)]
     return [
         Fit(
-            repeat=repeat,
-            fold=fold,
-            train_losses=train_losses[problem],
-            validation_losses=validation_losses[problem],
-            best_epoch=int(best_epoch[problem]),
-            test_logits=(test[fold] @ best_weight[problem] + best_bias[problem]).cpu().numpy(),
+            repeat=problem.repeat,
+            fold=problem.fold,
+            train_losses=problem.train_losses,
+            validation_losses=problem.validation_losses,
+            best_epoch=problem.best_epoch,
+            test_logits=F.linear(tests[problem.fold], *problem.best).cpu().numpy(),
         )
-        for problem, (repeat, fold) in enumerate(problems)
+        for problem in problems
     ]
+
+
+class Data:
+    """What all problems share."""
+
+    def __init__(
+        self,
+        features: Float[Tensor, "clip dim"],
+        labels: Float[Tensor, "clip class"],
+        observed: Float[Tensor, "clip class"],
+        folds: Sequence[Fold],
+        standardize: bool,
+        multi_label: bool,
+    ) -> None:
+        self.features, self.labels, self.observed = features, labels, observed
+        self.folds, self.multi_label = folds, multi_label
+        self.scaler = Scaler.of(features, folds) if standardize else None
+        self.shares = (observed.sum(1) / observed.shape[1]).cpu().numpy()
+        """How much of a clip was observed: 1 where all classes were."""
+        self.validation = [
+            Validation(
+                self.inputs(fold.validation, index),
+                labels[fold.validation],
+                observed[fold.validation],
+                float(self.shares[fold.validation].sum()),
+            )
+            for index, fold in enumerate(folds)
+        ]
+
+    def inputs(self, clips: Int64[np.ndarray, " chosen"], fold: int) -> Float[Tensor, "chosen dim"]:
+        chosen = self.features[clips]
+        if self.scaler is not None:
+            self.scaler.scale_(chosen, fold)
+        return chosen
 
 
 class Validation(NamedTuple):
@@ -145,8 +130,115 @@ class Validation(NamedTuple):
     inputs: Float[Tensor, "clip dim"]
     labels: Float[Tensor, "clip class"]
     observed: Float[Tensor, "clip class"]
-    share: Float[Tensor, ""]
-    """Of the entries that were observed."""
+    share: float
+    """Sum of the clips' shares."""
+
+
+@dataclass(eq=False)
+class Problem:
+    """One probe in the making."""
+
+    repeat: int
+    fold: int
+    random: np.random.Generator
+    train_losses: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best: tuple[Tensor, ...] = ()
+    """Weight and bias after `best_epoch`."""
+
+
+@contextmanager
+def threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+    """On a CPU one per core. Each computes alone: within a probe's small operations cores would mostly wait
+    for each other, for milliseconds where another process has one of them."""
+    num_threads = torch.get_num_threads()
+    num_workers = num_threads if device.type == "cpu" else 1
+    with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool
+        finally:
+            # What threads begin with from now on; this one has kept its number.
+            torch.set_num_threads(num_threads)
+
+
+def parts(problems: Sequence[Problem], data: Data, batch_size: int) -> list[list[Problem]]:
+    """Problems to stack: on a CPU as many as its cache holds, and as many stacks for every core."""
+    num_parts = 1
+    if data.features.device.type == "cpu":
+        num_values = data.features.shape[1] * (batch_size + 4 * data.labels.shape[1])
+        at_once = max(1, CACHE_BYTES // (num_values * data.features.element_size()))
+        num_parts = torch.get_num_threads() * math.ceil(len(problems) / torch.get_num_threads() / at_once)
+    positions = np.array_split(np.arange(len(problems)), min(num_parts, len(problems)))
+    return [[problems[position] for position in part] for part in positions]
+
+
+class Stack:
+    """Problems that train together; those that have stopped leave it."""
+
+    def __init__(self, problems: list[Problem], data: Data, params: Probe) -> None:
+        self.problems, self.data, self.params = problems, data, params
+        dim, num_classes = data.features.shape[1], data.labels.shape[1]
+        first = first_weights([problem.random for problem in problems], dim, num_classes)
+        self.optimizer = StackedAdam([values.to(data.features) for values in first], params.learning_rate)
+        self._keep_best(range(len(problems)))
+
+    @torch.no_grad()
+    def epoch_(self) -> None:
+        self._train()
+        self._validate()
+
+    def _train(self) -> None:
+        """The gradients are written out: this is where the time goes."""
+        data, (weight, bias) = self.data, self.optimizer.parameters
+        weight_gradient, bias_gradient = self.optimizer.gradients
+        fold = torch.tensor([problem.fold for problem in self.problems], device=weight.device)
+        orders = [problem.random.permutation(data.folds[problem.fold].train) for problem in self.problems]
+        room = weight.new_empty(len(orders) * self.params.batch_size, weight.shape[2])
+        sums = weight.new_zeros(len(orders))
+        for batch in stacked_batches(orders, data.shares, self.params.batch_size, weight):
+            inputs = rows(data.features, batch.clips, out=room[: batch.clips.numel()])
+            if data.scaler is not None:
+                data.scaler.scale_(inputs, fold)
+            truth = rows(data.labels, batch.clips), rows(data.observed, batch.clips), data.multi_label
+            logits = torch.baddbmm(bias, weight, inputs.mT).mT
+            sums += (clip_losses(logits, *truth) * batch.present).sum(1)
+            gradients = clip_gradients(logits, *truth) * batch.weights[:, :, None]
+            torch.bmm(gradients.mT, inputs, out=weight_gradient)
+            torch.sum(gradients.mT, dim=2, keepdim=True, out=bias_gradient)
+            self.optimizer.step_(batch.moving)
+        for problem, loss in zip(self.problems, sums.tolist(), strict=True):
+            problem.train_losses.append(loss / float(data.shares[data.folds[problem.fold].train].sum()))
+
+    def _validate(self) -> None:
+        weight, bias = self.optimizer.parameters
+        losses = weight.new_empty(len(self.problems))
+        for fold in {problem.fold for problem in self.problems}:
+            here = [index for index, problem in enumerate(self.problems) if problem.fold == fold]
+            part = self.data.validation[fold]
+            logits = F.linear(part.inputs, weight[here].flatten(0, 1), bias[here].flatten())
+            logits = logits.unflatten(1, (len(here), -1)).transpose(0, 1)
+            labels, observed = part.labels.expand_as(logits), part.observed.expand_as(logits)
+            losses[here] = clip_losses(logits, labels, observed, self.data.multi_label).sum(1) / part.share
+        better, going_on = [], []
+        for index, (problem, loss) in enumerate(zip(self.problems, losses.tolist(), strict=True)):
+            problem.validation_losses.append(loss)
+            epoch = len(problem.validation_losses)
+            if loss < problem.best_loss:
+                problem.best_loss, problem.best_epoch = loss, epoch
+                better.append(index)
+            if epoch - problem.best_epoch < self.params.patience_epochs:
+                going_on.append(index)
+        self._keep_best(better)
+        if len(going_on) < len(self.problems):
+            self.problems = [self.problems[index] for index in going_on]
+            self.optimizer.keep_(going_on)
+
+    def _keep_best(self, chosen: Iterable[int]) -> None:
+        weight, bias = self.optimizer.parameters
+        for index in chosen:
+            self.problems[index].best = weight[index].clone(), bias[index, :, 0].clone()
 
 
 def clip_losses(
@@ -161,14 +253,26 @@ def clip_losses(
     return -(labels * logits.log_softmax(-1)).sum(-1)
 
 
+def clip_gradients(
+    logits: Float[Tensor, "problem clip class"],
+    labels: Float[Tensor, "problem clip class"],
+    observed: Float[Tensor, "problem clip class"],
+    multi_label: bool,
+) -> Float[Tensor, "problem clip class"]:
+    """Of `clip_losses`, with respect to the logits; single-label clips have exactly one label."""
+    if multi_label:
+        return (logits.sigmoid() - labels) * observed / logits.shape[-1]
+    return logits.softmax(-1) - labels
+
+
 def first_weights(
     random: Sequence[np.random.Generator], dim: int, num_classes: int
-) -> tuple[Float[Tensor, "problem dim class"], Float[Tensor, "problem 1 class"]]:
+) -> tuple[Float[Tensor, "problem class dim"], Float[Tensor, "problem class 1"]]:
     """As nn.Linear: weights and biases uniform within 1 / sqrt(dim)."""
     bound = 1 / math.sqrt(dim)
-    drawn = [source.uniform(-bound, bound, (dim + 1, num_classes)) for source in random]
+    drawn = [source.uniform(-bound, bound, (dim + 1, num_classes)).T for source in random]
     stacked = torch.from_numpy(np.stack(drawn))
-    return stacked[:, :dim], stacked[:, dim:]
+    return stacked[:, :, :dim].contiguous(), stacked[:, :, dim:].contiguous()
 
 
 @dataclass(frozen=True)
@@ -176,67 +280,103 @@ class StackedBatch:
     """One batch of every problem. Where a problem has fewer clips left, the rest is filling."""
 
     clips: Int64[Tensor, "problem batch"]
-    present: Bool[Tensor, "problem batch"]
-    """False for filling, which must not count. A problem that has finished its epoch has nothing else."""
+    present: Float[Tensor, "problem batch"]
+    """0 for filling, which must not count. A problem that has finished its epoch has nothing else."""
+    weights: Float[Tensor, "problem batch"]
+    """Of the clips' losses in the loss of the batch, the mean over its observed entries."""
+    moving: list[bool]
+    """Per problem: whether the batch has any such entry."""
 
 
 def stacked_batches(
-    orders: Sequence[Int64[np.ndarray, " _train"]], batch_size: int, device: torch.device
+    orders: Sequence[Int64[np.ndarray, " _train"]],
+    shares: Float[np.ndarray, " clip"],
+    batch_size: int,
+    like: Tensor,
 ) -> Iterator[StackedBatch]:
-    num_clips = np.array([len(order) for order in orders])
-    num_steps = math.ceil(num_clips.max() / batch_size)
-    filled = np.zeros((len(orders), num_steps * batch_size), dtype=np.int64)
-    for row, order in zip(filled, orders, strict=True):
+    lengths = np.array([len(order) for order in orders])
+    clips = np.zeros((len(orders), lengths.max()), dtype=np.int64)
+    for row, order in zip(clips, orders, strict=True):
         row[: len(order)] = order
-    clips = torch.from_numpy(filled).to(device)
-    present = torch.arange(filled.shape[1]) < torch.from_numpy(num_clips)[:, None]
-    present = present.to(device)
-    for start in range(0, filled.shape[1], batch_size):
-        part = slice(start, start + batch_size)
-        yield StackedBatch(clips[:, part], present[:, part])
+    columns = np.arange(lengths.max())
+    present = columns < lengths[:, None]
+    totals = np.add.reduceat(present * shares[clips], columns[::batch_size], axis=1)
+    weights = present / np.where(totals > 0, totals, 1)[:, columns // batch_size]
+    # In one piece per epoch: a copy to a GPU waits for it.
+    clips_there = torch.from_numpy(clips).to(like.device)
+    present_there, weights_there = (torch.from_numpy(values).to(like) for values in (present, weights))
+    for step, moving in enumerate((totals > 0).T.tolist()):
+        part = slice(step * batch_size, (step + 1) * batch_size)
+        yield StackedBatch(clips_there[:, part], present_there[:, part], weights_there[:, part], moving)
 
 
 def rows(
-    table: Float[Tensor, "clip dim"], index: Int64[Tensor, "problem batch"]
+    table: Float[Tensor, "clip dim"],
+    index: Int64[Tensor, "problem batch"],
+    out: Float[Tensor, "problem_and_batch dim"] | None = None,
 ) -> Float[Tensor, "problem batch dim"]:
-    return table.index_select(0, index.flatten()).unflatten(0, index.shape)
+    return torch.index_select(table, 0, index.flatten(), out=out).unflatten(0, index.shape)
 
 
 class StackedAdam:
-    """Adam with a step count per problem: one that rests keeps weights, moments and count."""
+    """torch's Adam with a step count per problem: one that rests keeps weights, moments and count."""
 
-    def __init__(self, parameters: list[Tensor], learning_rate: float) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: Sequence[Float[Tensor, "problem ..."]], learning_rate: float) -> None:
         self.learning_rate = learning_rate
-        self.means = [torch.zeros_like(parameter) for parameter in parameters]
-        self.squares = [torch.zeros_like(parameter) for parameter in parameters]
-        self.num_steps = parameters[0].new_zeros(len(parameters[0]), 1, 1)
+        self._hold(
+            [
+                (
+                    values,
+                    *(torch.zeros_like(values) for _ in range(3)),
+                    torch.zeros(len(values)).to(values.device),
+                )
+                for values in parameters
+            ]
+        )
 
-    @torch.no_grad()
-    def step_(self, moving: Bool[Tensor, " problem"]) -> None:
-        beta1, beta2 = ADAM_BETAS
-        move = moving[:, None, None].to(self.num_steps)
-        self.num_steps += move
-        # A problem may rest before its first step.
-        count = self.num_steps.clamp(min=1)
-        rate = move * self.learning_rate / (1 - beta1**count)
-        spread = (1 - beta2**count).sqrt()
-        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
-            gradient = parameter.grad
-            if gradient is None:
-                raise RuntimeError("step_ needs gradients: call backward() first")
-            mean.lerp_(gradient, (1 - beta1) * move)
-            square.lerp_(gradient.square(), (1 - beta2) * move)
-            parameter -= rate * mean / (square.sqrt() / spread + ADAM_EPS)
-            parameter.grad = None
+    def _hold(self, states: list[tuple[Tensor, ...]]) -> None:
+        """Per parameter: value, gradient, mean, mean square, number of steps."""
+        self._states = states
+        self._of_problem = [
+            [tuple(values[problem] for values in state) for state in states]
+            for problem in range(len(states[0][0]))
+        ]
 
-    @torch.no_grad()
-    def keep_(self, chosen: Bool[Tensor, " problem"]) -> None:
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [state[0] for state in self._states]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """For the caller to fill before a step."""
+        return [state[1] for state in self._states]
+
+    def step_(self, moving: Sequence[bool]) -> None:
+        moved = [
+            state for states, moves in zip(self._of_problem, moving, strict=True) if moves for state in states
+        ]
+        if moved:
+            values, gradients, means, squares, num_steps = map(list, zip(*moved, strict=True))
+            adam(
+                values,
+                gradients,
+                means,
+                squares,
+                [],
+                num_steps,
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self.learning_rate,
+                weight_decay=0.0,
+                eps=1e-8,
+                maximize=False,
+            )
+
+    def keep_(self, chosen: Sequence[int]) -> None:
         """Drop the problems that have finished."""
-        self.parameters = [values[chosen].requires_grad_() for values in self.parameters]
-        self.means = [values[chosen] for values in self.means]
-        self.squares = [values[chosen] for values in self.squares]
-        self.num_steps = self.num_steps[chosen]
+        self._hold([tuple(values[chosen] for values in state) for state in self._states])
 
 
 @dataclass(frozen=True)
@@ -244,24 +384,19 @@ class Scaler:
     """x -> (x - mean) / std, learned per fold on the fold's training clips only."""
 
     mean: Float[Tensor, "fold 1 dim"]
-    std: Float[Tensor, "fold 1 dim"]
+    factor: Float[Tensor, "fold 1 dim"]
+    """1 / std"""
 
     @classmethod
     def of(cls, features: Float[Tensor, "clip dim"], folds: Sequence[Fold]) -> "Scaler":
-        means, stds = [], []
+        means, factors = [], []
         for fold in folds:
             std, mean = torch.std_mean(features[fold.train], dim=0, correction=0, keepdim=True)
             means.append(mean)
-            stds.append(torch.where(std > 0, std, 1))
-        return cls(torch.stack(means), torch.stack(stds))
+            factors.append(1 / torch.where(std > 0, std, 1))
+        return cls(torch.stack(means), torch.stack(factors))
 
-    def __call__(
+    def scale_(
         self, inputs: Float[Tensor, "*problem clip dim"], fold: int | Int64[Tensor, " problem"]
-    ) -> Float[Tensor, "*problem clip dim"]:
-        return (inputs - self.mean[fold]) / self.std[fold]
-
-
-def unscaled(
-    inputs: Float[Tensor, "*problem clip dim"], fold: int | Int64[Tensor, " problem"]
-) -> Float[Tensor, "*problem clip dim"]:
-    return inputs
+    ) -> None:
+        inputs.sub_(self.mean[fold]).mul_(self.factor[fold])

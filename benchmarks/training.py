@@ -11,25 +11,30 @@ by matpac/model/flops.py, over those of the largest matrix products this machine
 
 import itertools
 import math
-import multiprocessing
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from benchmarks import feeding
 from benchmarks.claims import Claim, run, seconds
+from benchmarks.fresh import fresh, megabytes
 from matpac.model.flops import training_flops
 from matpac.model.losses import classification_loss, prediction_loss, teacher_probabilities, total_loss
 from matpac.model.masking import Split, random_split
 from matpac.model.pretext import Pretext
 from matpac.params import Params, load_params
+from matpac.shards.crops import Crops
 from matpac.training.checkpoint import new_pretext
 from matpac.training.health import sums, variance
 from matpac.training.loop import Example, Learner, micro_batches, update_
 from matpac.training.ranks import this_process
+from matpac.training.run import Run
 from matpac.training.schedules import Durations, Knobs, knobs_at
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -216,21 +221,15 @@ def matrix_flops() -> float:
 
 
 def peak_megabytes(kind: type[Plain] | type[Ours], params: Params) -> float:
-    """Of a process that does one update, without what imports cost."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (kind, params))
+    """Of a process that does one update; on a CPU without what imports cost."""
+    found: float = fresh(_peak, kind, params).result
+    return found
 
 
 def _peak(kind: type[Plain] | type[Ours], params: Params) -> float:
-    before = resident_peak()
+    before = megabytes()
     updates_of(kind, params)
-    return torch.cuda.max_memory_allocated() / 1e6 if ON_GPU else resident_peak() - before
-
-
-def resident_peak() -> float:
-    status = Path("/proc/self/status").read_text()
-    [line] = [line for line in status.splitlines() if "VmHWM" in line]
-    return int(line.split()[1]) / 1024
+    return torch.cuda.max_memory_allocated() / 1e6 if ON_GPU else megabytes("VmHWM") - before
 
 
 def largest_micro_batch(params: Params) -> int:
@@ -269,6 +268,23 @@ def watching(params: Params) -> float:
     return 100 * (found["watched"] / found["not"] - 1) / learner.compute.log_every_updates
 
 
+def waiting(params: Params, num_updates: int) -> float:
+    """Share of the time that a run waits for its shards, in percent."""
+    with TemporaryDirectory() as name:
+        feeding.make_clips(Path(name))
+        crops = Crops([Path(name, "shards")], params.pretrain.crop_frames, "drop", seed=0)
+        running = Run(Path(name, "work"), crops, params, "", this_process())
+        learner = Learner(networks(params), params.pretrain, params.compute, this_process())
+        reports = running.reports(learner, 0)
+        next(reports).settle()
+        started_s, waited_s = time.monotonic(), running.waited_s
+        for report in itertools.islice(reports, num_updates):
+            last = report
+        last.settle()
+        reports.close()
+        return 100 * (running.waited_s - waited_s) / (time.monotonic() - started_s)
+
+
 def measure() -> list[Claim]:
     check()
     # The paper's batch on a GPU; elsewhere one that takes seconds.
@@ -300,6 +316,13 @@ def measure() -> list[Claim]:
         Claim("its share of what large matrix products reach", "%", 100 * rate * flops / matrix_flops()),
         Claim("the paper's 604 M crops at this rate", "hours", CROPS_OF_THE_PAPER / rate / 3600),
         Claim("what metrics cost, of a step", "%", watching(ours), goal=1.0, less_is_better=True),
+        Claim(
+            "waiting for data, of a run",
+            "%",
+            waiting(ours, 20 if ON_GPU else 5),
+            goal=3.0,
+            less_is_better=True,
+        ),
     ]
     many = 64 if ON_GPU else 8
     memory, plain_memory = (

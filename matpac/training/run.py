@@ -113,7 +113,7 @@ class Run:
         log = self._log(pretext, rows, first) if self.ranks.is_first else None
         before: Report | None = None
         with stopping_softly() as signals:
-            for report in self._reports(learner, first, lambda: bool(signals)):
+            for report in self.reports(learner, first, lambda: bool(signals)):
                 done = report.update + 1
                 last = done == self.lasting.total
                 # All ranks stop after the same update: the one after that in which one of them was asked to.
@@ -131,7 +131,10 @@ class Run:
                     raise SystemExit(128 + (signals or [signal.SIGTERM])[0])
         return self.work / state_name(self.lasting.total)
 
-    def _reports(self, learner: Learner, first: int, is_stopping: Callable[[], bool]) -> Iterator[Report]:
+    def reports(
+        self, learner: Learner, first: int, is_stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[Report]:
+        """Train from update `first` on. Raises SystemExit where loss or gradient is not finite."""
         size = self.params.pretrain.batch_size
         part = self.ranks.part(size)
         batches = self.crops.stream(

@@ -333,7 +333,7 @@ def measure() -> list[Claim]:
     lean = lean.model_copy(
         update={"compute": lean.compute.model_copy(update={"recompute_activations": True})}
     )
-    for what, megabytes in (
+    for what, peak in (
         ("", memory),
         (", in bfloat16", peak_megabytes(Ours, of_ours(many, many))),
         (", activations recomputed", peak_megabytes(Ours, lean)),
@@ -342,7 +342,7 @@ def measure() -> list[Claim]:
             Claim(
                 f"peak memory of a step on {many} crops{what}",
                 "MB",
-                megabytes,
+                peak,
                 plain,
                 plain_memory,
                 goal=1.0,
@@ -352,8 +352,8 @@ def measure() -> list[Claim]:
     if ON_GPU:
         name = torch.cuda.get_device_name()
         peaks = [peak for part, peak in DENSE_BFLOAT16_TFLOPS.items() if part in name]
-        for peak in peaks:
-            utilisation = 100 * rate * flops / (peak * 1e12)
+        for most in peaks:
+            utilisation = 100 * rate * flops / (most * 1e12)
             claims.append(Claim("model FLOP utilisation, of the data sheet", "%", utilisation, goal=45))
         claims.append(Claim("training step on one GPU", "crops/s", rate, goal=4_000))
         claims.append(Claim("largest micro-batch", "crops", largest_micro_batch(ours)))

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -68,7 +68,7 @@ def measure() -> list[Claim]:
         Claim(f"machinery of {kind}, {number} x", "s", ours[kind] - theirs[kind], less_is_better=True)
         for kind, number in num_stages.items()
     ]
-    whole, work = ours.total(), theirs.total()
+    whole, work = sum(ours.values()), sum(theirs.values())
     return [
         *claims,
         Claim("the default run with short training", "s", whole, "plain Python", work, less_is_better=True),
@@ -108,9 +108,9 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def seconds_of_dvc(folder: Path) -> tuple[Counter[str], Counter[str]]:
+def seconds_of_dvc(folder: Path) -> tuple[dict[str, float], Counter[str]]:
     """Seconds and number of the stages of each kind, `dvc repro` seen from outside."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     number = Counter([BEFORE])
     kind, since, said = BEFORE, time.monotonic(), []
     process = subprocess.Popen(
@@ -136,7 +136,7 @@ def seconds_of_dvc(folder: Path) -> tuple[Counter[str], Counter[str]]:
     return seconds, number
 
 
-def seconds_of_calls(folder: Path) -> "Counter[str]":
+def seconds_of_calls(folder: Path) -> dict[str, float]:
     """Seconds of the same kinds of stages, called in one process."""
     started = time.monotonic()
     done = subprocess.run(
@@ -150,14 +150,14 @@ def seconds_of_calls(folder: Path) -> "Counter[str]":
     spent_s = time.monotonic() - started
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
-    seconds = Counter(json.loads(done.stdout.splitlines()[-1]))
-    seconds[BEFORE] = spent_s - seconds.total()
+    seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    seconds[BEFORE] = spent_s - sum(seconds.values())
     return seconds
 
 
 def call_all() -> None:
     """The whole pipeline in the current folder; the last line says the seconds by kind of stage."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def timed(kind: str) -> Iterator[None]:

@@ -19,7 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
 
 START_TIMEOUT_S = 180
 MOST_FAILURES = 3
@@ -36,7 +41,10 @@ def shared() -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / "users.lock").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        with temporary_settings({PREFECT_API_URL: running_server(home)}):
+        url = running_server(home)
+        # Nobody needs heartbeats: the server itself ends the runs of dead processes. Each flow would wait up
+        # to a second for the thread that sends them.
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
 
 

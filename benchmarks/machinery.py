@@ -43,9 +43,9 @@ NEEDED = (
     "prefect.toml",
     "pyproject.toml",
 )
-SHORT = {"pretrain": {"num_epochs": 2, "warmup_epochs": 1}, "probe": {"max_epochs": 20}}
+SHORT = {"pretrain": {"num_epochs": 0.5, "warmup_epochs": 0}, "probe": {"max_epochs": 20}}
 NEXT_STAGE = re.compile(r"Running stage '(?P<kind>\w+)")
-BEFORE = "start of DVC"
+BEFORE = "start and end"
 GOAL_S = 60
 SAME = (
     "shards/*/*",
@@ -100,12 +100,12 @@ def copied(folder: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """As in a fresh shell: nothing of Prefect's, `python` is this one."""
+    """As in a fresh shell: nothing of Prefect's, `python` is this one. One thread, for an even pace."""
     kept = {
         name: value for name, value in os.environ.items() if "PREFECT" not in name and "MATPAC" not in name
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 
 
 def seconds_of_dvc(folder: Path) -> tuple[dict[str, float], Counter[str]]:
@@ -181,8 +181,6 @@ def call_all() -> None:
     for name, source in params.datasets.items():
         with timed("shards"):
             convert(name, source, data / "raw" / name, shards / name, params)
-    # The shards' workers need it, training would be slow with it.
-    os.environ.pop("OMP_NUM_THREADS", None)
     with timed("corpus"):
         from matpac.shards.corpus import write_corpus
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from prefect.artifacts import create_markdown_artifact
 
 from flows import artifacts
@@ -68,6 +67,8 @@ Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 
 def picture(folder: Path) -> str:
     """Beginnings of clips from all over the dataset: a PNG as an address that holds the data itself."""
+    from matplotlib.figure import Figure
+
     logmel = LogMel.model_validate(read_json(folder / "logmel.json"))
     chosen = sample(folder, NUM_PICTURES)
     figure = Figure(figsize=(9, 1.4 * len(chosen)), layout="constrained")

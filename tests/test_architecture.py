@@ -1,6 +1,8 @@
 """The shape of the project, kept by tests: who may import whom, and what a stage depends on."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,25 @@ def test_imports_follow_the_arrows(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_the_library_imports_neither_prefect_nor_dvc(path):
     assert not {name.split(".")[0] for name in imports_of(path)} & {"prefect", "dvc"}
+
+
+@pytest.mark.parametrize(
+    ("module", "late"),
+    [
+        ("matpac", {"numpy", "torch", "pydantic"}),
+        ("matpac.cli", {"numpy", "torch", "pydantic"}),
+        ("matpac.shards.build", {"torch", "zarr"}),
+        ("flows.shards", {"torch", "matplotlib"}),
+        ("matpac.training.run", {"sklearn", "matplotlib"}),
+        ("matpac.probing.probe", {"timm", "sklearn", "matplotlib"}),
+    ],
+)
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used(module, late):
+    code = f"import {module}, sys; print(*(set({sorted(late)!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize("stage", ["download", "shards"])

@@ -18,6 +18,12 @@ def test_a_taken_port_is_left_alone(monkeypatch):
             assert other.getsockname()[1] != port
 
 
+def test_answers_do_not_wait_for_acknowledgements(monkeypatch):
+    monkeypatch.setenv("PREFECT_SERVER_API_PORT", "0")
+    with listen() as listener:
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_server_that_is_gone_does_not_answer(tmp_path):
     (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9/api"}')
     assert answering_url(tmp_path) is None

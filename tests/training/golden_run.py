@@ -21,21 +21,26 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def train(golden: Golden, changes: dict, ranks: Ranks) -> dict[str, Tensor]:
-    """The recorded updates, with `changes` to the sections `pretrain` and `compute`: reports and weights."""
+    """The recorded updates, with `changes` to the sections `pretrain` and `compute`: reports and weights.
+
+    On a GPU where there is one.
+    """
     params = golden.params().model_copy(update=changes.get("pretrain", {}))
-    pretext = golden.pretext()
+    pretext = golden.pretext().to(ranks.device)
     learner = Learner(pretext, params, golden.compute(**changes.get("compute", {})), ranks)
     part = ranks.part(params.batch_size)
     reports = []
     for update, whole in enumerate(golden.examples()):
-        example = Example(whole.log_mel[part], Split(*(index[part] for index in whole.split)))
+        log_mel, *split = (values[part].to(ranks.device) for values in (whole.log_mel, *whole.split))
+        example = Example(log_mel, Split(*split))
         reports.append(update_(learner, example, update, golden.knobs(update, params), watch=True))
-    return {
+    found = {
         "losses": torch.stack([report.losses for report in reports]),
         "grad_norms": torch.stack([report.grad_norm for report in reports]),
         "perplexities": torch.tensor([report.health.values()["teacher_perplexity"] for report in reports]),
         **pretext.state_dict(),
     }
+    return {name: values.cpu() for name, values in found.items()}
 
 
 def main(folder: str, case: str, out: str, changes: str) -> None:

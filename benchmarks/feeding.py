@@ -6,7 +6,7 @@
   of none and one worker process. Ours leaves standardizing to the device; one line has it done on the core.
 - WebDataset's own decoding of the same shards, shards and samples shuffled.
 - the limit, a memory copy of as many crops: from random places of one array that holds all clips, into three
-  arrays in turn, as many as a stream fills in turn.
+  arrays in turn, as many as a stream fills.
 
 Page cache warm: every file was read once from front to back, as by `cat`. Cold: before each round the system
 was told to forget the files, and did; there both use all cores, the peer a worker for each of our threads.

@@ -165,11 +165,13 @@ def threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
 
 def parts(problems: Sequence[Problem], data: Data, batch_size: int) -> list[list[Problem]]:
     """Problems to stack: on a CPU as many as its cache holds, and as many stacks for every core."""
+    num_values = data.features.shape[1] * (batch_size + 4 * data.labels.shape[1])
+    num_bytes = num_values * data.features.element_size()
     num_parts = 1
-    if data.features.device.type == "cpu":
-        num_values = data.features.shape[1] * (batch_size + 4 * data.labels.shape[1])
-        at_once = max(1, CACHE_BYTES // (num_values * data.features.element_size()))
-        num_parts = torch.get_num_threads() * math.ceil(len(problems) / torch.get_num_threads() / at_once)
+    # What is small is done sooner than threads take turns in Python.
+    if data.features.device.type == "cpu" and len(problems) * num_bytes > CACHE_BYTES / 4:
+        at_once, num_threads = max(1, CACHE_BYTES // num_bytes), torch.get_num_threads()
+        num_parts = num_threads * math.ceil(len(problems) / num_threads / at_once)
     positions = np.array_split(np.arange(len(problems)), min(num_parts, len(problems)))
     return [[problems[position] for position in part] for part in positions]
 

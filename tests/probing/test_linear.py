@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from matpac.params import Probe
+from matpac.probing import linear
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.linear import fit_probes
 
@@ -71,7 +72,12 @@ def fit_alone(features, labels, observed, fold, params, repeat, index, *, multi_
     ("multi_label", "share_observed"), [(False, 1.0), (True, 1.0), (True, 0.4), (True, 0.05)]
 )
 @pytest.mark.parametrize("standardize", [False, True])
-def test_problems_trained_together_equal_each_trained_alone(multi_label, share_observed, standardize):
+@pytest.mark.parametrize("cache_bytes", [0, 3_000, 2**20])
+def test_problems_trained_together_equal_each_trained_alone(
+    multi_label, share_observed, standardize, cache_bytes, monkeypatch
+):
+    # Stacks of one problem, of a few, of all.
+    monkeypatch.setattr(linear, "CACHE_BYTES", cache_bytes)
     random = np.random.default_rng(0)
     # Folds of 3, 8, 14 and 25 clips: other numbers of steps in an epoch, other short last batches.
     members = np.repeat([1, 2, 3, 4], [3, 8, 14, 25])
@@ -99,6 +105,20 @@ def test_problems_trained_together_equal_each_trained_alone(multi_label, share_o
         assert fit.test_logits == pytest.approx(test_logits, rel=1e-9)
     lengths = {len(fit.validation_losses) for fit in fits}
     assert len(lengths) > 1, "the case is meant to hold problems that stop at other epochs"
+
+
+def test_the_number_of_threads_changes_nothing_and_stays():
+    features, labels, observed, fold = some_tags()
+    num_threads, logits = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            fits = fit_probes(features, labels, observed, [fold], probe_params(), multi_label=True)
+            logits.append(np.stack([fit.test_logits for fit in fits]))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(num_threads)
+    assert logits[0] == pytest.approx(logits[1], rel=1e-4, abs=1e-5)
 
 
 def test_test_clips_change_nothing_but_the_test_logits():

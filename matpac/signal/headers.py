@@ -145,10 +145,15 @@ def _flac_is_cut(file: BufferedIOBase, start: int) -> bool:
     first = max(_num_bytes(file) - FLAC_TAIL_BYTES, start + 42)
     # A frame of silence may be shorter than the longest header.
     tail = _bytes_at(file, first, FLAC_TAIL_BYTES) + bytes(16)
-    starts = (match.start() for match in re.finditer(b"\xff[\xf8\xf9]", tail))
-    ends = (_end_of_flac_frame(tail[start : start + 16], block_size) for start in starts)
-    last = max((end for end in ends if end is not None and end <= num_samples), default=num_samples)
-    return last < num_samples
+    starts = [match.start() for match in re.finditer(b"\xff[\xf8\xf9]", tail)]
+    has_frames = False
+    # From the end on: of a whole file hardly more than the last frame is looked at.
+    for start in reversed(starts):
+        end = _end_of_flac_frame(tail[start : start + 16], block_size)
+        if end == num_samples:
+            return False
+        has_frames |= end is not None and end < num_samples
+    return has_frames
 
 
 def _end_of_flac_frame(header: bytes, block_size: int) -> int | None:

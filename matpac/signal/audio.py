@@ -137,7 +137,7 @@ def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"
     # memory is the system's until it is written to.
     frames_per_block = max(BLOCK_SAMPLES // stream.channels, 1)
     block = np.empty((frames_per_block, stream.channels), dtype=np.float32)
-    ones = np.ones(stream.channels, dtype=np.float32)
+    weights = np.full(stream.channels, 1 / stream.channels, dtype=np.float32)
     means = np.empty(min(stream.frames, MOST_SAMPLES), dtype=np.float32)
     num_samples = 0
     # Not beyond the last frame: what follows may be a tag, and no audio.
@@ -153,9 +153,8 @@ def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"
         first, num_samples = num_samples, num_samples + len(part)
         if num_samples > MOST_SAMPLES:
             raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
-        # A product with ones is ten times faster than a sum over an axis as short as this.
-        np.dot(part, ones, out=means[first:num_samples])
-        means[first:num_samples] /= stream.channels
+        # Ten times faster than a mean over an axis as short as this.
+        np.dot(part, weights, out=means[first:num_samples])
     if num_samples == 0:
         raise UnusableAudio(path, "no samples")
     return means[:num_samples]

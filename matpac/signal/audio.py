@@ -1,5 +1,6 @@
 """audio file -> waveform."""
 
+import math
 import os
 import sys
 from collections.abc import Collection
@@ -20,7 +21,8 @@ LOUDEST = 1e10
 """Full scale is 1, or 2 ** 31 in some float files; far above this, energies overflow float32."""
 MOST_SAMPLES = 2**28
 """A gigabyte as float32: 1.7 hours at 44.1 kHz. Longer recordings have to be cut first."""
-BLOCK_SAMPLES = 2**20
+BLOCK_SAMPLES = 2**16
+"""Of all channels together: what fits in a processor's cache."""
 TOLERANCE_S, TOLERANCE_SHARE = 0.1, 0.1
 """Missing less than both is a careless writer, not a cut: a last frame, a header counted as samples."""
 CUT = "truncated (the file ends before its last frame)"
@@ -131,27 +133,31 @@ def _complete(file: BufferedIOBase) -> BufferedIOBase:
 def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"]:
     if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
         raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
-    # By blocks: many channels cost no memory, and a header may claim frames that are not there.
+    # By blocks: many channels cost no memory. Nor does a header that claims frames which are not there:
+    # memory is the system's until it is written to.
     frames_per_block = max(BLOCK_SAMPLES // stream.channels, 1)
-    blocks: list[np.ndarray] = []
+    block = np.empty((frames_per_block, stream.channels), dtype=np.float32)
+    weights = np.full(stream.channels, 1 / stream.channels, dtype=np.float32)
+    means = np.empty(min(stream.frames, MOST_SAMPLES), dtype=np.float32)
     num_samples = 0
     # Not beyond the last frame: what follows may be a tag, and no audio.
     while num_wanted := min(frames_per_block, stream.frames - num_samples):
-        block = stream.read(num_wanted, dtype="float32", always_2d=True)
-        if len(block) == 0:
+        part = stream.read(out=block[:num_wanted])
+        if len(part) == 0:
             break
-        lowest, highest = block.min(), block.max()
-        if not np.isfinite([lowest, highest]).all():
+        lowest, highest = part.min(), part.max()
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
             raise UnusableAudio(path, "not finite (NaN or infinite samples)")
         if max(-lowest, highest) > LOUDEST:
             raise UnusableAudio(path, f"implausible (samples beyond {LOUDEST:g})")
-        blocks.append(np.einsum("tc->t", block) / np.float32(stream.channels))
-        num_samples += len(block)
+        first, num_samples = num_samples, num_samples + len(part)
         if num_samples > MOST_SAMPLES:
             raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
-    if not blocks:
+        # Ten times faster than a mean over an axis as short as this.
+        np.dot(part, weights, out=means[first:num_samples])
+    if num_samples == 0:
         raise UnusableAudio(path, "no samples")
-    return np.concatenate(blocks)
+    return means[:num_samples]
 
 
 def check_whole(path: Path, file: BufferedIOBase, decoded_s: float, announced_s: float) -> None:

@@ -26,8 +26,8 @@ UNKNOWN_S = 1e11
 MOST_CHUNKS = 1_000
 OGG_TAIL_BYTES = 2**16
 """A page has at most 65,307 bytes: one begins in the tail of every whole file."""
-FLAC_TAIL_BYTES = 2**18
-"""Tens of frames as encoders make them."""
+FLAC_TAILS_BYTES = (2**14, 2**18)
+"""The last frame, mostly; and tens of frames as encoders make them."""
 
 
 def promised_s(file: BufferedIOBase, decoded_s: float, announced_s: float) -> float:
@@ -142,13 +142,17 @@ def _flac_is_cut(file: BufferedIOBase, start: int) -> bool:
     """No frame of the tail reaches the last sample."""
     block_size, _, _, _, about = _unpacked(file, start + 8, ">HH3s3sQ")
     num_samples = about & (2**36 - 1)
-    first = max(_num_bytes(file) - FLAC_TAIL_BYTES, start + 42)
-    # A frame of silence may be shorter than the longest header.
-    tail = _bytes_at(file, first, FLAC_TAIL_BYTES) + bytes(16)
-    starts = (match.start() for match in re.finditer(b"\xff[\xf8\xf9]", tail))
-    ends = (_end_of_flac_frame(tail[start : start + 16], block_size) for start in starts)
-    last = max((end for end in ends if end is not None and end <= num_samples), default=num_samples)
-    return last < num_samples
+    ends: set[int] = set()
+    for num_bytes in FLAC_TAILS_BYTES:
+        first = max(_num_bytes(file) - num_bytes, start + 42)
+        # A frame of silence may be shorter than the longest header.
+        tail = _bytes_at(file, first, num_bytes) + bytes(16)
+        starts = (match.start() for match in re.finditer(b"\xff[\xf8\xf9]", tail))
+        found = (_end_of_flac_frame(tail[start : start + 16], block_size) for start in starts)
+        ends = {end for end in found if end is not None and end <= num_samples}
+        if num_samples in ends:
+            return False
+    return bool(ends)
 
 
 def _end_of_flac_frame(header: bytes, block_size: int) -> int | None:

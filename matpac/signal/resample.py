@@ -12,10 +12,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 ZERO_CROSSINGS = 64
 ROLLOFF = 0.9475937167399596
 KAISER_BETA = 14.769656459379492
-PHASES_PER_GROUP = 160
-"""Phases that share one matrix product; bounds the memory for rates without a common divisor."""
-BLOCK_SAMPLES = 2**21
-"""Of the matrix products' left sides, which repeat every input sample."""
+WIDTH = 160
+"""Outputs of a row of the matrix products: phases beyond share no row, which bounds the memory for rates
+without a common divisor; where there are fewer, several periods share a row."""
+BLOCK_SAMPLES = 2**18
+"""Of the matrix products' left sides, which repeat input samples; what fits in a processor's cache."""
 
 
 def resample(
@@ -30,9 +31,10 @@ def resample(
     num_samples = -(-len(samples) * to_hz // from_hz)
     if method == "kaiser_best":
         return kaiser_sinc(samples, from_hz, to_hz)[:num_samples]
-    # soxr rounds the length to nearest, so it may be one sample short.
     resampled = soxr.resample(samples, from_hz, to_hz, quality="HQ")[:num_samples]
-    return np.pad(resampled, (0, num_samples - len(resampled)))
+    # soxr rounds the length to nearest, so it may be one sample short.
+    missing = num_samples - len(resampled)
+    return np.pad(resampled, (0, missing)) if missing else resampled
 
 
 def kaiser_sinc(
@@ -42,33 +44,49 @@ def kaiser_sinc(
 
     Output sample `j` lies at input time `j * from_hz / to_hz`. With both rates divided by their
     greatest common divisor, the filters repeat every `to` outputs (phases) while the input advances
-    by `from` samples: one row of a matrix per period, one column per phase.
+    by `from` samples: one row of a matrix for one or several such periods, one column per output.
     """
     divisor = math.gcd(from_hz, to_hz)
     step, num_phases = from_hz // divisor, to_hz // divisor
     reach = math.ceil(ZERO_CROSSINGS * step / (min(step, num_phases) * ROLLOFF))
-    num_periods = -(-len(samples) // step)
-    padded = np.pad(samples, (reach, num_periods * step - len(samples) + reach + step))
-    resampled = np.empty((num_periods, num_phases), dtype=np.float32)
-    for first in range(0, num_phases, PHASES_PER_GROUP):
-        filters = _filters(step, num_phases, first, reach)
+    num_periods = max(WIDTH // num_phases, 1)
+    row_step = num_periods * step
+    num_rows = -(-len(samples) // row_step)
+    padded = np.zeros(reach + num_rows * row_step + reach + row_step, dtype=np.float32)
+    padded[reach : reach + len(samples)] = samples
+    resampled = np.empty((num_rows, num_periods * num_phases), dtype=np.float32)
+    for first in range(0, num_phases, WIDTH):
+        filters = _filters(step, num_phases, first, reach, num_periods)
         num_taps, width = filters.shape
-        rows = sliding_window_view(padded[first * step // num_phases :], num_taps)[::step]
-        num_rows = max(BLOCK_SAMPLES // num_taps, 1)
-        for start in range(0, num_periods, num_rows):
-            block = np.ascontiguousarray(rows[start : min(start + num_rows, num_periods)])
+        rows = sliding_window_view(padded[first * step // num_phases :], num_taps)[::row_step]
+        rows_per_block = max(BLOCK_SAMPLES // num_taps, 1)
+        for start in range(0, num_rows, rows_per_block):
+            block = np.ascontiguousarray(rows[start : min(start + rows_per_block, num_rows)])
             resampled[start : start + len(block), first : first + width] = block @ filters
     return resampled.reshape(-1)
 
 
 @lru_cache(maxsize=8)
-def _filters(step: int, num_phases: int, first: int, reach: int) -> Float32[np.ndarray, "tap phase"]:
-    """Filters of the phases from `first` on.
+def _filters(
+    step: int, num_phases: int, first: int, reach: int, num_periods: int
+) -> Float32[np.ndarray, "tap output"]:
+    """Filters of the phases from `first` on; for several periods, each moved on by `step`."""
+    filters = _filters_of_period(step, num_phases, first, reach)
+    num_taps, width = filters.shape
+    repeated = np.zeros((num_taps + (num_periods - 1) * step, num_periods * width), dtype=np.float32)
+    for period in range(num_periods):
+        start = period * step
+        repeated[start : start + num_taps, period * width : (period + 1) * width] = filters
+    return repeated
 
-    In single precision throughout, as the released code computes them: with exact filters the
+
+def _filters_of_period(
+    step: int, num_phases: int, first: int, reach: int
+) -> Float32[np.ndarray, "tap phase"]:
+    """In single precision throughout, as the released code computes them: with exact filters the
     waveform differs by 7e-6, which in nearly silent mel bands is 1e-3 of log-mel.
     """
-    last = min(first + PHASES_PER_GROUP, num_phases) - 1
+    last = min(first + WIDTH, num_phases) - 1
     first_tap = first * step // num_phases - reach
     last_tap = -(-last * step // num_phases) + reach
     phases = np.arange(first, last + 1, dtype=np.float32)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from matpac.signal.resample import resample
+from matpac.signal.resample import KAISER_BETA, ROLLOFF, ZERO_CROSSINGS, resample
 
 METHODS = ("soxr_hq", "kaiser_best")
 
@@ -41,9 +41,25 @@ def test_the_same_rate_changes_nothing(method):
 
 
 def test_long_recordings_have_no_seams():
-    """Blocks of the matrix product: 44.1 kHz needs a second block after about 26 s."""
+    """Blocks of the matrix product: 44.1 kHz needs a second block after about 3 s."""
     samples = np.random.default_rng(0).standard_normal(44_100 * 40).astype(np.float32)
     whole = resample(samples, 44_100, 16_000, "kaiser_best")
     part = resample(samples[44_100 * 20 : 44_100 * 35], 44_100, 16_000, "kaiser_best")
     inside = slice(16_000, 16_000 * 14)
     assert whole[16_000 * 20 :][inside] == pytest.approx(part[inside], abs=1e-5)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100, 48_000])
+def test_kaiser_best_is_the_sum_it_stands_for(rate_hz):
+    """Whether a row of the matrix product holds a part of a period, a whole one, or many."""
+    samples = np.random.default_rng(0).uniform(-1, 1, rate_hz // 4).astype(np.float32)
+    resampled = resample(samples, rate_hz, 16_000, "kaiser_best")
+    cutoff = min(1, 16_000 / rate_hz) * ROLLOFF
+    for place in (0, 1, 159, 160, 1_234, len(resampled) - 1):
+        crossings = cutoff * (np.arange(len(samples)) - place * rate_hz / 16_000)
+        near = np.abs(crossings) < ZERO_CROSSINGS
+        window = np.i0(KAISER_BETA * np.sqrt(1 - (crossings[near] / ZERO_CROSSINGS) ** 2)) / np.i0(
+            KAISER_BETA
+        )
+        expected = samples[near] @ (cutoff * np.sinc(crossings[near]) * window)
+        assert resampled[place] == pytest.approx(expected, abs=3e-5)

@@ -11,8 +11,15 @@ from multiprocessing import connection, get_context, parent_process
 from types import ModuleType
 from typing import TypeVar
 
-KEPT_BYTES = str(2**25)
-"""Of memory that a worker has freed; the most that glibc allows."""
+ENVIRONMENT = {
+    # The processes are the parallelism: threads of the linear algebra inside each would only compete.
+    "OMP_NUM_THREADS": "1",
+    # glibc would give the memory of every clip back to the system and ask for it again: a tenth of the time.
+    # This is the most that it keeps.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**25),
+}
+"""Of workers, where the user has not set it."""
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -51,17 +58,24 @@ class Workers:
 
 
 def _start_pool(num_workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
-    # The processes are the parallelism: threads of the linear algebra inside each would only compete.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # glibc would give the memory of every clip back to the system and ask for it again: a tenth of the time.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", KEPT_BYTES)
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", KEPT_BYTES)
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=begin, initargs=(prepare,))
-    with _main_module_hidden():
+    with _main_module_hidden(), _environment_of_workers():
         # As many calls as processes: each starts one, as none of them has answered yet.
         for answer in [pool.submit(_nothing) for _ in range(num_workers)]:
             answer.result()
     return pool
+
+
+@contextmanager
+def _environment_of_workers() -> Iterator[None]:
+    """What is set already stays. The process that starts them goes on with its own: it may train next."""
+    added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 @contextmanager

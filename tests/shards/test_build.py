@@ -1,4 +1,5 @@
 import csv
+import gc
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -389,6 +391,14 @@ def test_a_worker_that_dies_is_replaced():
 
 
 @pytest.mark.slow
+def test_workers_compute_on_one_thread_and_their_parent_on_its_own(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with closing(Workers(1, gc.collect)) as workers:
+        assert workers.run(os.getenv, "OMP_NUM_THREADS") == "1"
+    assert dict(os.environ) == before
+
+
 def test_workers_import_neither_prefect_nor_torch():
     workers = Workers(2, mute_c_libraries)
     workers.run(len, b"")

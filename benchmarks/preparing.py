@@ -4,6 +4,7 @@ Clips of ten seconds at 44.1 kHz and 16 bits, half of them mono, half stereo, pl
 demo (melodies, rhythms, scenes; FLAC shrinks them to a half, as it does music). Ours is the whole path of a
 shard in a worker process: checksum of the file, decoding, checks for damage and silence, resampling, log-mel,
 statistics, tar and record flushed to disk. Everybody has one core, and the files in the page cache.
+All decode with libsndfile, so the line of decoding alone is the most that anybody can reach.
 
 Peers:
 released recipe   What the authors' code does: soundfile, mean of the channels, a sinc under a Kaiser window

@@ -69,7 +69,7 @@ def measured(name: str) -> list[dict[str, Any]] | None:
 
 
 def show(results: dict[str, Any], out: Path) -> None:
-    """Put the table between the marks of README.md."""
+    """Put a table of the claims that have a goal between the marks of README.md."""
     cpu = f"{results['machine']['cores']} cores of {results['machine']['processor']}"
     where = results["machine"]["gpu"] or cpu
     lines = [
@@ -80,7 +80,8 @@ def show(results: dict[str, Any], out: Path) -> None:
     ]
     for name in NAMES:
         for claim in results["claims"].get(name, []):
-            lines.append(f"| {' | '.join(Claim.from_json(claim).cells())} |")
+            if claim["goal"] is not None:
+                lines.append(f"| {' | '.join(Claim.from_json(claim).cells())} |")
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)

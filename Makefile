@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test slow bench lint format clean
+.PHONY: repro test slow bench docs lint format clean
 
 repro: .venv/installed  ## raw audio -> report, with params.yaml
 	$(RUN) dvc repro
@@ -17,6 +17,9 @@ slow: .venv/installed  ## those that take more than ten seconds: real servers, k
 
 bench: .venv/installed  ## every claim of speed beside its peer, a quarter of an hour
 	$(RUN) python -m benchmarks
+
+docs: .venv/installed  ## the documentation, as a site that needs nothing from outside: site/index.html
+	$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lint: .venv/installed
 	$(RUN) ruff format --check .

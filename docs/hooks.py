@@ -1,6 +1,6 @@
 """What pages take from the code when the site is built, so that they cannot fall behind it.
 
-<!-- parameters -->                             every section of params.yaml: type, default, the paper's, meaning
+    <!-- parameters -->                             sections of params.yaml: types, defaults, meanings
 <!-- source matpac.model.losses:distances -->   the code of a function or class
 $$ ... $$ and \\( ... \\)                         LaTeX as MathML, which browsers draw without a script
 """

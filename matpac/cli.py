@@ -134,6 +134,21 @@ def embed(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder or released .pt file.")],
+    out: Annotated[Path, typer.Option(help="Where to write the encoder (.onnx).")],
+) -> None:
+    """Write an encoder with its front end as ONNX: waveforms of any length -> mean embeddings."""
+    from matpac.probing.encoder import load_encoder
+    from matpac.probing.export import export_onnx
+
+    encoder = load_encoder(checkpoint, "cpu")
+    export_onnx(encoder, out)
+    rate_hz, dim = encoder.logmel.sample_rate_hz, encoder.dim
+    sys.stdout.write(f"{out}: waveform [batch, time] at {rate_hz} Hz -> embedding [batch, {dim}]\n")
+
+
+@app.command()
 def probe(
     dataset: Annotated[str, typer.Argument(help="A dataset of params.yaml that has been embedded.")],
     params: ParamsFile = DEFAULT_PARAMS,

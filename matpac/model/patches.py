@@ -37,4 +37,4 @@ class Patches(nn.Module):
     def with_cls(
         self, patches: Float[Tensor, "batch chosen dim"]
     ) -> Float[Tensor, "batch chosen_and_cls dim"]:
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)

@@ -61,6 +61,16 @@ class AudioEncoder:
     def device(self) -> torch.device:
         return self.patches.cls_token.device
 
+    def step_centers_ms(self, num_steps: int) -> NDArray[np.float32]:
+        """When each step of `embed_in_time` is: the middle of the samples that its 16 frames hear, `[step]`.
+
+        The first of a step's windows begins at its first sample, nothing is padded before the clip: with 25
+        ms every 10 ms that is 87.5, 247.5, 407.5 ms... The end of a clip's last step may be silence.
+        """
+        heard_samples = (PATCH - 1) * self.logmel.hop_samples + self.logmel.window_samples
+        centers = PATCH * self.logmel.hop_samples * np.arange(num_steps) + heard_samples / 2
+        return (1000 * centers / self.logmel.sample_rate_hz).astype(np.float32)
+
     def embed(
         self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: int, *, layers: bool = False
     ) -> NDArray[np.float32]:
@@ -83,6 +93,12 @@ class AudioEncoder:
         [clip] = clips_of(waveform)
         [over_time] = self._over_time([self.log_mel(clip, sample_rate)], batch_size=32, layers=layers)
         return over_time if layers else over_time[-1]
+
+    def embed_log_mels_in_time(
+        self, log_mels: Sequence[NDArray[np.floating]], *, batch_size: int = 32
+    ) -> list[NDArray[np.float32]]:
+        """`[step, dim]` for each log-mel `[frame, mel]` (not standardized); they share forward passes."""
+        return [over_time[-1] for over_time in self._over_time(log_mels, batch_size, layers=False)]
 
     def embed_file(self, path: str | Path) -> NDArray[np.float32]:
         """Mean embedding `[dim]` of an audio file of any rate, length and number of channels.

@@ -1,0 +1,113 @@
+"""What hear-validator checks (https://github.com/hearbenchmark/hear-validator), and what it does not."""
+
+import numpy as np
+import pytest
+import torch
+
+from matpac import hear
+from matpac.probing.encoder import PAPER_LOGMEL, load_encoder
+from tests.probing.conftest import untrained_checkpoint
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return untrained_checkpoint(tmp_path_factory.mktemp("hear") / "checkpoint", PAPER_LOGMEL)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return hear.load_model(str(checkpoint))
+
+
+def noise(num_sounds, num_samples):
+    generator = torch.Generator().manual_seed(num_samples)
+    return torch.rand((num_sounds, num_samples), generator=generator) * 2 - 1
+
+
+def test_the_model_is_a_torch_module_with_its_sizes(model):
+    assert isinstance(model, torch.nn.Module)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 800_000
+    assert model.sample_rate == RATE
+    assert model.scene_embedding_size == model.timestamp_embedding_size == 5 * 128
+
+
+def test_without_a_path_the_pipelines_checkpoint_is_opened(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "data/checkpoints").mkdir(parents=True)
+    (tmp_path / "data/checkpoints/pretrained").symlink_to(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    assert hear.load_model().scene_embedding_size == 5 * 128
+
+
+def test_a_wrong_path_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nothing: need"):
+        hear.load_model(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("seconds", [1.07, 1.98, 2.74, 4.0])
+def test_timestamps_are_160_ms_apart_and_within_the_sound(model, seconds):
+    audio = noise(2, int(seconds * RATE))
+    embeddings, timestamps = hear.get_timestamp_embeddings(audio, model)
+    assert embeddings.dtype == timestamps.dtype == torch.float32
+    assert not embeddings.requires_grad
+    assert embeddings.shape == (*timestamps.shape, model.timestamp_embedding_size)
+    assert timestamps[:, 0].tolist() == [87.5, 87.5]
+    assert timestamps.diff().eq(160).all()
+    assert 1000 * seconds - 160 < timestamps.max() <= 1000 * seconds
+
+
+def test_an_embedding_is_of_what_sounds_at_its_timestamp(model):
+    """A click changes the step that is centered nearest to it most of all."""
+    silence = torch.zeros(1, RATE)
+    quiet, timestamps = hear.get_timestamp_embeddings(silence, model)
+    for step, center_ms in enumerate(timestamps[0].tolist()):
+        click = silence.clone()
+        click[0, round(center_ms * RATE / 1000)] = 1
+        heard, _ = hear.get_timestamp_embeddings(click, model)
+        assert (heard - quiet)[0].norm(dim=1).argmax() == step
+
+
+@pytest.mark.parametrize("num_samples", [1, 399, 1000, 1399])
+def test_a_sound_shorter_than_a_center_has_one_embedding_at_its_middle(model, num_samples):
+    embeddings, timestamps = hear.get_timestamp_embeddings(noise(3, num_samples), model)
+    assert embeddings.shape[:2] == (3, 1)
+    assert timestamps.tolist() == [[pytest.approx(500 * num_samples / RATE)]] * 3
+
+
+def test_timestamps_do_not_drift_in_twenty_minutes(model):
+    _, timestamps = hear.get_timestamp_embeddings(noise(1, 20 * 60 * RATE), model)
+    expected = 87.5 + 160 * np.arange(timestamps.shape[1])
+    np.testing.assert_array_equal(timestamps[0].numpy(), expected)
+    assert 20 * 60_000 - timestamps.max() < 160
+
+
+@pytest.mark.parametrize("num_samples", [100, RATE, 3 * RATE])
+def test_a_sound_has_the_same_embeddings_in_any_batch(model, num_samples):
+    audio = noise(5, num_samples)
+    scenes = hear.get_scene_embeddings(audio, model)
+    steps, _ = hear.get_timestamp_embeddings(audio, model)
+    for sound in range(5):
+        alone = audio[sound : sound + 1]
+        np.testing.assert_allclose(hear.get_scene_embeddings(alone, model)[0], scenes[sound], atol=1e-4)
+        steps_alone, _ = hear.get_timestamp_embeddings(alone, model)
+        np.testing.assert_allclose(steps_alone[0], steps[sound], atol=1e-4)
+
+
+def test_scene_embeddings_are_those_of_the_encoder(model, checkpoint):
+    audio = noise(2, RATE)
+    scenes = hear.get_scene_embeddings(audio, model)
+    assert scenes.dtype == torch.float32
+    np.testing.assert_allclose(scenes, load_encoder(checkpoint).embed(audio.numpy(), RATE), atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_model_on_a_gpu_takes_sounds_from_anywhere(checkpoint):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    model, audio = hear.load_model(str(checkpoint)), noise(2, RATE)
+    assert next(model.parameters()).is_cuda
+    on_gpu, _ = hear.get_timestamp_embeddings(audio.cuda(), model)
+    assert on_gpu.is_cuda
+    on_cpu, _ = hear.get_timestamp_embeddings(audio, model.to("cpu"))
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-3, rtol=1e-3)

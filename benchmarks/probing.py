@@ -107,6 +107,7 @@ def params(max_epochs: int, patience_epochs: int, learning_rate: float) -> Probe
         max_epochs=max_epochs,
         patience_epochs=patience_epochs,
         standardize=False,
+        knn=None,
         seed=0,
     )
 

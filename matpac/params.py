@@ -358,7 +358,10 @@ class Probe(Section):
     patience_epochs: PositiveInt
     """Training stops when the validation loss has not improved for so many epochs."""
     standardize: bool
-    """Scale every feature by the train split's mean and deviation before the linear layer."""
+    """Scale every feature by the train split's mean and deviation before the linear layer (and `knn`)."""
+    knn: PositiveInt | None
+    """Read embeddings a second time by the votes of so many nearest training clips; null: do not.
+    Stands in .details.json and below the report's table, never among the scores."""
     seed: NonNegativeInt
 
 

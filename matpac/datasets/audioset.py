@@ -119,7 +119,7 @@ def task(params: AudioSet, root: Path, labels: Collection[str], num_folds: int |
     if not labels:
         return None
     classes = _classes(tables(params, root)[0])
-    return Task(tuple(classes.values()), multi_label=True, metric="mAP", num_folds=None)
+    return Task(tuple(classes.values()), multi_label=True, metric="mAP", num_folds=None, official_split=True)
 
 
 def listed(params: AudioSet, root: Path) -> dict[str, int]:

@@ -47,6 +47,9 @@ class Task:
     metric: Literal["accuracy", "mAP"]
     num_folds: int | None
     """None where the dataset has train, validation and test splits."""
+    official_split: bool = False
+    """Whether splits or folds are those that others report scores on. They stay as they are, also where they
+    put one group or two copies of a recording into several; else that is an error."""
 
 
 def path_safe_id(path: str) -> str:

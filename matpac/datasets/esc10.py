@@ -73,4 +73,4 @@ def clips(params: Esc10, root: Path, recordings: Iterable[Recording]) -> Iterato
 
 
 def task(params: Esc10, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS)
+    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS, official_split=True)

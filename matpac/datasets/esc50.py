@@ -98,4 +98,4 @@ def clips(params: Esc50, root: Path, recordings: Iterable[Recording]) -> Iterato
 
 
 def task(params: Esc50, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS)
+    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS, official_split=True)

@@ -98,7 +98,9 @@ def task(params: Fsd50k, root: Path, labels: Collection[str], num_folds: int | N
     _, _, vocabulary = tables(params, root)
     with vocabulary.open(newline="", encoding="utf-8") as file:
         rows = sorted((int(index), label) for index, label, _ in csv.reader(file))
-    return Task(tuple(label for _, label in rows), multi_label=True, metric="mAP", num_folds=None)
+    return Task(
+        tuple(label for _, label in rows), multi_label=True, metric="mAP", num_folds=None, official_split=True
+    )
 
 
 def _ground_truth(table: Path, folder: str) -> Iterator[tuple[str, tuple[tuple[str, ...], SplitName]]]:

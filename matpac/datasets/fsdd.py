@@ -76,4 +76,4 @@ def _split(index: int) -> SplitName:
 
 
 def task(params: Fsdd, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None)
+    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None, official_split=True)

@@ -92,7 +92,7 @@ def clips(params: Gtzan, root: Path, recordings: Iterable[Recording]) -> Iterato
 
 
 def task(params: Gtzan, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None)
+    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None, official_split=True)
 
 
 def fault_filtered() -> dict[str, SplitName]:

@@ -116,7 +116,7 @@ def clips(params: MagnaTagATune, root: Path, recordings: Iterable[Recording]) ->
 
 def task(params: MagnaTagATune, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     [table] = tables(params, root)
-    return Task(_top_tags(table), multi_label=True, metric="mAP", num_folds=None)
+    return Task(_top_tags(table), multi_label=True, metric="mAP", num_folds=None, official_split=True)
 
 
 def _split(mp3_path: str) -> SplitName:

@@ -91,7 +91,7 @@ def clips(params: NSynth, root: Path, recordings: Iterable[Recording]) -> Iterat
 
 
 def task(params: NSynth, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None)
+    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None, official_split=True)
 
 
 def _folders(root: Path) -> dict[str, SplitName]:

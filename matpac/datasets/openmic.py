@@ -104,7 +104,7 @@ def clips(params: OpenMic, root: Path, recordings: Iterable[Recording]) -> Itera
 
 
 def task(params: OpenMic, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=True, metric="mAP", num_folds=None)
+    return Task(CLASSES, multi_label=True, metric="mAP", num_folds=None, official_split=True)
 
 
 def _keys(partition: Path) -> list[str]:

@@ -92,4 +92,4 @@ def clips(params: UrbanSound8k, root: Path, recordings: Iterable[Recording]) -> 
 
 
 def task(params: UrbanSound8k, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS)
+    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS, official_split=True)

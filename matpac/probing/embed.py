@@ -19,6 +19,7 @@ from matpac.probing.encoder import load_encoder, untrained_encoder
 from matpac.probing.folds import folds_of
 from matpac.progress import Progress
 from matpac.shards.folder import ShardFolder
+from matpac.shards.leaks import refuse_leaks
 from matpac.signal.audio import UnusableAudio
 
 
@@ -26,8 +27,9 @@ def embed_stage(shards: Path, checkpoint: Path, out: Path, params: Embed) -> Non
     """Embed a labelled dataset: trained encoder, untrained encoder, log-mel statistics.
 
     Clips without a split or a fold take no part in probing and are left out.
-    Raises ValueError where the dataset has no labels or cannot be probed (`folds_of`), or where its shards
-    have another front end than the checkpoint.
+    Raises ValueError where the dataset has no labels or cannot be probed (`folds_of`), where a group is in
+    several splits or folds that are not official, or where its shards have another front end than the
+    checkpoint.
     """
     folder = ShardFolder(shards)
     raw_task = read_json(shards / "task.json")
@@ -40,9 +42,12 @@ def embed_stage(shards: Path, checkpoint: Path, out: Path, params: Embed) -> Non
     trained, untrained = load_encoder(checkpoint), untrained_encoder(checkpoint)
     check_front_end(folder.logmel, trained.logmel, shards)
     chosen = taking_part(folder.index.table, task)
-    clips = annotated(folder.index.table.take(chosen), task, shards.name, checkpoint_digest(checkpoint))
+    table = folder.index.table.take(chosen)
+    clips = annotated(table, task, shards.name, checkpoint_digest(checkpoint))
     # Before hours of embedding, not after.
     folds_of(clips)
+    if not task.official_split:
+        refuse_leaks(shards.name, table)
 
     def log_mels() -> Iterator[NDArray[np.float16]]:
         return (folder.read_clip(clip) for clip in chosen.tolist())

@@ -67,6 +67,7 @@ def write_embeddings(
             "multi_label": clips.task.multi_label,
             "metric": clips.task.metric,
             "num_folds": clips.task.num_folds,
+            "official_split": clips.task.official_split,
         }
     )
     _put(group, "ids", np.array(clips.ids, dtype=np.dtypes.StringDType()), "clip")
@@ -96,6 +97,7 @@ def read_clips(folder: Path) -> EmbeddedClips:
                 multi_label=cast(bool, attrs["multi_label"]),
                 metric=attrs["metric"],  # type: ignore[arg-type]
                 num_folds=cast(int | None, attrs["num_folds"]),
+                official_split=cast(bool, attrs["official_split"]),
             ),
             ids=_get(group, "ids").tolist(),
             splits=_get(group, "split").tolist(),

@@ -9,8 +9,9 @@ from matpac.files import write_json
 from matpac.params import Probe
 from matpac.probing.embeddings import FEATURES, read_clips, read_feature
 from matpac.probing.folds import folds_of
+from matpac.probing.knn import neighbour_votes
 from matpac.probing.linear import fit_probes
-from matpac.probing.scores import DETAILS, compared, details_of, summary_of
+from matpac.probing.scores import DETAILS, compared, details_of, fold_scores, summary_of
 from matpac.progress import Progress
 
 
@@ -18,7 +19,8 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     """Read the store `embeddings`; write the scores to `out` and `<dataset>.details.json` beside it.
 
     A repeat begins with the same weights and sees the clips in the same order for the trained and the
-    untrained encoder, so their differences are paired.
+    untrained encoder, so their differences are paired. A second reading (`params.knn`) stands beside the
+    probes in the details, and in no score.
     Raises ValueError where the store cannot be probed (no validation clips, for example).
     """
     clips = read_clips(embeddings)
@@ -29,10 +31,16 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     )
     progress = Progress(f"probe {dataset}", len(FEATURES) * params.max_epochs, "epochs at most")
 
-    details = {}
+    details, neighbours = {}, {}
     for name in FEATURES:
+        features = torch.from_numpy(read_feature(embeddings, name)).to(device)
+        if params.knn is not None:
+            votes = neighbour_votes(
+                features, labels, observed, folds, params.knn, standardize=params.standardize
+            )
+            neighbours[name] = fold_scores(votes, clips, folds)
         fits = fit_probes(
-            torch.from_numpy(read_feature(embeddings, name)).to(device),
+            features,
             labels,
             observed,
             folds,
@@ -57,6 +65,7 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
             "folds": [{part: len(members) for part, members in fold._asdict().items()} for fold in folds],
             "checkpoint": clips.checkpoint,
             "features": details,
+            "second_reading": {"knn": {"num_neighbours": params.knn, **neighbours}} if neighbours else {},
         },
     )
     write_json(out, compared(summary))

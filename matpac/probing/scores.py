@@ -33,6 +33,10 @@ def confusion_matrix(logits: Logits, labels: Labels) -> Int64[np.ndarray, "class
     return counts
 
 
+def accuracy(confusion: Int64[np.ndarray, "class class"]) -> float:
+    return float(confusion.trace() / confusion.sum())
+
+
 def average_precisions(logits: Logits, labels: Labels, observed: Labels) -> Float[np.ndarray, " class"]:
     """Area under each class's precision-recall curve, over the clips that were observed for the class.
 
@@ -70,6 +74,18 @@ def repeat_scores(fold_scores: Sequence[Sequence[float]]) -> list[float]:
     return [float(np.mean(scores)) for scores in fold_scores]
 
 
+def fold_scores(logits: Sequence[Logits], clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any]:
+    """Of a reading that is the same every time: its score in each fold, and their mean; fractions."""
+    scores = []
+    for answers, fold in zip(logits, folds, strict=True):
+        labels, observed = clips.labels[fold.test], clips.observed[fold.test]
+        if clips.task.metric == "accuracy":
+            scores.append(accuracy(confusion_matrix(answers, labels)))
+        else:
+            scores.append(float(np.nanmean(average_precisions(answers, labels, observed))))
+    return {"mean": float(np.mean(scores)), "folds": scores}
+
+
 def details_of(fits: Sequence[Fit], clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any]:
     """All about the probes of one feature set; scores are fractions, None where undefined."""
     labels = [clips.labels[fold.test] for fold in folds]
@@ -80,7 +96,7 @@ def details_of(fits: Sequence[Fit], clips: EmbeddedClips, folds: Sequence[Fold])
     if clips.task.metric == "accuracy":
         confusions = [confusion_matrix(fit.test_logits, labels[fit.fold]) for fit in fits]
         for fit, confusion in zip(fits, confusions, strict=True):
-            scores[fit.repeat][fit.fold] = float(confusion.trace() / confusion.sum())
+            scores[fit.repeat][fit.fold] = accuracy(confusion)
         total = np.sum(confusions, axis=0)
         details["confusion"] = total.tolist()
         per_class = class_scores(total)
@@ -128,6 +144,7 @@ def summary_of(
         "num_classes": len(task.classes),
         "num_classes_scored": min(int(scored_classes(clips, fold).sum()) for fold in folds),
         "observed": float(clips.observed[tested].mean()),
+        "official_split": task.official_split,
         "num_repeats": len(gain),
         "chance": chance(clips.labels[tested], clips.observed[tested], task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},

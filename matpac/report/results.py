@@ -49,7 +49,29 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
             "note",
         ),
         grid([bars(summary) for summary in summaries], "three"),
+        second_reading(scores, summaries),
     )
+
+
+def second_reading(scores: Path, summaries: Sequence[dict[str, Any]]) -> str:
+    """Empty where no embeddings were read by k-NN."""
+    rows, numbers = [], set()
+    for summary in summaries:
+        knn = read_json(scores / f"{summary['dataset']}{DETAILS}")["second_reading"].get("knn")
+        if knn is not None:
+            numbers.add(knn["num_neighbours"])
+            shown = [f"{100 * knn[name]['mean']:.1f}" for name in NAMES]
+            rows.append([escape(summary["dataset"]), escape(summary["metric"]), *shown])
+    if not rows:
+        return ""
+    content = table(["Task", "Measured by", *NAMES.values()], rows)
+    note = (
+        f"The same embeddings and the same test clips, read without any training: the nearest "
+        f"{', '.join(map(str, sorted(numbers)))} training clips (by cosine) vote for their labels. Where "
+        "this tells another story than the linear probe, the embeddings hold the classes, but not as "
+        "neighbourhoods. It has no randomness, hence no interval, and counts for none of the above."
+    )
+    return f"<h3>Second reading: nearest neighbours</h3>{content}{paragraph(note, 'note')}"
 
 
 def sentence(summaries: Sequence[dict[str, Any]]) -> str:

@@ -108,7 +108,7 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
         what = _doubtful(doubt, "group", f"in several {unit}")
         if is_own:
             yield (
-                f"Leak: {what} Scores would be too good. Put each group into one of them, or give none: "
+                f"Leak: {what} The stage `shards` would fail. Put each group into one of them, or give none: "
                 "groups are kept whole where num_folds or split_fractions deals."
             )
         else:

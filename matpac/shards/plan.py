@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from matpac.datasets.clip import Clip, Rejection, Task
 from matpac.datasets.reasons import phrase_of
@@ -22,6 +23,7 @@ from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
 from matpac.params import Dataset, LogMel, Public, Shards, digest
 from matpac.shards.build import ROWS, ShardJob, code_digest
+from matpac.shards.leaks import refuse_leaks
 from matpac.shards.repeats import content_of, digest_of, repeated, repeated_contents
 from matpac.shards.store import Store
 
@@ -78,7 +80,8 @@ def plan_dataset(
     """Read the inventory in the folder `raw` and deal its clips into shards, in their order.
 
     A clip that turns out unusable later leaves a gap in its own shard only. `report` hears of recordings
-    done and 0. Raises ValueError where the inventory is missing or holds no clip, or an id comes twice.
+    done and 0. Raises ValueError where the inventory is missing or holds no clip, where an id comes twice, or
+    where a group or a recording is in several splits or folds and these are not official.
     """
     if not has_inventory(raw):
         raise ValueError(
@@ -126,6 +129,8 @@ def deal(
             ids = ", ".join(_ids_with(equal, rows)[:NUM_NAMED])
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
         task = task_of(census)
+        if task is not None and not task.official_split:
+            refuse_leaks(str(root), _in_parts(rows))
         key = digest(
             census.shards,
             census.left_out.hexdigest(),
@@ -184,6 +189,20 @@ def _ids_with(digests: Set[int], rows: Path) -> list[str]:
         batches = (plan.get_batch(number) for number in range(plan.num_record_batches))
         found = {name for batch in batches for name in batch["id"].to_pylist() if digest_of(name) in digests}
     return sorted(found)
+
+
+def _in_parts(rows: Path) -> pa.Table:
+    """Clips of a plan that are in a split or fold; empty and unreadable recordings have no checksum."""
+    columns = ["path", "split", "fold", "group", "sha256", "bytes"]
+    batches = []
+    with pa.ipc.open_file(rows) as plan:
+        for number in range(plan.num_record_batches):
+            clips = plan.get_batch(number).select(columns)
+            batches.append(clips.filter(pc.or_(pc.is_valid(clips["split"]), pc.is_valid(clips["fold"]))))
+    table = pa.Table.from_batches(batches)
+    is_content = pc.and_(pc.greater(table["bytes"], 0), pc.not_equal(table["sha256"], ""))
+    content = pc.if_else(is_content, table["sha256"], pa.scalar(None, pa.string()))
+    return table.set_column(columns.index("sha256"), "sha256", content)
 
 
 Decided = Iterator[tuple[Clip | Rejection, Recording]]

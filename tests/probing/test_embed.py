@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from matpac.datasets.clip import Task
@@ -115,5 +116,25 @@ def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
 def test_a_dataset_with_an_empty_split_is_refused_before_anything_is_embedded(shards, checkpoint, tmp_path):
     write_task(shards, num_folds=None)
     with pytest.raises(ValueError, match=r"^birds: need clips in the train split, found none"):
+        embed_stage(shards, checkpoint, tmp_path / "embeddings", Embed(batch_size=4))
+    assert not (tmp_path / "embeddings").exists()
+
+
+def test_a_group_in_two_folds_is_refused_before_anything_is_embedded(shards, checkpoint, tmp_path):
+    index = shards / "index.parquet"
+    rows = pq.read_table(index).to_pylist()
+    rows[0]["group"] = rows[1]["group"] = "rex"
+    write_index(index, pa.Table.from_pylist(rows, SCHEMA))
+    with pytest.raises(ValueError, match=r"^birds: .* found 'rex' in fold 1, fold 2 \(2 clips\)"):
+        embed_stage(shards, checkpoint, tmp_path / "embeddings", Embed(batch_size=4))
+    assert not (tmp_path / "embeddings").exists()
+
+
+def test_an_id_in_two_folds_is_refused_before_anything_is_embedded(shards, checkpoint, tmp_path):
+    index = shards / "index.parquet"
+    rows = pq.read_table(index).to_pylist()
+    rows[1]["id"] = rows[0]["id"]
+    write_index(index, pa.Table.from_pylist(rows, SCHEMA))
+    with pytest.raises(ValueError, match=r"^birds: need ids that occur once, got clip0 twice"):
         embed_stage(shards, checkpoint, tmp_path / "embeddings", Embed(batch_size=4))
     assert not (tmp_path / "embeddings").exists()

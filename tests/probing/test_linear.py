@@ -20,6 +20,7 @@ def probe_params(**changes):
         "max_epochs": 12,
         "patience_epochs": 3,
         "standardize": False,
+        "knn": None,
         "seed": 5,
     }
     return Probe(**{**values, **changes})

@@ -19,6 +19,7 @@ PARAMS = Probe(
     max_epochs=40,
     patience_epochs=10,
     standardize=False,
+    knn=None,
     seed=0,
 )
 

@@ -1,6 +1,7 @@
 """The page is built from a small `data` folder, written by the functions that write the real one."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -30,7 +31,7 @@ def params():
         name: folder | {"num_folds": None, "split_fractions": None} for name in ("corpus", "notes", "tags")
     }
     raw["pretrain"] |= {"datasets": ["corpus"], "crop_frames": 32}
-    raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2}
+    raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2, "knn": 3}
     return parse_params(raw)
 
 
@@ -148,6 +149,21 @@ def test_the_page_holds_the_numbers_of_the_score_files(page, project):
         for feature in ("pretrained", "random_init", "logmel_statistics"):
             assert percent(summary[feature]) in text
         assert percent(summary["gain_over_random_init"], signed=True) in text
+
+
+def test_the_second_reading_has_a_table_of_its_own(page, project):
+    first, second = page.split("Second reading: nearest neighbours")
+    cells = re.sub("<[^>]+>", " ", second.partition("</table>")[0]).split()
+    for name in ("notes", "tags"):
+        details = json.loads((project / f"data/scores/{name}.details.json").read_text())
+        knn = details["second_reading"]["knn"]
+        shown = cells[cells.index(name) :]
+        assert shown[2:5] == [
+            f"{100 * knn[feature]['mean']:.1f}"
+            for feature in ("pretrained", "random_init", "logmel_statistics")
+        ]
+    assert "nearest 3 training clips" in second
+    assert "neighbour" not in first
 
 
 def test_the_page_says_what_it_was_made_from(page, params):

@@ -116,7 +116,7 @@ def test_warnings_come_first_and_say_what_to_do(messy, pretrain):
     for warning in (
         "! 4 of 10 clips (40.0%) cannot be used, over the limit of 1.0%: the stage `shards` would fail.",
         "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). Only the first",
-        "! Leak: 1 group in several splits (2 clips): rex (train, validation). Scores would be too good.",
+        "! Leak: 1 group in several splits (2 clips): rex (train, validation). The stage `shards` would",
         "! 1 recording with different labels (2 clips): 0.wav (dog) = copy.wav (cat). Correct the labels.",
         "! Classes without a clip: 1 in test, of 2.",
         "! Pre-training would drop 2 of 6 clips, which are shorter than a crop (0.48 s).",

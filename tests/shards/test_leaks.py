@@ -1,0 +1,91 @@
+"""A group or a recording in several splits or folds, from the plan on."""
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from matpac.datasets.clip import Clip, Task
+from matpac.shards.leaks import refuse_leaks
+from matpac.shards.plan import deal
+from matpac.shards.store import Store
+from tests.shards.conftest import LOGMEL, recording_of, shards_params, write_recordings
+
+SPLITS = ("train", "train", "validation", "test", "test", None)
+TASK = Task(("cat", "dog"), multi_label=False, metric="accuracy", num_folds=None)
+
+
+def clips(groups, *, folds=None):
+    return pa.table(
+        {
+            "path": [f"{number}.wav" for number in range(len(groups))],
+            "split": pa.array([None if folds else "train"] * len(groups), pa.string()),
+            "fold": pa.array(folds or [None] * len(groups), pa.int32()),
+            "group": pa.array(groups, pa.string()),
+        }
+    )
+
+
+def test_groups_that_stay_in_their_fold_pass():
+    refuse_leaks("birds", clips(["rex", None, "rex", None, "ada"], folds=[1, 1, 1, 2, 2]))
+
+
+def test_a_group_in_two_folds_is_named_with_its_clips():
+    table = clips(["rex", "rex", "ada", "ada", "rex", "eve", "eve"], folds=[1, 1, 2, 2, 3, 1, 2])
+    expected = r"^birds: need each group in one .* found 'eve' in fold 1, fold 2 \(2 clips\) and 1 more\."
+    with pytest.raises(ValueError, match=expected):
+        refuse_leaks("birds", table)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_recordings(tmp_path / "raw", [0.2] * len(SPLITS))
+    return tmp_path / "raw"
+
+
+NO_GROUPS = (None,) * len(SPLITS)
+
+
+def planned(root, *, groups=NO_GROUPS, task=TASK, reject=()):
+    items = [
+        Clip(f"a{number}", f"{number:03d}.wav", labels=("cat",), split=split, group=group)
+        for number, (split, group) in enumerate(zip(SPLITS, groups, strict=True))
+    ]
+    recordings = [recording_of(root, item.path) for item in items]
+    params = shards_params(reject=reject, clips_per_shard=2)
+    return deal(items, recordings, root, Store(root.parent / "work"), lambda _: task, LOGMEL, params)
+
+
+def test_nothing_is_planned_with_a_group_in_two_splits(root):
+    with pytest.raises(ValueError, match=r"raw: need each group .* 'rex' in train, test \(3 clips\)\. Put"):
+        planned(root, groups=(None, "rex", None, "rex", "rex", None))
+
+
+def test_a_group_may_be_outside_every_split_too(root):
+    assert planned(root, groups=("rex", "rex", None, None, None, "rex")).num_clips == 6
+
+
+def test_official_splits_stay_as_they_are(root):
+    (root / "004.wav").write_bytes((root / "000.wav").read_bytes())
+    official = replace(TASK, official_split=True)
+    assert planned(root, groups=("rex", None, None, "rex", None, None), task=official).num_clips == 6
+
+
+def test_copies_in_two_splits_are_refused_unless_copies_are_left_out(root):
+    (root / "004.wav").write_bytes((root / "000.wav").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"found copies in several: 000.wav \(train\) = 004.wav \(test\)\. Remove"
+    ):
+        planned(root)
+    assert planned(root, reject=("duplicate",)).num_rejected == {"duplicate": 1}
+
+
+def test_empty_recordings_are_no_copies_of_each_other(root):
+    for name in ("000.wav", "004.wav"):
+        (root / name).write_bytes(b"")
+    assert planned(root).num_clips == 6
+
+
+def test_copies_within_a_split_pass(root):
+    (root / "001.wav").write_bytes((root / "000.wav").read_bytes())
+    assert planned(root).num_clips == 6

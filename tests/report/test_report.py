@@ -81,6 +81,7 @@ def write_shards(folder, params):
     counts = {"num_clips": 6, "num_frames": 240, "num_rejected": {"silent": 2}, "duration_s": 7200.0}
     sums = {"num_values": 19200, "sum": -134400.0, "sum_of_squares": 1248000.0}
     write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
+    write_json(folder / "task.json", None)
     write_json(folder / "logmel.json", params.logmel.model_dump(mode="json"))
 
 

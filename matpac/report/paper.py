@@ -13,6 +13,7 @@ from matpac.report.experiments import Experiment, Settings, repeats_of
 from matpac.report.markup import figure, paragraph, picture, section, table
 from matpac.report.tables import (
     CLUSTERS,
+    EXPLAINED,
     NOT_HERE,
     NOT_RUN,
     Table,
@@ -40,6 +41,7 @@ def paper(
     sources = "; ".join(f"{name}: {title}" for name, title in printed()["papers"].items())
     return section(
         "The paper's tables",
+        paragraph(EXPLAINED, "note"),
         *parts,
         paragraph(f"Printed numbers are from {sources}.", "note"),
     )

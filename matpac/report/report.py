@@ -49,11 +49,11 @@ def build_report(root: Path, out: Path, params: Params) -> None:
     experiments = read_experiments(source / "experiments")
     sections = [
         headline(source / "scores", params.probe.datasets),
-        paper(source / "shards", out, experiments, settings_of(params, corpus), params),
         training(checkpoint / "metrics.csv"),
         spectrograms(source / "shards", params),
         maps(source / "embeddings", params.probe.datasets),
         classes(source / "scores", params.probe.datasets),
+        paper(source / "shards", out, experiments, settings_of(params, corpus), params),
         data(source / "shards", params),
         provenance(meta, corpus, params),
     ]

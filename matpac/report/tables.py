@@ -19,6 +19,11 @@ NOT_HERE = "not here"
 ALPHA, N_TAU, CLUSTERS = "pretrain.alpha", "pretrain.teacher_temperature_epochs", "model.num_clusters"
 NAMES = {ALPHA: "alpha", N_TAU: "n_tau", CLUSTERS: "K"}
 MAX_DIFFERENCES = 3
+EXPLAINED = (
+    "Percent; ours with 95 % intervals over the repeats of the probe. Differences are taken repeat by "
+    "repeat, since repeats share their seeds; * where the interval of the difference leaves out 0, which "
+    "is more than the chance of probing, at 95 %. Another seed of pre-training is not in the intervals."
+)
 
 
 class Table(NamedTuple):
@@ -124,7 +129,7 @@ def table_2(experiments: Sequence[Experiment], settings: Settings, params: Param
     for run in asked:
         rows += our_rows(run, asked[0], columns)
     header = ["Encoder", "Source", *(column.title for column in columns)]
-    notes = [explained(), missing(asked, "temperature", "alpha")]
+    notes = [missing(asked, "temperature", "alpha")]
     return Table("table_2", "Table II: linear probes, beside printed ones", header, rows, notes)
 
 
@@ -144,7 +149,7 @@ def table_3(experiments: Sequence[Experiment], settings: Settings, params: Param
         rows += our_rows(run, base_of(runs, settings), columns)
     header = ["Weight of prediction", "Source", *(column.title for column in columns)]
     title = "Table III: prediction against classification"
-    return Table("table_3", title, header, rows, [explained(), missing(runs, "alpha")])
+    return Table("table_3", title, header, rows, [missing(runs, "alpha")])
 
 
 def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
@@ -158,7 +163,7 @@ def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Para
         "Figure 2: how many classes the pretext has",
         header,
         rows,
-        [explained(), missing(runs, "clusters")],
+        [missing(runs, "clusters")],
     )
 
 
@@ -252,14 +257,6 @@ def gap_cell(run: Run, base: Run, column: Column) -> str:
     if gap is None:
         return ""
     return percent(gap, signed=True) + (" *" if more_than_chance(gap) else "")
-
-
-def explained() -> str:
-    return (
-        "Percent; ours with 95 % intervals over the repeats of the probe. Differences are taken repeat by "
-        "repeat, since repeats share their seeds; * where the interval of the difference leaves out 0, which "
-        "is more than the chance of probing, at 95 %. Another seed of pre-training is not in the intervals."
-    )
 
 
 def missing(runs: Sequence[Run], *grids: str) -> str:

@@ -102,9 +102,15 @@ def difference(ours: Experiment, base: Experiment, datasets: Sequence[str]) -> d
     left, right = repeats_of(ours, datasets), repeats_of(base, datasets)
     if left is None or right is None or probes[0] != probes[1]:
         return None
-    if any(ours.results[name].data != base.results[name].data for name in datasets):
+    if not same_data(ours, base, datasets):
         return None
     return mean_and_interval(np.subtract(left, right).tolist())
+
+
+def same_data(left: Experiment, right: Experiment, datasets: Sequence[str]) -> bool:
+    """Whether those of the datasets that both have been probed on are the same recordings."""
+    shared = [name for name in datasets if name in left.results and name in right.results]
+    return all(left.results[name].data == right.results[name].data for name in shared)
 
 
 def probed_by(key: str) -> bool:

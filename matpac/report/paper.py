@@ -10,12 +10,13 @@ from matpac.files import write_text
 from matpac.params import Params
 from matpac.probing.scores import mean_and_interval
 from matpac.report.experiments import Experiment, Settings, repeats_of
-from matpac.report.markup import figure, paragraph, picture, section, table
+from matpac.report.markup import figure, grid, paragraph, picture, section, table
 from matpac.report.tables import (
     CLUSTERS,
     EXPLAINED,
     NOT_HERE,
     NOT_RUN,
+    OTHER_DATA,
     Table,
     along,
     figure_columns,
@@ -37,7 +38,9 @@ def paper(
     svg = drawing(experiments, settings, params)
     if svg is not None:
         write_text(out / "figure_2.svg", svg.decode())
-        parts.append(figure(picture(svg, "image/svg+xml", "Scores over the number of classes")))
+        parts.append(
+            grid([figure(picture(svg, "image/svg+xml", "Scores over the number of classes"))], "two")
+        )
     sources = "; ".join(f"{name}: {title}" for name, title in printed()["papers"].items())
     return section(
         "The paper's tables",
@@ -66,7 +69,7 @@ def html_of(content: Table) -> str:
 
 
 def cell_of(text: str) -> str:
-    if text in (NOT_RUN, NOT_HERE):
+    if text in (NOT_RUN, NOT_HERE, OTHER_DATA):
         return f'<span class="missing">{text}</span>'
     if text.endswith(" *"):
         return f'<span class="tag {"ahead" if text.startswith("+") else "behind"}">{escape(text)}</span>'
@@ -113,7 +116,7 @@ def drawing(experiments: Sequence[Experiment], settings: Settings, params: Param
         axes.set_ylabel("percent")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e9ecef", linewidth=0.7)
-        axes.legend(frameon=False, fontsize=8)
+        canvas.legend(frameon=False, fontsize=8, loc="outside right upper")
         buffer = io.BytesIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()

@@ -12,10 +12,18 @@ from matpac.datasets.registry import PAGES
 from matpac.files import read_json
 from matpac.params import Params
 from matpac.probing.scores import mean_and_interval, percent, protocol
-from matpac.report.experiments import Experiment, Settings, difference, more_than_chance, repeats_of
+from matpac.report.experiments import (
+    Experiment,
+    Settings,
+    difference,
+    more_than_chance,
+    repeats_of,
+    same_data,
+)
 
 NOT_RUN = "not run"
 NOT_HERE = "not here"
+OTHER_DATA = "other data"
 ALPHA, N_TAU, CLUSTERS = "pretrain.alpha", "pretrain.teacher_temperature_epochs", "model.num_clusters"
 NAMES = {ALPHA: "alpha", N_TAU: "n_tau", CLUSTERS: "K"}
 MAX_DIFFERENCES = 3
@@ -106,11 +114,10 @@ def used_for(name: str, params: Params) -> str:
 def table_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
     """Printed rows, the run of params.yaml, the paper's variations of it, and every other experiment."""
     known = printed()
-    others = own_datasets(params)
     columns = [
         *(Column(title, kind, of_kinds([kind], params)) for kind, title in known["datasets"].items()),
         Column("Mean", "mean", of_kinds(known["datasets"], params)),
-        *means_of(others),
+        *means_of(own_datasets(params)),
     ]
     asked = [
         Run("this run", settings, find(experiments, settings)),
@@ -118,10 +125,12 @@ def table_2(experiments: Sequence[Experiment], settings: Settings, params: Param
         varied(experiments, settings, ALPHA, 1.0),
     ]
     asked = [asked[0], *(run for run in asked[1:] if run.settings != settings)]
-    for experiment in experiments:
-        if all(experiment.settings != run.settings for run in asked):
-            label = what_differs(experiment.settings, settings)
-            asked.append(Run(label, experiment.settings, experiment))
+    others = [
+        Run(what_differs(one.settings, settings), one.settings, one)
+        for one in experiments
+        if all(one.settings != run.settings for run in asked)
+    ]
+    asked += sorted(others, key=lambda run: run.label)
     rows = []
     for row in known["table_2"]:
         scores = dict(zip(known["datasets"], row["scores"], strict=True)) | {"mean": row["mean"]}
@@ -238,14 +247,16 @@ def printed_cells(scores: dict[str, float], columns: Sequence[Column]) -> list[s
 
 def our_rows(run: Run, base: Run, columns: Sequence[Column]) -> list[list[str]]:
     """Scores, and below them how far they are from those of `base`, where the two can be compared."""
-    scores = [run.label, "ours", *(score_cell(run, column) for column in columns)]
+    scores = [run.label, "ours", *(score_cell(run, base, column) for column in columns)]
     gaps = [gap_cell(run, base, column) for column in columns]
     return [scores, ["minus this run", "ours", *gaps]] if any(gaps) else [scores]
 
 
-def score_cell(run: Run, column: Column) -> str:
+def score_cell(run: Run, base: Run, column: Column) -> str:
     if run.experiment is None or not column.datasets:
         return NOT_RUN
+    if base.experiment is not None and not same_data(run.experiment, base.experiment, column.datasets):
+        return OTHER_DATA
     repeats = repeats_of(run.experiment, column.datasets)
     return NOT_RUN if repeats is None else percent(mean_and_interval(repeats))
 

@@ -101,6 +101,18 @@ def test_table_2_lays_every_run_beside_the_printed_ones(params):
     assert table.notes[-1].startswith("Not run: n_tau 10; n_tau 20.")
 
 
+def test_scores_on_other_recordings_are_not_laid_beside_ours(params):
+    this = experiment(params, [0.5, 0.6])
+    other = experiment(params, [0.7, 0.8], pretrain__alpha=1.0)
+    other.results["demo_scenes"] = Result("other", [0.7, 0.8])
+    row = of(rows_of(table_2([this, other], this.settings, params)), "alpha 1.0")
+    assert (row["demo_scenes"], row["Mean of these"], row["demo_rhythms"]) == (
+        "other data",
+        "other data",
+        "75.0 ± 63.5",
+    )
+
+
 def test_datasets_of_the_paper_stand_in_its_columns(paper_params):
     this = experiment(paper_params, [0.5, 0.5], datasets=paper_params.probe.datasets)
     table = table_2([this], this.settings, paper_params)

@@ -163,6 +163,15 @@ def probe(
 
 
 @app.command()
+def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Add the scores to the records of all runs (data/experiments), for the tables of the report."""
+    from matpac.params import load_params
+    from matpac.report.experiments import record_run
+
+    record_run(Path(), load_params(params))
+
+
+@app.command()
 def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Write the report page (data/report/index.html) and print the table of scores."""
     from matpac.params import load_params

@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch, project):
 def test_help_names_every_stage(folder):
     code, said, _ = matpac("--help", cwd=folder)
     assert code == 0
-    for command in ("corpus", "pretrain", "embed", "probe", "report"):
+    for command in ("corpus", "pretrain", "embed", "probe", "record", "report"):
         assert f"  {command} " in said
 
 

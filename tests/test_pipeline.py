@@ -1,5 +1,6 @@
 """The pipeline as users run it: `dvc repro` in a clone, on a few synthesised recordings."""
 
+import csv
 import json
 import os
 import re
@@ -125,10 +126,10 @@ def test_a_second_repro_runs_no_stage_and_is_quick(project):
 @pytest.mark.parametrize(
     ("key", "value", "stages"),
     [
-        ("probe.learning_rate", 0.002, {"probe", "report"}),
-        ("pretrain.alpha", 0.25, {"pretrain", "report"}),
-        ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain", "report"}),
-        ("logmel.num_mels", 64, {"shards", "pretrain", "report"}),
+        ("probe.learning_rate", 0.002, {"probe", "record", "report"}),
+        ("pretrain.alpha", 0.25, {"pretrain", "record", "report"}),
+        ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain", "record", "report"}),
+        ("logmel.num_mels", 64, {"shards", "pretrain", "record", "report"}),
         ("datasets.demo_scenes.seed", 9, {"download", "shards", "report"}),
         ("embed.batch_size", 8, {"embed", "report"}),
         ("shards.num_workers", 1, set()),
@@ -159,6 +160,24 @@ def test_a_killed_repro_goes_on_where_it_was(project):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert "Going on from update" in project.dvc("repro", "pretrain")
+
+
+def test_a_grid_lays_its_runs_side_by_side_and_leaves_the_parameters_as_they_were(project):
+    (project.folder / "presets/grids/two.yaml").write_text("pretrain.alpha: [0.5, 0.25]\n")
+    before = project.digest("params.yaml")
+    subprocess.run(
+        [sys.executable, "-m", "flows.grid", "two"],
+        cwd=project.folder,
+        env=project.environment,
+        check=True,
+        timeout=600,
+    )
+    assert project.digest("params.yaml") == before
+    with (project.folder / "data/report/table_3.csv").open(newline="") as file:
+        ours = {row[0]: row[-1] for row in csv.reader(file) if row[1] == "ours"}
+    assert ours["0.75"] == ours["1"] == "not run"
+    for label in ("0.25", "0.5 (this run)", "minus this run"):
+        assert "±" in ours[label]
 
 
 def test_metrics_and_parameters_can_be_compared(project):

@@ -25,9 +25,7 @@ def data(shards: Path, params: Params) -> str:
         rows.append(
             [
                 f"<b>{escape(name)}</b>",
-                used_for(name, params),
                 f"{statistics['num_clips']:,}",
-                f"{statistics['duration_s'] / 3600:,.2f}",
                 f"{statistics['mean']:.2f} ± {statistics['std']:.2f}",
                 f"{sum(statistics['num_rejected'].values()):,}",
             ]
@@ -38,7 +36,7 @@ def data(shards: Path, params: Params) -> str:
         ]
     if not rows:
         return ""
-    header = ["Dataset", "Used for", "Clips", "Hours", "Log-mel mean ± deviation", "Rejected"]
+    header = ["Dataset", "Clips", "Log-mel mean ± deviation", "Rejected"]
     rejected = table(["Dataset", "Reason", "Recordings", "What it means"], reasons) if reasons else ""
     return section(
         "The data",
@@ -50,18 +48,6 @@ def data(shards: Path, params: Params) -> str:
             "note",
         ),
     )
-
-
-def used_for(name: str, params: Params) -> str:
-    uses = [
-        use
-        for use, names in (
-            ("pre-training", params.pretrain.datasets),
-            ("probing", params.probe.datasets),
-        )
-        if name in names
-    ]
-    return " and ".join(uses) or "nothing yet"
 
 
 def read_optional(path: Path) -> dict[str, Any]:

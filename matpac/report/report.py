@@ -6,8 +6,10 @@ from pathlib import Path
 from matpac.files import write_text
 from matpac.params import Params
 from matpac.report.curves import training
+from matpac.report.experiments import read_experiments, settings_of
 from matpac.report.markup import facts
 from matpac.report.origin import data, provenance, read_optional, run_facts
+from matpac.report.paper import paper
 from matpac.report.pictures import maps, spectrograms
 from matpac.report.results import classes, headline
 
@@ -37,21 +39,23 @@ embeddings are worth on labelled tasks.</p>
 
 
 def build_report(root: Path, out: Path, params: Params) -> None:
-    """Write `out`/index.html from the folder `data` below the project's folder `root`.
+    """Write `out`/index.html, and the paper's tables beside it, from the folder `data` below `root`.
 
     Whatever stage has not run yet is left out of the page.
     """
     source = root / "data"
     checkpoint = source / "checkpoints" / "pretrained"
-    meta = read_optional(checkpoint / "meta.json")
+    meta, corpus = read_optional(checkpoint / "meta.json"), read_optional(source / "corpus.json")
+    experiments = read_experiments(source / "experiments")
     sections = [
         headline(source / "scores", params.probe.datasets),
         training(checkpoint / "metrics.csv"),
         spectrograms(source / "shards", params),
         maps(source / "embeddings", params.probe.datasets),
         classes(source / "scores", params.probe.datasets),
+        paper(source / "shards", out, experiments, settings_of(params, corpus), params),
         data(source / "shards", params),
-        provenance(meta, read_optional(source / "corpus.json"), params),
+        provenance(meta, corpus, params),
     ]
     page = PAGE.format(
         style=files("matpac.report").joinpath("style.css").read_text(encoding="utf-8"),

@@ -1,0 +1,37 @@
+"""An ablation is checked before the first of its hours."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.grid import GRIDS, PARAMS, overrides
+
+
+@pytest.mark.parametrize("preset", [PARAMS, *Path("presets").glob("*.yaml")], ids=lambda path: path.stem)
+@pytest.mark.parametrize("grid", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_grid_fits_every_preset(grid, preset):
+    assert len(overrides(grid, preset)) >= 2
+
+
+def test_a_grid_becomes_changes_that_dvc_takes():
+    changes = overrides(GRIDS / "alpha.yaml", PARAMS)
+    assert changes == [f"pretrain.alpha={value}" for value in ("0.25", "0.5", "0.75", "1.0")]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("pretrain.alpha: [0.5, 2.0]", r"pretrain\.alpha: input should be less than or equal to 1, got 2\.0"),
+        ("pretrain.alhpa: [0.5]", r"pretrain\.alhpa: unknown key"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_anything_runs(tmp_path, line, complaint):
+    grid = tmp_path / "wrong.yaml"
+    grid.write_text(line)
+    with pytest.raises(ValueError, match=complaint):
+        overrides(grid, PARAMS)
+
+
+def test_an_unknown_grid_is_answered_with_those_there_are():
+    with pytest.raises(ValueError, match=r"need a grid of presets/grids \(alpha, clusters, temperature\)"):
+        overrides(GRIDS / "beta.yaml", PARAMS)

@@ -57,6 +57,7 @@ def used_for(name: str, params: Params) -> str:
         use
         for use, names in (
             ("pre-training", params.pretrain.datasets),
+            ("a look while training", params.online_datasets),
             ("probing", params.probe.datasets),
         )
         if name in names
@@ -90,7 +91,7 @@ def provenance(meta: dict[str, Any], corpus: dict[str, Any], params: Params) -> 
         known["Git revision"] = str(meta["git_revision"])
     if "data_digest" in meta:
         known["Data digest"] = str(meta["data_digest"])
-    for name, fingerprint in corpus.get("datasets", {}).items():
+    for name, fingerprint in (corpus.get("datasets", {}) | corpus.get("online", {})).items():
         known[f"Shards of {name}"] = str(fingerprint)
     if "versions" in meta:
         known["Versions when training"] = listed(meta["versions"])

@@ -82,7 +82,7 @@ def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.params import load_params
     from matpac.shards.corpus import write_corpus
 
-    write_corpus(SHARDS, load_params(params).pretrain.datasets, CORPUS)
+    write_corpus(SHARDS, load_params(params), CORPUS)
     for folder in (EMBEDDINGS, SCORES):
         # The report depends on them, also where nothing is probed.
         folder.mkdir(parents=True, exist_ok=True)

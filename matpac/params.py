@@ -342,6 +342,20 @@ class Compute(Section):
     """How much work a kill may cost."""
 
 
+class Online(Section):
+    """A look at the student while it trains, with labels that it never learns from. Changes nothing in
+    training, so a run that was cut off goes on with other values; what was measured with the old ones is
+    forgotten then. See matpac/training/online.py."""
+
+    dataset: Name | None
+    """Labelled, one label a clip; null: never look."""
+    every_updates: PositiveInt
+    num_clips: PositiveInt
+    """At most so many of the train split vote on at most so many of the validation split."""
+    k: PositiveInt
+    """How many nearest clips vote."""
+
+
 class Embed(Section):
     batch_size: PositiveInt
     """Chunks per forward pass."""
@@ -383,18 +397,28 @@ class Params(Section):
     model: Model
     pretrain: Pretrain
     compute: Compute
+    online: Online
     embed: Embed
     probe: Probe
     schedules: Schedules
 
+    @property
+    def online_datasets(self) -> tuple[str, ...]:
+        """One or none."""
+        return () if self.online.dataset is None else (self.online.dataset,)
+
     @model_validator(mode="after")
     def _names_are_declared(self) -> "Params":
-        for section in ("pretrain", "probe"):
-            for name in getattr(self, section).datasets:
+        named = {
+            "pretrain.datasets": self.pretrain.datasets,
+            "probe.datasets": self.probe.datasets,
+            "online.dataset": self.online_datasets,
+        }
+        for key, names in named.items():
+            for name in names:
                 if name not in self.datasets:
                     raise ValueError(
-                        f"{section}.datasets: need names listed under `datasets` "
-                        f"({', '.join(self.datasets)}), got {name}"
+                        f"{key}: need names listed under `datasets` ({', '.join(self.datasets)}), got {name}"
                     )
         return self
 

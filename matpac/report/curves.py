@@ -1,4 +1,4 @@
-"""metrics.csv of a pre-training run -> small charts."""
+"""metrics.csv and online.csv of a pre-training run -> small charts."""
 
 import io
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from matpac.report.markup import figure, grid, paragraph, picture, section
+from matpac.training.health import complaint
 from matpac.training.history import read_history
 
 MAX_POINTS = 400
@@ -17,12 +18,29 @@ COLOURS = ("#0b7285", "#e8590c", "#5f3dc4")
 class Chart(NamedTuple):
     title: str
     columns: dict[str, str]
-    """Column of metrics.csv -> name in the legend."""
+    """Column of metrics.csv or online.csv -> name in the legend."""
     caption: str
     log_scale: bool = False
 
 
 CHARTS = (
+    Chart(
+        "Neighbours in the embedding",
+        {"knn_accuracy": "accuracy"},
+        "How often the nearest labelled clips of the train split name the label of a clip of the validation "
+        "split. Training never sees these labels.",
+    ),
+    Chart(
+        "Rank of the embeddings",
+        {"rankme": "RankMe"},
+        "In how many dimensions the embeddings of these clips really differ (Garrido et al., 2023).",
+    ),
+    Chart(
+        "Variance of single dimensions",
+        {"variance_most": "largest", "variance_median": "median", "variance_least": "least"},
+        "Of the embeddings of these clips. Dimensions near zero say nothing.",
+        log_scale=True,
+    ),
     Chart(
         "Loss",
         {
@@ -32,12 +50,17 @@ CHARTS = (
         },
         "What training makes smaller. Prediction: how far the predicted latents of hidden patches are "
         "from the teacher's. Classification: how badly the student guesses the teacher's classes. Both "
-        "should fall; a small loss alone proves nothing, see the next three charts.",
+        "should fall; a small loss alone proves nothing, see the next four charts.",
     ),
     Chart(
         "Spread of the latents",
         {"student_variance": "student", "teacher_variance": "teacher"},
         "0 would mean that every patch gets the same latent (collapse), 1 that they point everywhere.",
+    ),
+    Chart(
+        "Rank of the teacher's latents",
+        {"teacher_rankme": "RankMe"},
+        "In how many dimensions they really differ (Garrido et al., 2023); 1 would be a collapse.",
     ),
     Chart(
         "Perplexity of the teacher",
@@ -78,22 +101,51 @@ CHARTS = (
 )
 
 
-def training(metrics: Path) -> str:
-    if not metrics.exists():
-        return ""
-    rows = read_history(metrics)
-    columns = {name: np.array([row[name] for row in rows], dtype=float) for name in (rows[0] if rows else {})}
+def training(checkpoint: Path, num_clusters: int) -> str:
+    columns = columns_of(checkpoint / "metrics.csv")
     if "epoch" not in columns:
         return ""
+    looks = columns_of(checkpoint / "online.csv")
+    if looks:
+        looks["epoch"] = np.interp(looks["step"], columns["step"], columns["epoch"])
     figures = [
-        figure(picture(draw(chart, columns), "image/svg+xml", chart.title), chart.caption, chart.title)
+        figure(picture(draw(chart, table), "image/svg+xml", chart.title), chart.caption, chart.title)
         for chart in CHARTS
-        if columns.keys() & chart.columns.keys()
+        for table in (columns, looks)
+        if table.keys() & chart.columns.keys()
     ]
+    num_rows = len(columns["epoch"])
     about = f"From the first to the last of {columns['epoch'][-1]:,.3g} epochs."
-    if len(rows) > MAX_POINTS:
-        about += f" Each point is the mean of about {len(rows) / MAX_POINTS:.0f} logged updates."
-    return section("How training went", paragraph(about, "note"), grid(figures, "three"))
+    if num_rows > MAX_POINTS:
+        about += f" Each point is the mean of about {num_rows / MAX_POINTS:.0f} logged updates."
+    if looks:
+        about += (
+            f" The labelled clips were looked at {len(looks['step'])} times, "
+            f"which took {looks['seconds'].sum():,.1f} s."
+        )
+    return section(
+        "How training went",
+        alarm(columns, num_clusters),
+        paragraph(about, "note"),
+        grid(figures, "three"),
+    )
+
+
+def columns_of(path: Path) -> dict[str, Float[np.ndarray, " row"]]:
+    rows = read_history(path) if path.exists() else []
+    return {name: np.array([row[name] for row in rows], dtype=float) for name in (rows[0] if rows else {})}
+
+
+def alarm(columns: dict[str, Float[np.ndarray, " row"]], num_clusters: int) -> str:
+    """A sentence where the run seemed to collapse, else nothing."""
+    collapsing = np.flatnonzero(columns.get("collapsing", []))
+    if len(collapsing) == 0:
+        return ""
+    first = {name: values[collapsing[0]].item() for name, values in columns.items()}
+    return paragraph(
+        f"The run seemed to collapse at update {first['step']:,.0f}: {complaint(first, num_clusters)}. "
+        f"So it did in {len(collapsing):,} of {len(columns['step']):,} logged updates."
+    )
 
 
 def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:

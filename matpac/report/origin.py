@@ -76,7 +76,7 @@ def provenance(meta: dict[str, Any], corpus: dict[str, Any], params: Params) -> 
         known["Git revision"] = str(meta["git_revision"])
     if "data_digest" in meta:
         known["Data digest"] = str(meta["data_digest"])
-    for name, fingerprint in corpus.get("datasets", {}).items():
+    for name, fingerprint in (corpus.get("datasets", {}) | corpus.get("online", {})).items():
         known[f"Shards of {name}"] = str(fingerprint)
     if "versions" in meta:
         known["Versions when training"] = listed(meta["versions"])

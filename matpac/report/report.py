@@ -49,7 +49,7 @@ def build_report(root: Path, out: Path, params: Params) -> None:
     experiments = read_experiments(source / "experiments")
     sections = [
         headline(source / "scores", params.probe.datasets),
-        training(checkpoint / "metrics.csv"),
+        training(checkpoint, params.model.num_clusters),
         spectrograms(source / "shards", params),
         maps(source / "embeddings", params.probe.datasets),
         classes(source / "scores", params.probe.datasets),

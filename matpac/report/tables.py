@@ -104,6 +104,7 @@ def used_for(name: str, params: Params) -> str:
         use
         for use, names in (
             ("pre-training", params.pretrain.datasets),
+            ("a look while training", params.online_datasets),
             ("probing", params.probe.datasets),
         )
         if name in names

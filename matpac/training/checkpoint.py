@@ -3,6 +3,7 @@
 networks.safetensors    every network and the centre, in the names of Pretext
 optimizer.safetensors   AdamW's moments and step counts, one per trained weight, in order
 metrics.csv             one row per logged update
+online.csv              one row per look at the student with labelled clips (`online` in params.yaml)
 meta.json               parameters, front end, statistics, update, data digest, provenance
 
 No file holds code: tensors are safetensors, everything else is text. The states a run leaves behind
@@ -22,7 +23,7 @@ from torch.optim import Optimizer
 from matpac.files import flush_to_disk, read_json, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import SIZES
-from matpac.params import LogMel, Model, Pretrain
+from matpac.params import LogMel, Model, Online, Pretrain
 
 FORMAT = 2
 
@@ -51,11 +52,14 @@ class Meta:
     hardware: str
     versions: dict[str, str]
     duration_s: float
+    online: Online | None = None
+    """How online.csv was measured."""
 
     def as_json(self) -> dict[str, Any]:
         sections = {
             name: getattr(self, name).model_dump(mode="json") for name in ("logmel", "model", "pretrain")
         }
+        sections["online"] = self.online and self.online.model_dump(mode="json")
         plain = asdict(self) | sections | {"standard": self.standard._asdict()}
         return {"format": FORMAT, **plain}
 
@@ -71,6 +75,7 @@ class Meta:
                 "model": Model(**raw["model"]),
                 "pretrain": Pretrain(**raw["pretrain"]),
                 "standard": Standard(**raw["standard"]),
+                "online": Online(**raw["online"]) if raw.get("online") else None,
             }
         )
 

@@ -1,9 +1,11 @@
 """views -> signs of collapse.
 
 A collapsed run has a low loss and useless latents: they no longer differ from patch to patch, or the
-teacher calls everything the same class. Both show here long before a probe does.
+teacher calls everything the same class. Or student and teacher agree on classes and on nothing else. All
+three show here long before a probe does.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,8 @@ class Health:
     num_patches: Float[Tensor, ""]
     target_sums: Tensor
     predicted_sums: Tensor
+    target_products: Float[Tensor, "dim dim"]
+    """In float64: the root of its smallest eigenvalues is looked at."""
     probability_sum: Float[Tensor, " cluster"]
     used: Float[Tensor, " cluster"]
     """Above 0 for classes that come first for some patch."""
@@ -32,6 +36,7 @@ class Health:
             num_patches=center.new_zeros(()),
             target_sums=center.new_zeros(2, 1),
             predicted_sums=center.new_zeros(2, 1),
+            target_products=center.new_zeros(1, 1, dtype=torch.float64),
             probability_sum=torch.zeros_like(center),
             used=torch.zeros_like(center),
         )
@@ -39,8 +44,11 @@ class Health:
     @torch.no_grad()
     def watch_(self, views: Views, target_probs: Float[Tensor, "batch masked cluster"]) -> None:
         self.num_patches += target_probs.shape[0] * target_probs.shape[1]
-        self.target_sums = self.target_sums + sums(views.target_latents)
-        self.predicted_sums = self.predicted_sums + sums(views.predicted_latents)
+        target = F.normalize(views.target_latents.flatten(0, 1), dim=-1)
+        predicted = F.normalize(views.predicted_latents.flatten(0, 1), dim=-1)
+        self.target_sums = self.target_sums + sums(target)
+        self.predicted_sums = self.predicted_sums + sums(predicted)
+        self.target_products = self.target_products + target.double().T @ target.double()
         self.probability_sum = self.probability_sum + target_probs.sum(dim=(0, 1))
         self.used[target_probs.argmax(-1).flatten()] = 1
 
@@ -53,6 +61,7 @@ class Health:
 
         Variances are those of the unit vectors, summed over dimensions: 0 where all patches have the
         same latent, 1 where latents point in all directions.
+        teacher_rankme: of the teacher's unit vectors, from 1 to the number of dimensions.
         teacher_perplexity: e to the entropy of the mean class distribution, from 1 (one class for
         everything) to K (all alike). teacher_used_classes: how many come first for some patch.
         """
@@ -61,14 +70,14 @@ class Health:
         return {
             "teacher_variance": variance(self.target_sums, self.num_patches),
             "student_variance": variance(self.predicted_sums, self.num_patches),
+            "teacher_rankme": rankme(torch.linalg.eigvalsh(self.target_products).clamp(min=0).sqrt()).item(),
             "teacher_perplexity": entropy.exp().item(),
             "teacher_used_classes": int((self.used > 0).sum().item()),
         }
 
 
-def sums(latents: Float[Tensor, "batch masked dim"]) -> Float[Tensor, "moment dim"]:
-    flat = F.normalize(latents.detach().flatten(0, 1), dim=-1)
-    return torch.stack([flat.sum(0), flat.square().sum(0)])
+def sums(unit: Float[Tensor, "patch dim"]) -> Float[Tensor, "moment dim"]:
+    return torch.stack([unit.sum(0), unit.square().sum(0)])
 
 
 def variance(sums: Float[Tensor, "moment dim"], count: Float[Tensor, ""]) -> float:
@@ -76,13 +85,36 @@ def variance(sums: Float[Tensor, "moment dim"], count: Float[Tensor, ""]) -> flo
     return (mean_square - mean.square()).sum().item()
 
 
-def complaint(values: dict[str, float], num_clusters: int) -> str | None:
-    """One line where the teacher has collapsed, else None."""
-    if values["teacher_variance"] < 0.01:
-        return f"the teacher's latents hardly differ any more (variance {values['teacher_variance']:.2g})"
-    if values["teacher_perplexity"] < min(2.0, num_clusters / 2):
+def rankme(singular_values: Float[Tensor, " dim"]) -> Float[Tensor, ""]:
+    """e to the entropy of the singular values' shares: in how many dimensions embeddings really differ.
+
+    Garrido et al., 2023, Eqs. (1) and (2), https://arxiv.org/abs/2210.02885. There as here embeddings are
+    not centered. 1 where all are multiples of one vector.
+    """
+    shares = singular_values / singular_values.sum() + 1e-7
+    return (-(shares * shares.log()).sum()).exp()
+
+
+def complaint(row: dict[str, float], num_clusters: int) -> str | None:
+    """One line where a row of metrics.csv shows a collapse, else None.
+
+    The last sign is that of training by classification alone (alpha 0). Guessing the mean of the teacher's
+    unit vectors, whose square is 1 - variance, for every patch would give a prediction loss (Eq. 1) of
+    2 - 2 sqrt(1 - variance); who does worse shares no latent space with the teacher.
+    """
+    spread, perplexity = row["teacher_variance"], row["teacher_perplexity"]
+    if spread < 0.01:
+        return f"the teacher's latents hardly differ any more (variance {spread:.2g})"
+    if perplexity < min(2.0, num_clusters / 2):
         return (
             f"the teacher puts nearly everything into one class "
-            f"(perplexity {values['teacher_perplexity']:.2f} of {num_clusters})"
+            f"(perplexity {perplexity:.2f} of {num_clusters})"
+        )
+    constant = 2 - 2 * math.sqrt(1 - min(spread, 1))
+    if row["prediction_loss"] > constant:
+        return (
+            f"the student predicts the teacher's latents worse than a constant would "
+            f"(prediction loss {row['prediction_loss']:.2f}, constant {constant:.2f}; "
+            f"pretrain.alpha weighs this loss)"
         )
     return None

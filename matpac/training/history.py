@@ -1,7 +1,7 @@
-"""update reports -> metrics.csv, and DVCLive's plots where DVCLive is installed.
+"""update reports -> metrics.csv and online.csv, and DVCLive's plots where DVCLive is installed.
 
-metrics.csv is the record: it is part of every saved state, so a resumed run has each row once.
-DVCLive's folder is drawn again from it when a run goes on.
+The tables are the record: they are part of every saved state, so a resumed run has each row once. They are
+two because each has a schedule of its own. DVCLive's folder is drawn again from them when a run goes on.
 """
 
 import csv
@@ -55,7 +55,8 @@ def read_history(path: Path) -> list[Row]:
 class LivePlots:
     """DVCLive's metrics and plots of a run, in a folder of their own."""
 
-    def __init__(self, folder: Path, rows: Iterable[Row]) -> None:
+    def __init__(self, folder: Path, rows: Iterable[Row], looks: Iterable[Row]) -> None:
+        """With what has been in metrics.csv and in online.csv so far."""
         self._live: Any = None
         if importlib.util.find_spec("dvclive") is None:
             return
@@ -63,7 +64,7 @@ class LivePlots:
         from dvclive import Live
 
         self._live = Live(str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
-        for row in rows:
+        for row in sorted([*rows, *looks], key=lambda row: row["step"]):
             self.log(row)
 
     def log(self, row: Row) -> None:

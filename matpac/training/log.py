@@ -10,13 +10,17 @@ from matpac.training.history import LivePlots, Row, row_of
 from matpac.training.loop import Report
 from matpac.training.schedules import Durations
 
+FEWEST_UPDATES = 80
+"""Nothing can be said of a run before."""
+
 
 class Log:
-    """Rows of metrics.csv, DVCLive's plots, progress, and a warning where training goes wrong."""
+    """Rows of metrics.csv and online.csv, DVCLive's plots, progress, and a warning of collapse."""
 
     def __init__(
         self,
         rows: list[Row],
+        looks: list[Row],
         params: Params,
         lasting: Durations,
         live: LivePlots,
@@ -24,8 +28,10 @@ class Log:
         flops_per_crop: float,
         first_update: int,
     ) -> None:
-        """`rows` are those of the run so far; new ones are appended. `flops_per_crop` are one GPU's."""
-        self.rows, self.params, self.lasting, self.flops_per_crop = rows, params, lasting, flops_per_crop
+        """`rows` of metrics.csv and `looks` of online.csv are those of the run so far; new ones are appended.
+        `flops_per_crop` are one GPU's."""
+        self.rows, self.looks = rows, looks
+        self.params, self.lasting, self.flops_per_crop = params, lasting, flops_per_crop
         self._live = live
         self._progress = Progress("pretrain", lasting.total, "updates", done=first_update)
         self._last = (first_update, time.monotonic(), 0.0)
@@ -35,10 +41,20 @@ class Log:
         if report.health is not None:
             row = row_of(report, self.lasting.total / self.params.pretrain.num_epochs)
             # Only now is the clock right: the host runs ahead of the device, and has just waited for it.
-            self.rows.append(row | self._speed(report.update + 1, waited_s))
+            row |= self._speed(report.update + 1, waited_s)
+            trouble = self._trouble(row)
+            if trouble and not (self.rows and self.rows[-1]["collapsing"]):
+                say(f"WARNING: this run seems to collapse at update {row['step']:,}: {trouble}.")
+            self.rows.append(row | {"collapsing": int(trouble is not None)})
             self._live.log(self.rows[-1])
-            self._warn_of_collapse()
-        self._progress.advance(note=note(self.rows[-1]))
+        self._progress.advance(note=note(self.rows[-1], self.looks))
+
+    def look(self, row: Row) -> None:
+        """A row of online.csv. The time it took is none of training's."""
+        self.looks.append(row)
+        self._live.log(row)
+        done, before, waited_s = self._last
+        self._last = (done, before + row["seconds"], waited_s)
 
     def _speed(self, done: int, waited_s: float) -> Row:
         """Since the row before. Of the time per GPU, and the share of it that was spent waiting."""
@@ -53,22 +69,23 @@ class Log:
             "waiting_for_data": (waited_s - before_waited_s) / spent_s,
         }
 
-    def _warn_of_collapse(self) -> None:
-        """Say it once when it begins."""
-        before, now = self._trouble(self.rows[-2:-1]), self._trouble(self.rows[-1:])
-        if now and not before:
-            say(f"WARNING: this run seems to collapse at update {self.rows[-1]['step']:,}: {now}.")
-
-    def _trouble(self, rows: list[Row]) -> str | None:
-        """Of the one row, if it is there; what the very first updates show does not count."""
-        counted = [row for row in rows if row["step"] > self.lasting.total / 50]
-        return complaint(counted[0], self.params.model.num_clusters) if counted else None
+    def _trouble(self, row: Row) -> str | None:
+        if row["step"] < first_counted(self.lasting):
+            return None
+        return complaint(row, self.params.model.num_clusters)
 
 
-def note(row: Row) -> str:
+def first_counted(lasting: Durations) -> float:
+    """The update from which on a complaint counts. At first every student predicts badly: with the demo's
+    parameters a sound one until update 50 of 1,406. The paper's warm-up is the first fifteenth of the run."""
+    return max(lasting.warmup, lasting.total / 20, FEWEST_UPDATES)
+
+
+def note(row: Row, looks: list[Row]) -> str:
+    seen = f", k-NN {looks[-1]['knn_accuracy']:.1%}" if looks else ""
     return (
         f"loss {row['loss']:.3f} (prediction {row['prediction_loss']:.3f}, "
-        f"classification {row['classification_loss']:.3f}), {row['crops_per_s']:,.0f} crops/s"
+        f"classification {row['classification_loss']:.3f}){seen}, {row['crops_per_s']:,.0f} crops/s"
     )
 
 

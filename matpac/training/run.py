@@ -35,10 +35,12 @@ from matpac.training.checkpoint import (
 from matpac.training.history import LivePlots, Row, read_history, write_history
 from matpac.training.log import Log, say
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
+from matpac.training.online import OnlineProbe
 from matpac.training.ranks import Ranks, all_ranks
 from matpac.training.schedules import durations
 
 BATCHES_AHEAD = 4
+TABLES = ("metrics.csv", "online.csv")
 
 
 def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
@@ -48,7 +50,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     would have seen, on however many GPUs. Its state lies in a folder keyed by the digest of parameters
     and data, so a changed parameter starts a new run.
     """
-    data = read_corpus(root, params.pretrain.datasets, corpus)
+    data = read_corpus(root, params, corpus)
     key = digest(params.logmel, params.model, params.pretrain, data)
     work = WORK / "pretrain" / key
     crops = Crops(
@@ -58,15 +60,30 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         params.pretrain.seed,
     )
     with all_ranks() as ranks:
-        run = Run(work, crops, params, digest(data), ranks)
+        online = online_probe(root, crops, params) if ranks.is_first else None
+        run = Run(work, crops, params, digest(data), ranks, online)
         if not ranks.is_first:
             run.to_the_end()
             return
         with exclusive(work):
             finished = run.to_the_end()
-            LivePlots(finished / "dvclive", read_history(finished / "metrics.csv"))
+            LivePlots(finished / "dvclive", *tables(finished))
             move_into_place(finished, out)
             shutil.rmtree(work)
+
+
+def online_probe(root: Path, crops: Crops, params: Params) -> OnlineProbe | None:
+    """On the shards below `root` that `online.dataset` names. Raises ValueError where it cannot be."""
+    if params.online.dataset is None:
+        return None
+    standard = Standard(crops.statistics.mean, crops.statistics.std)
+    return OnlineProbe(root / params.online.dataset, params.online, standard, params.pretrain.crop_frames)
+
+
+def tables(state: Path) -> tuple[list[Row], list[Row]]:
+    """Rows of metrics.csv and of online.csv of a saved state."""
+    metrics, online = (read_history(state / name) for name in TABLES)
+    return metrics, online
 
 
 class Run:
@@ -75,10 +92,18 @@ class Run:
     On several GPUs each has a process with a `Run`; the first one logs and saves for all.
     """
 
-    def __init__(self, work: Path, crops: Crops, params: Params, data_digest: str, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        work: Path,
+        crops: Crops,
+        params: Params,
+        data_digest: str,
+        ranks: Ranks,
+        online: OnlineProbe | None = None,
+    ) -> None:
         """Raises ValueError where the data or the batch is too small for the run."""
         self.work, self.crops, self.params, self.ranks = work, crops, params, ranks
-        self.data_digest = data_digest
+        self.data_digest, self.online = data_digest, online
         self.lasting = durations(crops.num_clips, params.pretrain)
         self.waited_s = 0.0
         if params.pretrain.batch_size < ranks.number:
@@ -98,11 +123,14 @@ class Run:
         state: Path | None = self.ranks.agree(self._last_state() if self.ranks.is_first else None)
         first, spent_s = 0, 0.0
         rows: list[Row] = []
+        looks: list[Row] = []
         if state is not None:
             resume_(state, pretext, learner.optimizer)
             meta = read_meta(state)
             first, spent_s = meta.update, meta.duration_s
-            rows = read_history(state / "metrics.csv")
+            rows, looks = tables(state)
+            if meta.online != self.params.online:
+                looks = []
             self._say(f"Going on from update {first:,} of {self.lasting.total:,}.")
         if first == self.lasting.total and state is not None:
             return state
@@ -110,7 +138,7 @@ class Run:
         started_s = time.monotonic() - spent_s
         saved_s = time.monotonic()
         self._say(self._plan(pretext))
-        log = self._log(pretext, rows, first) if self.ranks.is_first else None
+        log = self._log(pretext, rows, looks, first) if self.ranks.is_first else None
         before: Report | None = None
         with stopping_softly() as signals:
             for report in self.reports(learner, first, lambda: bool(signals)):
@@ -121,10 +149,15 @@ class Run:
                 before = report
                 if log is not None:
                     log(report, self.waited_s)
+                    if self.online is not None and (
+                        last or report.update % self.params.online.every_updates == 0
+                    ):
+                        report.settle()
+                        log.look(self.online.measure(pretext, report.update))
                     if last or stop or time.monotonic() - saved_s > compute.save_every_s:
                         report.settle()
                         spent = time.monotonic() - started_s
-                        state = self._save(learner, done, rows, spent, older=state)
+                        state = self._save(learner, done, (rows, looks), spent, older=state)
                         saved_s = time.monotonic()
                 if stop and not last:
                     self._say(f"Stopped after update {done:,}; the next run goes on from there.")
@@ -196,7 +229,7 @@ class Run:
         self,
         learner: Learner,
         update: int,
-        rows: list[Row],
+        history: tuple[list[Row], list[Row]],
         duration_s: float,
         *,
         older: Path | None,
@@ -217,8 +250,10 @@ class Run:
             hardware=hardware(self.ranks),
             versions={name: version(name) for name in ("torch", "timm", "numpy")},
             duration_s=round(duration_s, 1),
+            online=self.params.online,
         )
-        write_history(partial / "metrics.csv", rows)
+        for name, rows in zip(TABLES, history, strict=True):
+            write_history(partial / name, rows)
         save_checkpoint(partial, learner.pretext, learner.optimizer, meta)
         replace_state(folder, partial, older)
         return folder
@@ -233,12 +268,13 @@ class Run:
             f"of {params.crop_frames} frames, on {hardware(self.ranks)}."
         )
 
-    def _log(self, pretext: Pretext, rows: list[Row], first: int) -> Log:
+    def _log(self, pretext: Pretext, rows: list[Row], looks: list[Row], first: int) -> Log:
         return Log(
             rows,
+            looks,
             self.params,
             self.lasting,
-            LivePlots(self.work / "dvclive", rows),
+            LivePlots(self.work / "dvclive", rows, looks),
             flops_per_crop=training_flops(pretext, self.params.model.mask_ratio) / self.ranks.number,
             first_update=first,
         )

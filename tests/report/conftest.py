@@ -23,6 +23,7 @@ def params():
         name: folder | {"num_folds": None, "split_fractions": None} for name in ("corpus", "notes", "tags")
     }
     raw["pretrain"] |= {"datasets": ["corpus"], "crop_frames": 32}
+    raw["online"]["dataset"] = "notes"
     raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2, "knn": 3}
     return parse_params(raw)
 

@@ -31,6 +31,7 @@ class Project:
         params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
         params["datasets"] = {"noise": params["datasets"]["demo_corpus"]}
         params["probe"]["datasets"] = []
+        params["online"]["dataset"] = None
         params["logmel"] = LOGMEL.model_dump()
         params["model"]["num_clusters"] = 16
         params["pretrain"] |= {

@@ -109,7 +109,9 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
 def embed(
     files: Annotated[list[Path] | None, typer.Argument(help="Audio files to embed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the files' embeddings (.npz).")] = None,
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder or released .pt file.")] = CHECKPOINT,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint folder, released .pt file or released name.")
+    ] = CHECKPOINT,
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
@@ -131,6 +133,20 @@ def embed(
         embed_files(files, checkpoint, out)
     else:
         raise ValueError("embed: need either files and --out, or --dataset (see `matpac embed --help`)")
+
+
+@app.command()
+def info(
+    weights: Annotated[
+        str, typer.Argument(help="Checkpoint folder, released .pt file or released name (matpac_10_2048).")
+    ] = str(CHECKPOINT),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what an encoder is: sizes, front end, statistics, what it was trained on. Downloads nothing."""
+    from matpac.probing.info import json_of, known_of, text_of
+
+    say = json_of if as_json else text_of
+    sys.stdout.write(f"{say(known_of(weights))}\n")
 
 
 @app.command()

@@ -51,6 +51,8 @@ class Meta:
     hardware: str
     versions: dict[str, str]
     duration_s: float
+    init_digest: str = ""
+    """SHA-256 of the weights that `pretrain.init` named; empty where the run began with random ones."""
 
     def as_json(self) -> dict[str, Any]:
         sections = {
@@ -69,7 +71,8 @@ class Meta:
             | {
                 "logmel": LogMel(**raw["logmel"]),
                 "model": Model(**raw["model"]),
-                "pretrain": Pretrain(**raw["pretrain"]),
+                # Checkpoints from before this key began with random weights.
+                "pretrain": Pretrain(**{"init": None} | raw["pretrain"]),
                 "standard": Standard(**raw["standard"]),
             }
         )

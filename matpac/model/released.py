@@ -6,6 +6,7 @@ only the encoder. Positions are fixed, so they are checked rather than loaded.
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +80,8 @@ def read_released(path: Path, num_mels: int) -> Released:
 
 def _plain_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of some files before it refuses them
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"a pickled object ({named[1]})" if named else "pickled objects"

@@ -47,7 +47,7 @@ def _of_checkpoint(folder: Path) -> dict[str, Any]:
         "file": str(folder),
         "model": f"MATPAC, {meta.model.size}, {meta.model.num_clusters:,} classes, "
         f"{meta.model.num_predictor_heads} predictor head(s)",
-        **_encoder(size.encoder_dim, size.encoder_depth, size.encoder_heads, meta.logmel),
+        **_encoder(size.encoder_dim, size.encoder_depth, meta.logmel),
         **_num_weights(shapes),
         "front_end": meta.logmel.model_dump(mode="json"),
         "statistics": meta.standard._asdict(),
@@ -76,7 +76,7 @@ def _of_released(path: Path) -> dict[str, Any]:
         **_published(path.stem),
         "file": str(path),
         "sha256": checksum(path),
-        **_encoder(released.dim, released.depth, released.num_heads, PAPER_LOGMEL),
+        **_encoder(released.dim, released.depth, PAPER_LOGMEL),
         **_num_weights(shapes),
         "crop_frames": released.crop_frames,
         "crop_s": round(released.crop_frames / PAPER_LOGMEL.frames_per_s, 3),
@@ -95,9 +95,9 @@ def _published(name: str) -> dict[str, Any]:
     }
 
 
-def _encoder(dim: int, depth: int, num_heads: int, logmel: LogMel) -> dict[str, Any]:
+def _encoder(dim: int, depth: int, logmel: LogMel) -> dict[str, Any]:
     return {
-        "encoder": f"{depth} blocks of {dim} dimensions and {num_heads} heads",
+        "encoder": f"{depth} blocks of {dim} dimensions",
         "embedding_dim": logmel.num_mels // PATCH * dim,
     }
 

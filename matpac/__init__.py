@@ -9,14 +9,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, *, device: str | None = None) -> "AudioEncoder":
-    """Open a trained encoder: one of our checkpoint folders, or a released `.pt` file.
+def load(name: str | Path, *, device: str | None = None) -> "AudioEncoder":
+    """Open a trained encoder: a checkpoint folder of ours, a released `.pt` file, or a released name.
 
         encoder = matpac.load("data/checkpoints/pretrained")
+        encoder = matpac.load("matpac_10_2048")  # the authors' weights, downloaded at first use
         embedding = encoder.embed(waveform, sample_rate)  # [clip, dim]
 
-    Raises ValueError where the path holds neither.
+    The names: `matpac_10_2048`, `matpac_plus_6s_2048_enconly`, `matpac_plus_music_6s_2048_enconly`. Raises
+    ValueError where there are no such weights, or a file holds anything but plain tensors.
     """
     from matpac.probing.encoder import load_encoder
 
-    return load_encoder(Path(path), device)
+    return load_encoder(name, device)

@@ -109,7 +109,9 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
 def embed(
     files: Annotated[list[Path] | None, typer.Argument(help="Audio files to embed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the files' embeddings (.npz).")] = None,
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder or released .pt file.")] = CHECKPOINT,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint folder, released .pt file or released name.")
+    ] = CHECKPOINT,
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
@@ -146,6 +148,20 @@ def export(
     export_onnx(encoder, out)
     rate_hz, dim = encoder.logmel.sample_rate_hz, encoder.dim
     sys.stdout.write(f"{out}: waveform [batch, time] at {rate_hz} Hz -> embedding [batch, {dim}]\n")
+
+
+@app.command()
+def info(
+    weights: Annotated[
+        str, typer.Argument(help="Checkpoint folder, released .pt file or released name (matpac_10_2048).")
+    ] = str(CHECKPOINT),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what an encoder is: sizes, front end, statistics, what it was trained on. Downloads nothing."""
+    from matpac.probing.info import json_of, known_of, text_of
+
+    say = json_of if as_json else text_of
+    sys.stdout.write(f"{say(known_of(weights))}\n")
 
 
 @app.command()

@@ -266,14 +266,18 @@ class Ramp(Section):
 
 
 class Pretrain(Section):
-    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    datasets: tuple[Name, ...]
     """One dataset or a mixture: every clip of each is seen once an epoch. Labels are not used."""
+    init: str | None
+    """Weights to begin with: a checkpoint folder, a released .pt file or a released name
+    (matpac/training/weights.py). They need their front end and bring their statistics. null: random ones."""
     crop_frames: PositiveInt
     short_clips: Literal["drop", "pad"]
     """What becomes of clips shorter than a crop: left out, or followed by digital silence."""
     batch_size: PositiveInt
     """Clips per optimiser step, over all GPUs."""
-    num_epochs: PositiveFloat
+    num_epochs: NonNegative
+    """0: the weights of `init` as they are, to be probed without any training."""
     warmup_epochs: NonNegative
     peak_learning_rate: PositiveFloat
     weight_decay: NonNegative
@@ -309,8 +313,18 @@ class Pretrain(Section):
         return self
 
     @model_validator(mode="after")
+    def _there_is_something_to_train_or_to_take(self) -> "Pretrain":
+        if not self.num_epochs and self.init is None:
+            raise ValueError(
+                "num_epochs: need more than 0, or weights in `init` to be taken as they are, got 0"
+            )
+        if self.num_epochs and not self.datasets:
+            raise ValueError("datasets: need one at least, or num_epochs: 0, got none")
+        return self
+
+    @model_validator(mode="after")
     def _schedules_fit_the_run(self) -> "Pretrain":
-        if self.warmup_epochs >= self.num_epochs:
+        if self.num_epochs and self.warmup_epochs >= self.num_epochs:
             raise ValueError(
                 f"warmup_epochs: need less than num_epochs ({self.num_epochs:g}), got {self.warmup_epochs:g}"
             )

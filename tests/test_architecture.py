@@ -19,7 +19,7 @@ ARROWS = {
     "signal": set(),
     "shards": {"datasets", "signal"},
     "model": set(),
-    "training": {"shards", "model"},
+    "training": {"datasets", "shards", "model"},
     "probing": {"datasets", "signal", "shards", "model", "training"},
     "report": {"datasets", "signal", "shards", "model", "training", "probing"},
 }

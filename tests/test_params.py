@@ -21,7 +21,9 @@ def changed(raw, key, value):
     return raw
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "presets/paper.yaml", "presets/esc10.yaml"])
+@pytest.mark.parametrize(
+    "name", ["params.yaml", "presets/paper.yaml", "presets/esc10.yaml", "presets/released.yaml"]
+)
 def test_the_shipped_files_are_valid(project, name):
     assert load_params(project / name)
 
@@ -45,6 +47,13 @@ def test_the_shipped_files_are_valid(project, name):
         ("pretrain.crop_frames", 600, "params: pretrain: crop_frames: need a multiple of 16"),
         ("compute.micro_batch_size", 0, "micro_batch_size: input should be greater than 0, got 0"),
         ("pretrain.warmup_epochs", 1000, "warmup_epochs: need less than num_epochs"),
+        (
+            "pretrain.num_epochs",
+            0,
+            "pretrain: num_epochs: need more than 0, or weights in `init` to be taken as they are, got 0",
+        ),
+        ("pretrain.datasets", [], "pretrain: datasets: need one at least, or num_epochs: 0, got none"),
+        ("pretrain.init", 5, "pretrain.init: input should be a valid string, got 5"),
         ("pretrain.encoder_decay.last", 1.5, "encoder_decay: need values from 0 to 1"),
         ("pretrain.teacher_temperature.first", 0, "teacher_temperature: need values above 0"),
         (

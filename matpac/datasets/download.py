@@ -44,6 +44,8 @@ class RemoteFile:
     """`md5:...` or `sha256:...`; None where the bytes vary, and the unpacked contents are checked instead."""
     num_bytes: int | None = None
     """Where it is known exactly."""
+    otherwise: str = "set `source` in params.yaml to a local copy"
+    """What a person can do where no mirror has it."""
 
     def mismatch(self, path: Path) -> str | None:
         """What is wrong with a copy of this file: `need md5:..., found md5:...`; None where nothing is."""
@@ -242,7 +244,7 @@ class _Transfer:
                 return
         raise ValueError(
             f"{self.file.name}: cannot be downloaded ({'; '.join(troubles)}). Check the network and run "
-            f"again (it goes on where it stopped), or set `source` in params.yaml to a local copy."
+            f"again (it goes on where it stopped), or {self.file.otherwise}."
         )
 
     def _from_mirror(self, url: str) -> None:

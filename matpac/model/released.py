@@ -1,13 +1,21 @@
-"""released weight files <-> our names.
+"""the authors' weight files -> tensors in our names.
 
-The authors' files (https://github.com/aurianworld/matpac) are flat dictionaries of tensors; inference
-files hold only the encoder. Positions are fixed, so they are checked rather than loaded.
+The files (https://github.com/aurianworld/matpac) are flat dictionaries of tensors; inference files hold
+only the encoder. Positions are fixed, so they are checked rather than loaded.
 """
 
+import pickle
+import re
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from matpac.model.positions import sine_cosine
+from matpac.model.sizes import PATCH
 
 PREFIXES = {
     "student_encoder.": "student_encoder.",
@@ -28,7 +36,74 @@ PREFIXES = {
     "patch_embed.proj.": "patches.projection.",
 }
 POSITIONS = {"pos_embed", "decoder.decoder_pos_embed"}
+REQUIRED = {"cls_token", "pos_embed", "student_encoder.blocks.0.norm1.weight", "student_encoder.norm.weight"}
 HYPOTHESES = "mcl_heads.mcl_heads."
+
+
+class Released(NamedTuple):
+    """What a released file holds."""
+
+    networks: dict[str, Tensor]
+    """In the names of Pretext: patches and student encoder, in training states the other networks too."""
+    dim: int
+    depth: int
+    crop_frames: int
+
+    @property
+    def num_heads(self) -> int:
+        """Of a ViT, 64 dimensions each; the file does not say."""
+        return max(1, self.dim // 64)
+
+
+def read_released(path: Path, num_mels: int) -> Released:
+    """Raises ValueError, in one line that names the file, where it holds anything but such weights.
+
+    A pickled object is refused before anything of it is run.
+    """
+    state = _plain_tensors(path)
+    missing = REQUIRED - set(state)
+    if missing:
+        raise ValueError(f"{path}: need the released weights of an encoder, found no {min(missing)}")
+    try:
+        networks = our_names(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    num_freq, dim = num_mels // PATCH, state["cls_token"].shape[-1]
+    positions = state["pos_embed"][0, 1:].float()
+    num_time = len(positions) // num_freq
+    expected = sine_cosine(num_freq, num_time, dim)
+    if positions.shape != expected.shape or not torch.allclose(positions, expected, atol=1e-4):
+        raise ValueError(f"{path}: need fixed sine-cosine positions, got others (pos_embed)")
+    depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("student_encoder.blocks."))
+    return Released(networks, dim, depth, num_time * PATCH)
+
+
+def _plain_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns of some files before it refuses them
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"a pickled object ({named[1]})" if named else "pickled objects"
+        raise ValueError(
+            f"{path}: need plain tensors, found {what}, which can run any code. Refused; nothing was run."
+        ) from None
+    except Exception as error:  # damaged files raise whatever their bytes lead to
+        raise ValueError(
+            f"{path}: need weights written by torch.save, found a damaged or other file"
+        ) from error
+    if odd := _odd(state):
+        raise ValueError(f"{path}: need a flat dictionary of tensors, found {odd}")
+    return dict(state)
+
+
+def _odd(state: Any) -> str | None:  # noqa: ANN401 - whatever the file holds
+    if not isinstance(state, dict):
+        return type(state).__name__
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            return f"{type(value).__name__} at {key!r}"
+    return None
 
 
 def our_names(released: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,27 +14,14 @@ from torch import Tensor
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.model.pretext import Pretext
-from matpac.model.released import our_names
+from matpac.model.released import read_released
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
 from matpac.training.checkpoint import Standard, load_networks, new_pretext, read_meta
-
-PAPER_LOGMEL = LogMel(
-    sample_rate_hz=16_000,
-    window_ms=25,
-    hop_ms=10,
-    num_mels=80,
-    fmin_hz=50,
-    fmax_hz=8_000,
-    resampler="kaiser_best",
-)
-"""Front end of the authors' released weights."""
-
-AUDIOSET = Standard(mean=-7.056, std=4.193)
-"""Statistics the released weights were trained with."""
+from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, find_weights
 
 CLIPS_AT_ONCE, FRAMES_AT_ONCE = 256, 256_000
 """Clips whose chunks are sorted by length into common batches: so many, or so few as have so many frames
@@ -212,25 +199,26 @@ def windows(log_mels: Iterable[NDArray[np.floating]]) -> Iterator[list[NDArray[n
         yield window
 
 
-def load_encoder(path: Path, device: str | None = None, *, num_heads: int | None = None) -> AudioEncoder:
-    """Open a checkpoint folder or a released `.pt` file on `device` (a GPU where there is one).
+def load_encoder(
+    name: str | Path, device: str | None = None, *, num_heads: int | None = None
+) -> AudioEncoder:
+    """Open a checkpoint folder, a released `.pt` file or the released file of that name (see `find_weights`).
 
-    `num_heads` is needed only for released files that are not a ViT-B (64 dimensions a head).
-    Raises ValueError where the path holds neither.
+    On `device`: a GPU where there is one. `num_heads` is needed only for released files that are not a
+    ViT-B (64 dimensions a head). Raises ValueError where there are no such weights.
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    path = find_weights(name)
     if path.is_dir():
         meta = read_meta(path)
         return student_of(
             load_networks(path).to(chosen), meta.logmel, meta.standard, meta.pretrain.crop_frames
         )
-    if path.suffix == ".pt" and path.is_file():
-        return _released(path, chosen, num_heads)
-    raise ValueError(f"{path}: need a checkpoint folder or a released .pt file, found neither")
+    return _released(path, chosen, num_heads)
 
 
 def untrained_encoder(checkpoint: Path, device: str | None = None) -> AudioEncoder:
-    """The encoder as the run that made `checkpoint` began: same seed, before the first update."""
+    """The encoder that the run which made `checkpoint` drew from its seed, before `init` and any update."""
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     meta = read_meta(checkpoint)
     pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
@@ -243,24 +231,17 @@ def student_of(pretext: Pretext, logmel: LogMel, standard: Standard, chunk_frame
 
 
 def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioEncoder:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    missing = {"cls_token", "pos_embed", "student_encoder.norm.weight"} - set(state)
-    if missing:
-        raise ValueError(f"{path}: need the released weights of an encoder, found no {min(missing)}")
-    dim = state["cls_token"].shape[-1]
-    num_freq = PAPER_LOGMEL.num_mels // PATCH
-    chunk_frames = (state["pos_embed"].shape[1] - 1) // num_freq * PATCH
-    depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("student_encoder.blocks."))
-
-    patches = Patches(PAPER_LOGMEL.num_mels, chunk_frames, dim)
-    if not torch.allclose(patches.positions, state["pos_embed"][0, 1:].float(), atol=1e-4):
-        raise ValueError(f"{path}: need fixed sine-cosine positions, got others (pos_embed)")
-    encoder = Encoder(dim, depth, num_heads or max(1, dim // 64))
-
-    ours = our_names(state)
+    released = read_released(path, PAPER_LOGMEL.num_mels)
+    patches = Patches(PAPER_LOGMEL.num_mels, released.crop_frames, released.dim)
+    encoder = Encoder(released.dim, released.depth, num_heads or released.num_heads)
     for name, module in (("patches.", patches), ("student_encoder.", encoder)):
-        part = {key.removeprefix(name): value for key, value in ours.items() if key.startswith(name)}
-        module.load_state_dict(part)
+        part = {
+            key.removeprefix(name): value for key, value in released.networks.items() if key.startswith(name)
+        }
+        try:
+            module.load_state_dict(part)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     return AudioEncoder(
-        patches.to(device).eval(), encoder.to(device).eval(), PAPER_LOGMEL, AUDIOSET, chunk_frames
+        patches.to(device).eval(), encoder.to(device).eval(), PAPER_LOGMEL, AUDIOSET, released.crop_frames
     )

@@ -56,16 +56,19 @@ def read_optional(path: Path) -> dict[str, Any]:
 
 def run_facts(meta: dict[str, Any], params: Params) -> dict[str, str]:
     """What a reader wants to know first about the encoder."""
+    trained_on = ", ".join(params.pretrain.datasets) if params.pretrain.num_epochs else "nothing here"
     known = {
-        "Pre-trained on": ", ".join(params.pretrain.datasets),
+        "Pre-trained on": trained_on,
         "Model": f"{params.model.size}, {params.model.num_clusters:,} classes, "
         f"{params.model.mask_ratio:.0%} hidden",
     }
-    if "update" in meta:
+    if params.pretrain.init is not None:
+        known["Initial weights"] = params.pretrain.init
+    if meta.get("update"):
         known["Training"] = f"{meta['update']:,} updates of {params.pretrain.batch_size:,} crops"
-    if "duration_s" in meta:
+    if meta.get("duration_s"):
         known["Time"] = duration(meta["duration_s"])
-    if "hardware" in meta:
+    if meta.get("hardware"):
         known["Hardware"] = str(meta["hardware"])
     return known
 

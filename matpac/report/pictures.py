@@ -28,6 +28,8 @@ def spectrograms(shards: Path, params: Params) -> str:
 
     from matpac.shards.crops import Crops
 
+    if not params.pretrain.num_epochs:
+        return ""
     name, pretrain, logmel = params.pretrain.datasets[0], params.pretrain, params.logmel
     if not (shards / name / "index.parquet").exists():
         return ""

@@ -54,6 +54,8 @@ class Meta:
     duration_s: float
     online: Online | None = None
     """How online.csv was measured."""
+    init_digest: str = ""
+    """SHA-256 of the weights that `pretrain.init` named; empty where the run began with random ones."""
 
     def as_json(self) -> dict[str, Any]:
         sections = {
@@ -73,7 +75,8 @@ class Meta:
             | {
                 "logmel": LogMel(**raw["logmel"]),
                 "model": Model(**raw["model"]),
-                "pretrain": Pretrain(**raw["pretrain"]),
+                # Checkpoints from before this key began with random weights.
+                "pretrain": Pretrain(**{"init": None} | raw["pretrain"]),
                 "standard": Standard(**raw["standard"]),
                 "online": Online(**raw["online"]) if raw.get("online") else None,
             }

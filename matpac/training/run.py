@@ -33,6 +33,7 @@ from matpac.training.checkpoint import (
     save_checkpoint,
 )
 from matpac.training.history import LivePlots, Row, read_history, write_history
+from matpac.training.initial import Initial, begin_with_, read_initial
 from matpac.training.log import Log, say
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
 from matpac.training.online import OnlineProbe
@@ -47,11 +48,18 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     """Pre-train on the shards that `corpus` names, below `root`, and move the result to `out`.
 
     A run that was cut off goes on from its last saved state, in mid-epoch, with the very batches it
-    would have seen, on however many GPUs. Its state lies in a folder keyed by the digest of parameters
-    and data, so a changed parameter starts a new run.
+    would have seen, on however many GPUs. Its state lies in a folder keyed by the digest of parameters,
+    data and initial weights, so a changed parameter starts a new run.
     """
+    initial = None if params.pretrain.init is None else read_initial(params.pretrain.init)
+    if initial is not None and not params.pretrain.num_epochs:
+        with all_ranks() as ranks:
+            if ranks.is_first:
+                take_as_they_are(initial, out, params)
+        return
     data = read_corpus(root, params, corpus)
-    key = digest(params.logmel, params.model, params.pretrain, data)
+    init_digest = "" if initial is None else initial.digest
+    key = digest(params.logmel, params.model, params.pretrain, data, init_digest)
     work = WORK / "pretrain" / key
     crops = Crops(
         [root / name for name in params.pretrain.datasets],
@@ -61,7 +69,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     )
     with all_ranks() as ranks:
         online = online_probe(root, crops, params) if ranks.is_first else None
-        run = Run(work, crops, params, digest(data), ranks, online)
+        run = Run(work, crops, params, digest(data), ranks, initial=initial, online=online)
         if not ranks.is_first:
             run.to_the_end()
             return
@@ -86,6 +94,38 @@ def tables(state: Path) -> tuple[list[Row], list[Row]]:
     return metrics, online
 
 
+def take_as_they_are(initial: Initial, out: Path, params: Params) -> None:
+    """A checkpoint in `out` of weights that are not trained here; the networks without any are random."""
+    work = WORK / "pretrain" / digest(params.logmel, params.model, params.pretrain, initial.digest)
+    pretext = new_pretext(params.logmel, params.model, params.pretrain)
+    begin_with_(pretext, initial, params.logmel)
+    meta = Meta(
+        update=0,
+        total_updates=0,
+        num_clips=0,
+        logmel=params.logmel,
+        model=params.model,
+        pretrain=params.pretrain,
+        standard=initial.standard,
+        data_digest="",
+        git_revision=git_revision(),
+        hardware="",
+        versions=versions(),
+        duration_s=0.0,
+        init_digest=initial.digest,
+    )
+    with exclusive(work):
+        partial = work / "initial.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name in TABLES:
+            write_history(partial / name, [])
+        save_checkpoint(partial, pretext, torch.optim.AdamW(pretext.parameters()), meta)
+        move_into_place(partial, out)
+        shutil.rmtree(work)
+    say(f"{out}: the weights of {initial.source}, not trained (pretrain.num_epochs is 0).")
+
+
 class Run:
     """A run and its saved states: `work/update-<n>`, whole once they have that name.
 
@@ -99,11 +139,13 @@ class Run:
         params: Params,
         data_digest: str,
         ranks: Ranks,
+        *,
+        initial: Initial | None = None,
         online: OnlineProbe | None = None,
     ) -> None:
         """Raises ValueError where the data or the batch is too small for the run."""
         self.work, self.crops, self.params, self.ranks = work, crops, params, ranks
-        self.data_digest, self.online = data_digest, online
+        self.data_digest, self.initial, self.online = data_digest, initial, online
         self.lasting = durations(crops.num_clips, params.pretrain)
         self.waited_s = 0.0
         if params.pretrain.batch_size < ranks.number:
@@ -118,7 +160,10 @@ class Run:
         if params.precision == "bfloat16":
             # What autocast leaves in float32, the head's last product, has ten bits of mantissa then.
             torch.set_float32_matmul_precision("high")
-        pretext = new_pretext(self.params.logmel, self.params.model, params).to(self.ranks.device)
+        pretext = new_pretext(self.params.logmel, self.params.model, params)
+        if self.initial is not None:
+            begin_with_(pretext, self.initial, self.params.logmel)
+        pretext.to(self.ranks.device)
         learner = Learner(pretext, params, compute, self.ranks)
         state: Path | None = self.ranks.agree(self._last_state() if self.ranks.is_first else None)
         first, spent_s = 0, 0.0
@@ -215,6 +260,9 @@ class Run:
             yield Example(log_mel.transpose(1, 2), Split(visible, masked))
 
     def _standard(self) -> Standard:
+        """Those of the data; what has been trained before goes on with what it is used to."""
+        if self.initial is not None:
+            return self.initial.standard
         return Standard(self.crops.statistics.mean, self.crops.statistics.std)
 
     def _last_state(self) -> Path | None:
@@ -248,9 +296,10 @@ class Run:
             data_digest=self.data_digest,
             git_revision=git_revision(),
             hardware=hardware(self.ranks),
-            versions={name: version(name) for name in ("torch", "timm", "numpy")},
+            versions=versions(),
             duration_s=round(duration_s, 1),
             online=self.params.online,
+            init_digest="" if self.initial is None else self.initial.digest,
         )
         for name, rows in zip(TABLES, history, strict=True):
             write_history(partial / name, rows)
@@ -319,6 +368,10 @@ def hardware(ranks: Ranks) -> str:
     if ranks.device.type == "cuda":
         return f"{ranks.number} x {torch.cuda.get_device_name(ranks.device)}"
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "timm", "numpy")}
 
 
 def git_revision() -> str:

@@ -1,0 +1,89 @@
+"""pretrain.init -> the weights a run begins with."""
+
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from matpac.files import checksum
+from matpac.model.pretext import Pretext
+from matpac.model.released import read_released
+from matpac.params import LogMel
+from matpac.training.checkpoint import Standard, read_meta
+from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, find_weights
+
+FIELDS = {
+    "predictor.hypotheses.": "model.num_predictor_heads",
+    "center.": "model.num_clusters",
+    "student_head.scale": "model.num_clusters",
+    "student_head.direction": "model.num_clusters",
+    "teacher_head.scale": "model.num_clusters",
+    "teacher_head.direction": "model.num_clusters",
+}
+"""What decides about the shape of these tensors; of all others it is model.size."""
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights, and what belongs to them: front end and statistics of the data they were trained on."""
+
+    source: str
+    networks: dict[str, Tensor]
+    """In the names of Pretext: the student's encoder at least."""
+    logmel: LogMel
+    standard: Standard
+    digest: str
+    """SHA-256 of the file."""
+
+
+def read_initial(source: str) -> Initial:
+    """Open a checkpoint folder, a released file, or the released file of that name.
+
+    Raises ValueError where `source` is none of these.
+    """
+    path = find_weights(source)
+    if path.is_dir():
+        meta, file = read_meta(path), path / "networks.safetensors"
+        return Initial(source, load_file(file), meta.logmel, meta.standard, checksum(file))
+    released = read_released(path, PAPER_LOGMEL.num_mels)
+    return Initial(source, released.networks, PAPER_LOGMEL, AUDIOSET, checksum(path))
+
+
+@torch.no_grad()
+def begin_with_(pretext: Pretext, initial: Initial, logmel: LogMel) -> None:
+    """Give every network the weights that there are for it; the others keep those they have.
+
+    A teacher encoder without weights becomes a copy of the student's, as a mean over a student that has
+    stood still for long would be. M2D and the paper draw it anew because their student is new as well:
+    here that would spend the first epochs on forgetting.
+
+    Raises ValueError, which names the field, where front end or sizes are others.
+    """
+    field = initial.logmel.first_difference(logmel)
+    if field is not None:
+        raise ValueError(
+            f"logmel.{field}: need {getattr(initial.logmel, field)}, with which the weights of pretrain.init "
+            f"({initial.source}) were trained, got {getattr(logmel, field)}"
+        )
+    _check_sizes(pretext, initial)
+    pretext.load_state_dict(initial.networks, strict=False)
+    if not any(key.startswith("teacher_encoder.") for key in initial.networks):
+        pretext.teacher_encoder.load_state_dict(pretext.student_encoder.state_dict())
+
+
+def _check_sizes(pretext: Pretext, initial: Initial) -> None:
+    networks = {key.partition(".")[0] for key in initial.networks}
+    found = {key: list(value.shape) for key, value in initial.networks.items()}
+    needed = {
+        key: list(value.shape)
+        for key, value in pretext.state_dict().items()
+        if key.partition(".")[0] in networks
+    }
+    for key in [*needed, *found]:
+        if needed.get(key) != found.get(key):
+            field = next((FIELDS[prefix] for prefix in FIELDS if key.startswith(prefix)), "model.size")
+            raise ValueError(
+                f"{field}: the weights of pretrain.init ({initial.source}) have another: {key} is "
+                f"{found.get(key, 'not there')} in them, {needed.get(key, 'not there')} in this run"
+            )

@@ -1,13 +1,18 @@
 """A group or a recording in several splits or folds, from the plan on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from matpac.datasets.clip import Clip, Task
+from matpac.datasets.recordings import take_inventory
+from matpac.datasets.recordings import write_recordings as write_inventory
+from matpac.datasets.registry import READERS, holds
+from matpac.params import Esc10, Esc50, Folder, Fsdd, Gtzan, NSynth, OpenMic, UrbanSound8k
 from matpac.shards.leaks import refuse_leaks
-from matpac.shards.plan import deal
+from matpac.shards.plan import deal, plan_dataset
 from matpac.shards.store import Store
 from tests.shards.conftest import LOGMEL, recording_of, shards_params, write_recordings
 
@@ -63,6 +68,34 @@ def test_nothing_is_planned_with_a_group_in_two_splits(root):
 
 def test_a_group_may_be_outside_every_split_too(root):
     assert planned(root, groups=("rex", "rex", None, None, None, "rex")).num_clips == 6
+
+
+@pytest.mark.usefixtures("in_tmp")
+def test_own_labels_with_a_leak_are_refused_when_shards_are_planned(root, tmp_path):
+    rows = [f"{number:03d}.wav,{'cat' if number % 2 else 'dog'},{number % 3 + 1},rex" for number in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,fold,group", *rows]))
+    source = Folder(
+        kind="folder",
+        source=str(root),
+        labels=str(tmp_path / "labels.csv"),
+        multi_label=False,
+        num_folds=None,
+        split_fractions=None,
+    )
+    write_inventory(tmp_path / "inventory", take_inventory(root, holds(source)))
+    with pytest.raises(ValueError, match=r"found 'rex' in fold 1, fold 2, fold 3 \(6 clips\)\. Put"):
+        plan_dataset("mine", source, tmp_path / "inventory", LOGMEL, shards_params())
+    table = (tmp_path / "labels.csv").read_text()
+    (tmp_path / "labels.csv").write_text(table.replace(",rex", ","))
+    assert plan_dataset("mine", source, tmp_path / "inventory", LOGMEL, shards_params()).num_clips == 6
+
+
+@pytest.mark.parametrize(
+    "source", [OpenMic, NSynth, Gtzan, Esc50, UrbanSound8k, Fsdd, Esc10], ids=lambda source: source.__name__
+)
+def test_public_datasets_have_official_splits(source):
+    params = source(kind=source.__name__.lower(), source=None)
+    assert READERS[params.kind].task(params, Path("nowhere"), (), None).official_split
 
 
 def test_official_splits_stay_as_they_are(root):

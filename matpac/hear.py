@@ -1,7 +1,6 @@
 """The encoder with the HEAR 2021 API, which benchmarks of audio embeddings call by the name of a module.
 
     hear-validator matpac.hear --model data/checkpoints/pretrained
-    python -m heareval.embeddings.runner matpac.hear --model data/checkpoints/pretrained
 
 https://hearbenchmark.com/hear-api.html
 """

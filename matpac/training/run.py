@@ -50,7 +50,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     would have seen, on however many GPUs. Its state lies in a folder keyed by the digest of parameters
     and data, so a changed parameter starts a new run.
     """
-    data = read_corpus(root, params, corpus)
+    data = read_corpus(root, params.pretrain.datasets, params.online_datasets, corpus)
     key = digest(params.logmel, params.model, params.pretrain, data)
     work = WORK / "pretrain" / key
     crops = Crops(

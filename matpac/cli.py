@@ -82,7 +82,8 @@ def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.params import load_params
     from matpac.shards.corpus import write_corpus
 
-    write_corpus(SHARDS, load_params(params), CORPUS)
+    checked = load_params(params)
+    write_corpus(SHARDS, checked.pretrain.datasets, checked.online_datasets, CORPUS)
     for folder in (EMBEDDINGS, SCORES):
         # The report depends on them, also where nothing is probed.
         folder.mkdir(parents=True, exist_ok=True)

@@ -126,10 +126,18 @@ def test_a_second_repro_runs_no_stage_and_is_quick(project):
 @pytest.mark.parametrize(
     ("key", "value", "stages"),
     [
+<<<<<<< HEAD
         ("probe.learning_rate", 0.002, {"probe", "record", "report"}),
         ("pretrain.alpha", 0.25, {"pretrain", "record", "report"}),
         ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain", "record", "report"}),
         ("logmel.num_mels", 64, {"shards", "pretrain", "record", "report"}),
+=======
+        ("probe.learning_rate", 0.002, {"probe", "report"}),
+        ("pretrain.alpha", 0.25, {"pretrain", "report"}),
+        ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain", "report"}),
+        ("online.k", 5, {"pretrain", "report"}),
+        ("logmel.num_mels", 64, {"shards", "pretrain", "report"}),
+>>>>>>> watch
         ("datasets.demo_scenes.seed", 9, {"download", "shards", "report"}),
         ("embed.batch_size", 8, {"embed", "report"}),
         ("shards.num_workers", 1, set()),
@@ -185,6 +193,6 @@ def test_metrics_and_parameters_can_be_compared(project):
     said = project.dvc("plots", "show")
     assert "WARNING" not in said
     page = (project.folder / "dvc_plots/index.html").read_text()
-    assert len(re.findall(r"vegaEmbed\('#", page)) == 8
+    assert len(re.findall(r"vegaEmbed\('#", page)) == 12
     project.change("probe.learning_rate", 0.002)
     assert "probe.learning_rate" in project.dvc("params", "diff")

@@ -5,29 +5,31 @@ this one looks at all shards and costs nothing, and pre-training depends on its 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from matpac.files import read_json, write_json
-from matpac.params import Params
 
 DESCRIPTIONS = ("index.parquet", "statistics.json", "logmel.json")
 """The files of a shard folder that together identify its content."""
 
 
-def write_corpus(shards: Path, params: Params, out: Path) -> None:
-    """Raises ValueError where a dataset has no finished shards."""
-    write_json(out, _corpus(shards, params))
+def write_corpus(shards: Path, datasets: Sequence[str], online: Sequence[str], out: Path) -> None:
+    """`datasets` are learned from, `online` (one or none) is looked at while training.
+
+    Raises ValueError where a dataset has no finished shards.
+    """
+    write_json(out, _corpus(shards, datasets, online))
 
 
-def read_corpus(shards: Path, params: Params, path: Path) -> dict[str, str]:
+def read_corpus(shards: Path, datasets: Sequence[str], online: Sequence[str], path: Path) -> dict[str, str]:
     """Fingerprints of the datasets that are learned from, by name.
 
     Raises ValueError where the corpus is not, or no longer, that of these shards.
     """
-    found, needed = read_json(path) if path.exists() else None, _corpus(shards, params)
+    found, needed = read_json(path) if path.exists() else None, _corpus(shards, datasets, online)
     if found != needed:
-        names = [*params.pretrain.datasets, *params.online_datasets]
+        names = [*datasets, *online]
         raise ValueError(
             f"{path}: need the corpus of {', '.join(names)} as it is in {shards} now, "
             f"found {'another' if found else 'none'}. Run `matpac corpus`, or `dvc repro`."
@@ -35,14 +37,14 @@ def read_corpus(shards: Path, params: Params, path: Path) -> dict[str, str]:
     return needed["datasets"]
 
 
-def _corpus(shards: Path, params: Params) -> dict[str, dict[str, str]]:
-    def fingerprints(names: Iterable[str]) -> dict[str, str]:
+def _corpus(shards: Path, datasets: Sequence[str], online: Sequence[str]) -> dict[str, dict[str, str]]:
+    def fingerprints(names: Sequence[str]) -> dict[str, str]:
         return {name: fingerprint(shards / name) for name in names}
 
     return {
         # Learned from, and only looked at.
-        "datasets": fingerprints(params.pretrain.datasets),
-        "online": fingerprints(params.online_datasets),
+        "datasets": fingerprints(datasets),
+        "online": fingerprints(online),
     }
 
 

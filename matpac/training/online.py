@@ -138,7 +138,12 @@ def nearest_label(
     label: Int64[Tensor, " voting"],
     k: int,
 ) -> Int64[Tensor, " asked"]:
-    """Vote of the k clips of largest cosine, the nearer the more weight."""
-    cosines, nearest = (F.normalize(asked, dim=1) @ F.normalize(voting, dim=1).T).topk(k, dim=1)
+    """Vote of the k clips of largest cosine, the nearer the more weight.
+
+    Cosines are between differences from the mean embedding: all clips have much in common.
+    """
+    shared = voting.mean(0)
+    unit_asked, unit_voting = (F.normalize(clips - shared, dim=1) for clips in (asked, voting))
+    cosines, nearest = (unit_asked @ unit_voting.T).topk(k, dim=1)
     votes = torch.zeros(len(asked), int(label.max()) + 1)
     return votes.scatter_add_(1, label[nearest], ((cosines - 1) / VOTE_TEMPERATURE).exp()).argmax(1)

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from matpac.shards.corpus import fingerprint, read_corpus, write_corpus
@@ -13,18 +15,20 @@ def shards(tmp_path):
 
 
 def test_the_corpus_names_what_pre_training_reads_and_nothing_else(shards, tmp_path):
-    write_corpus(shards, ["first"], tmp_path / "corpus.json")
-    corpus = read_corpus(shards, ["first"], tmp_path / "corpus.json")
-    assert corpus == {"datasets": {"first": fingerprint(shards / "first")}}
+    write_corpus(shards, ["first"], ["second"], tmp_path / "corpus.json")
+    corpus = read_corpus(shards, ["first"], ["second"], tmp_path / "corpus.json")
+    assert corpus == {"first": fingerprint(shards / "first")}
+    written = json.loads((tmp_path / "corpus.json").read_text())
+    assert written == {"datasets": corpus, "online": {"second": fingerprint(shards / "second")}}
     assert fingerprint(shards / "first") != fingerprint(shards / "second")
 
 
 def test_other_datasets_than_the_corpus_names_are_refused(shards, tmp_path):
-    write_corpus(shards, ["first"], tmp_path / "corpus.json")
+    write_corpus(shards, ["first"], ["second"], tmp_path / "corpus.json")
     with pytest.raises(ValueError, match=r"need the corpus of first, second .* found another"):
-        read_corpus(shards, ["first", "second"], tmp_path / "corpus.json")
+        read_corpus(shards, ["first", "second"], [], tmp_path / "corpus.json")
 
 
 def test_a_dataset_without_shards_is_named(shards, tmp_path):
     with pytest.raises(ValueError, match=r"third: need finished shards"):
-        write_corpus(shards, ["first", "third"], tmp_path / "corpus.json")
+        write_corpus(shards, ["first"], ["third"], tmp_path / "corpus.json")

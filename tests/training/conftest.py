@@ -26,12 +26,15 @@ class Project:
         build(plan_of(folder / "audio", folder / "work"), folder / "data/shards/noise")
         self.change()
 
-    def change(self, **pretrain) -> None:
-        """Write params.yaml for a tiny run, with some values of its section `pretrain` changed."""
+    def change(self, online: str | None = None, **pretrain) -> None:
+        """Write params.yaml for a tiny run, with some values of its section `pretrain` changed.
+
+        `online` names the dataset of the online probe.
+        """
         params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
         params["datasets"] = {"noise": params["datasets"]["demo_corpus"]}
         params["probe"]["datasets"] = []
-        params["online"]["dataset"] = None
+        params["online"] |= {"dataset": online, "every_updates": 20, "k": 2}
         params["logmel"] = LOGMEL.model_dump()
         params["model"]["num_clusters"] = 16
         params["pretrain"] |= {

@@ -1,15 +1,19 @@
+import math
+
 import pytest
 import torch
 
 from matpac.model.pretext import Views
-from matpac.training.health import Health, complaint
+from matpac.training.health import Health, complaint, rankme
+from matpac.training.log import first_counted
+from matpac.training.schedules import Durations
 
 
 def watched(latents, probs):
     health = Health.start(torch.zeros(probs.shape[-1]))
     nothing = torch.zeros(1)
     health.watch_(Views(latents, latents, nothing, nothing, nothing), probs)
-    return health.values()
+    return health.values() | {"prediction_loss": 0.0}
 
 
 def test_latents_in_all_directions_have_variance_one(generator):
@@ -39,3 +43,60 @@ def test_one_class_for_everything_is_complained_about(generator):
 def test_used_classes_are_those_that_come_first_for_some_patch():
     probs = torch.tensor([[[0.6, 0.4, 0.0], [0.4, 0.6, 0.0], [0.5, 0.3, 0.2]]])
     assert watched(torch.ones(1, 3, 4), probs)["teacher_used_classes"] == 2
+
+
+@pytest.mark.parametrize("rank", [1, 2, 7, 16])
+def test_rankme_of_equal_singular_values_is_their_number(generator, rank):
+    left, right = (torch.linalg.qr(torch.randn(size, 16, generator=generator))[0] for size in (50, 16))
+    matrix = left[:, :rank] @ right[:, :rank].T
+    assert rankme(torch.linalg.svdvals(matrix)).item() == pytest.approx(rank, rel=1e-3)
+
+
+def test_rankme_of_known_singular_values():
+    shares = (0.5, 0.25, 0.25)
+    expected = math.exp(-sum(share * math.log(share) for share in shares))
+    assert rankme(torch.tensor([8.0, 4.0, 4.0, 0.0])).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_rank_over_micro_batches_is_that_of_all_latents(generator):
+    latents = torch.randn(6, 5, 16, generator=generator) * torch.logspace(0, -3, 16)
+    probs = torch.full((6, 5, 8), 1 / 8)
+    health = Health.start(torch.zeros(8))
+    nothing = torch.zeros(1)
+    for part in (slice(0, 4), slice(4, 6)):
+        health.watch_(Views(latents[part], latents[part], nothing, nothing, nothing), probs[part])
+    unit = torch.nn.functional.normalize(latents.flatten(0, 1), dim=1)
+    expected = rankme(torch.linalg.svdvals(unit.double())).item()
+    assert health.values()["teacher_rankme"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_equal_latents_have_rank_one(generator):
+    latents = torch.randn(16, generator=generator).expand(2, 5, 16)
+    assert watched(latents, torch.full((2, 5, 8), 1 / 8))["teacher_rankme"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "complains"),
+    [(1.68, True), (1.20, True), (0.80, False), (0.32, False)],
+)
+def test_a_prediction_worse_than_a_constant_is_complained_about(loss, complains):
+    """At variance 0.75 the mean has length 0.5, so guessing it costs 2 - 2 * 0.5."""
+    row = {"teacher_variance": 0.75, "teacher_perplexity": 30.0, "prediction_loss": loss}
+    found = complaint(row, 64)
+    assert (found is not None) == complains
+    if complains:
+        assert f"prediction loss {loss:.2f}, constant 1.00" in found
+
+
+@pytest.mark.parametrize(
+    ("lasting", "update"),
+    [
+        (Durations(1406, 93, 234), 93),
+        (Durations(294_816, 19_654, 9_827), 19_654),
+        (Durations(3000, 0, 10), 150),
+        (Durations(60, 3, 10), 80),
+    ],
+)
+def test_complaints_count_within_the_first_tenth_but_not_at_first(lasting, update):
+    assert first_counted(lasting) == update
+    assert update < lasting.total / 10 or lasting.total < 800

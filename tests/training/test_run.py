@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
 import signal
 
@@ -90,6 +91,41 @@ def test_a_second_process_is_turned_away(folder):
     assert "in use by another process" in said
     first.kill()
     first.communicate()
+
+
+def test_looking_at_labelled_clips_changes_no_weight(folder, uninterrupted):
+    folder.change(online="noise")
+    folder.interrupt(signal.SIGKILL, updates=25)
+    assert "k-NN" in folder.run()
+    assert folder.weights() == uninterrupted
+    checkpoint = folder.folder / "data/checkpoints/pretrained"
+    with (checkpoint / "online.csv").open() as table:
+        looks = list(csv.DictReader(table))
+    assert [int(look["step"]) for look in looks] == [0, 20, 40, 59]
+    assert all(0 <= float(look["knn_accuracy"]) <= 1 <= float(look["rankme"]) for look in looks)
+    live = (checkpoint / "dvclive/plots/metrics/knn_accuracy.tsv").read_text().splitlines()
+    assert [int(line.split("\t")[0]) for line in live[1:]] == [0, 20, 40, 59]
+
+
+def test_what_was_measured_otherwise_is_forgotten(folder):
+    folder.change(online="noise")
+    folder.interrupt(signal.SIGTERM, updates=25)
+    saved = folder.saved_updates()
+    folder.change(online=None)
+    assert "Going on" in folder.run()
+    online = folder.folder / "data/checkpoints/pretrained/online.csv"
+    assert saved < 60
+    assert online.read_text().strip() == ""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_classification_alone_raises_the_alarm_within_a_tenth_and_a_sound_run_never(folder, seed):
+    folder.change(alpha=0.0, num_epochs=600, seed=seed)
+    said = re.findall(r"seems to collapse at update (\d+): the student predicts", folder.run())
+    assert said
+    assert int(said[0]) <= 90
+    folder.change(alpha=0.5, num_epochs=600, seed=seed)
+    assert "seems to collapse" not in folder.run()
 
 
 def test_the_checkpoint_explains_itself(folder, uninterrupted):

@@ -51,20 +51,15 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     would have seen, on however many GPUs. Its state lies in a folder keyed by the digest of parameters,
     data and initial weights, so a changed parameter starts a new run.
     """
-<<<<<<< HEAD
     initial = None if params.pretrain.init is None else read_initial(params.pretrain.init)
     if initial is not None and not params.pretrain.num_epochs:
         with all_ranks() as ranks:
             if ranks.is_first:
                 take_as_they_are(initial, out, params)
         return
-    data = read_corpus(root, params, corpus)
+    data = read_corpus(root, params.pretrain.datasets, params.online_datasets, corpus)
     init_digest = "" if initial is None else initial.digest
     key = digest(params.logmel, params.model, params.pretrain, data, init_digest)
-=======
-    data = read_corpus(root, params.pretrain.datasets, params.online_datasets, corpus)
-    key = digest(params.logmel, params.model, params.pretrain, data)
->>>>>>> watch
     work = WORK / "pretrain" / key
     crops = Crops(
         [root / name for name in params.pretrain.datasets],

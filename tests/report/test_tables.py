@@ -137,7 +137,8 @@ def test_table_1_says_what_is_on_the_disk(tmp_path, paper_params):
     task = {"classes": ["a", "b"], "multi_label": False, "metric": "accuracy", "num_folds": 5}
     write_json(folder / "task.json", task)
     table = table_1(tmp_path, paper_params)
-    assert ["esc50", "probing", "1,990", "2,000", "2.76", "2", "accuracy", "5-fold"] in table.rows
+    used = "a look while training and probing"
+    assert ["esc50", used, "1,990", "2,000", "2.76", "2", "accuracy", "5-fold"] in table.rows
     openmic = next(row for row in table.rows if row[0] == "openmic")
     assert openmic[2:6] == ["not here", "20,000", "not here", "20"]
 

@@ -46,7 +46,11 @@ NEEDED = (
     "pyproject.toml",
 )
 SMALLER = 4
-SHORT = {"pretrain": {"num_epochs": 1, "warmup_epochs": 0}, "probe": {"max_epochs": 20}}
+SHORT = {
+    "pretrain": {"num_epochs": 1, "warmup_epochs": 0},
+    "online": {"dataset": None},
+    "probe": {"max_epochs": 20},
+}
 ROUNDS = 2
 NEXT_STAGE = re.compile(r"Running stage '(?P<kind>\w+)")
 BEFORE = "start and end"
@@ -198,7 +202,7 @@ def call_all() -> None:
     with timed("corpus"):
         from matpac.shards.corpus import write_corpus
 
-        write_corpus(shards, params.pretrain.datasets, corpus)
+        write_corpus(shards, params.pretrain.datasets, params.online_datasets, corpus)
     with timed("pretrain"):
         from matpac.training.run import pretrain_stage
 
@@ -214,6 +218,10 @@ def call_all() -> None:
 
             scores.mkdir(exist_ok=True)
             probe(name, embeddings / name, scores / f"{name}.json", params.probe)
+    with timed("record"):
+        from matpac.report.experiments import record_run
+
+        record_run(Path(), params)
     with timed("report"):
         from matpac.report.report import build_report
 

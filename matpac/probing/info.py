@@ -113,11 +113,11 @@ def json_of(known: Mapping[str, Any]) -> str:
 
 
 def text_of(known: Mapping[str, Any]) -> str:
-    """A line for each fact that is known."""
+    """A line for each fact that is known; without training, none about it."""
     lines = {
         LABELS.get(key, key.replace("_", " ")): _in_words(value)
         for key, value in known.items()
-        if value not in (None, "", [], {})
+        if value or key == "updates"
     }
     width = max(map(len, lines))
     return "\n".join(f"{label:{width}}  {value}" for label, value in lines.items())

@@ -1,6 +1,7 @@
 """pretrain.init -> the weights a run begins with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -29,12 +30,19 @@ class Initial:
     """Weights, and what belongs to them: front end and statistics of the data they were trained on."""
 
     source: str
-    networks: dict[str, Tensor]
-    """In the names of Pretext: the student's encoder at least."""
+    """As params.yaml names them."""
+    path: Path
     logmel: LogMel
     standard: Standard
     digest: str
-    """SHA-256 of the file."""
+    """SHA-256 of the file at `path`."""
+
+    def networks(self) -> dict[str, Tensor]:
+        """In the names of Pretext: the student's encoder at least."""
+        if self.path.suffix == ".safetensors":
+            tensors: dict[str, Tensor] = load_file(self.path)
+            return tensors
+        return read_released(self.path, self.logmel.num_mels).networks
 
 
 def read_initial(source: str) -> Initial:
@@ -45,9 +53,8 @@ def read_initial(source: str) -> Initial:
     path = find_weights(source)
     if path.is_dir():
         meta, file = read_meta(path), path / "networks.safetensors"
-        return Initial(source, load_file(file), meta.logmel, meta.standard, checksum(file))
-    released = read_released(path, PAPER_LOGMEL.num_mels)
-    return Initial(source, released.networks, PAPER_LOGMEL, AUDIOSET, checksum(path))
+        return Initial(source, file, meta.logmel, meta.standard, checksum(file))
+    return Initial(source, path, PAPER_LOGMEL, AUDIOSET, checksum(path))
 
 
 @torch.no_grad()
@@ -66,24 +73,25 @@ def begin_with_(pretext: Pretext, initial: Initial, logmel: LogMel) -> None:
             f"logmel.{field}: need {getattr(initial.logmel, field)}, with which the weights of pretrain.init "
             f"({initial.source}) were trained, got {getattr(logmel, field)}"
         )
-    _check_sizes(pretext, initial)
-    pretext.load_state_dict(initial.networks, strict=False)
-    if not any(key.startswith("teacher_encoder.") for key in initial.networks):
+    networks = initial.networks()
+    _check_sizes(pretext, networks, initial.source)
+    pretext.load_state_dict(networks, strict=False)
+    if not any(key.startswith("teacher_encoder.") for key in networks):
         pretext.teacher_encoder.load_state_dict(pretext.student_encoder.state_dict())
 
 
-def _check_sizes(pretext: Pretext, initial: Initial) -> None:
-    networks = {key.partition(".")[0] for key in initial.networks}
-    found = {key: list(value.shape) for key, value in initial.networks.items()}
+def _check_sizes(pretext: Pretext, networks: dict[str, Tensor], source: str) -> None:
+    given = {key.partition(".")[0] for key in networks}
+    found = {key: list(value.shape) for key, value in networks.items()}
     needed = {
         key: list(value.shape)
         for key, value in pretext.state_dict().items()
-        if key.partition(".")[0] in networks
+        if key.partition(".")[0] in given
     }
     for key in [*needed, *found]:
         if needed.get(key) != found.get(key):
             field = next((FIELDS[prefix] for prefix in FIELDS if key.startswith(prefix)), "model.size")
             raise ValueError(
-                f"{field}: the weights of pretrain.init ({initial.source}) have another: {key} is "
+                f"{field}: the weights of pretrain.init ({source}) have another: {key} is "
                 f"{found.get(key, 'not there')} in them, {needed.get(key, 'not there')} in this run"
             )

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -67,6 +68,16 @@ def test_a_batch_matches_the_authors_code(golden):
     clip = golden.clips["10.0s"]
     found = golden.encoder.embed(np.stack([clip, clip[::-1]]), RATE, layers=True)
     np.testing.assert_allclose(found, golden.outputs["precise_pooled_batch2"], atol=1e-5)
+
+
+def test_a_released_name_opens_the_file_in_the_cache(golden, golden_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MATPAC_HOME", str(tmp_path))
+    shutil.copy(golden_folder / "infer_state.pt", tmp_path / "matpac_10_2048.pt")
+    encoder = load_encoder("matpac_10_2048", "cpu", num_heads=2)
+    clip = golden.clips["6.1s"]
+    assert np.array_equal(encoder.embed(clip, RATE), golden.encoder.embed(clip, RATE))
+    assert matpac.load("matpac_10_2048", device="cpu").dim == 160
 
 
 def test_a_batch_of_different_lengths_equals_single_clips(encoder, noise):

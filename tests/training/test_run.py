@@ -53,33 +53,6 @@ def test_a_changed_parameter_starts_a_new_run(folder, uninterrupted):
     assert folder.weights() != uninterrupted
 
 
-def test_a_run_begins_with_the_weights_of_init_and_keeps_their_statistics(folder, uninterrupted):
-    checkpoint = folder.folder / "data/checkpoints/pretrained"
-    shutil.copytree(checkpoint, folder.folder / "first", dirs_exist_ok=True)
-    meta = json.loads((folder.folder / "first/meta.json").read_text())
-    meta["standard"]["mean"] += 0.5
-    (folder.folder / "first/meta.json").write_text(json.dumps(meta))
-    fresh = folder.losses()
-    folder.change(init="first")
-    folder.run()
-    assert folder.losses()[0] < fresh[0]
-    begun = read_meta(checkpoint)
-    assert begun.standard.mean == meta["standard"]["mean"]
-    assert begun.init_digest == hashlib.sha256(uninterrupted).hexdigest()
-
-
-def test_other_weights_of_the_same_name_start_a_new_run(folder, uninterrupted):
-    shutil.copytree(
-        folder.folder / "data/checkpoints/pretrained", folder.folder / "first", dirs_exist_ok=True
-    )
-    folder.change(init="first")
-    folder.interrupt(signal.SIGTERM, updates=10)
-    path = folder.folder / "first/networks.safetensors"
-    networks = load_file(path)
-    save_file(networks | {"center.value": networks["center.value"] + 1}, path)
-    assert "Going on" not in folder.run()
-
-
 def test_a_second_process_is_turned_away(folder):
     folder.change(num_epochs=4000)  # longer than the second process takes to start
     first = folder.start()
@@ -153,3 +126,31 @@ def test_shards_changed_behind_the_pipelines_back_are_named(folder):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "found another. Run `matpac corpus`" in said
+
+
+def test_a_run_begins_with_the_weights_of_init_and_keeps_their_statistics(folder, uninterrupted):
+    checkpoint = folder.folder / "data/checkpoints/pretrained"
+    shutil.copytree(checkpoint, folder.folder / "first", dirs_exist_ok=True)
+    meta = json.loads((folder.folder / "first/meta.json").read_text())
+    meta["standard"]["mean"] += 0.5
+    (folder.folder / "first/meta.json").write_text(json.dumps(meta))
+    fresh = folder.losses()
+    folder.change(init="first")
+    folder.run()
+    assert folder.losses()[0] < fresh[0]
+    begun = read_meta(checkpoint)
+    assert begun.standard.mean == meta["standard"]["mean"]
+    weights = (folder.folder / "first/networks.safetensors").read_bytes()
+    assert begun.init_digest == hashlib.sha256(weights).hexdigest()
+
+
+def test_other_weights_of_the_same_name_start_a_new_run(folder, uninterrupted):
+    shutil.copytree(
+        folder.folder / "data/checkpoints/pretrained", folder.folder / "first", dirs_exist_ok=True
+    )
+    folder.change(init="first")
+    folder.interrupt(signal.SIGTERM, updates=10)
+    path = folder.folder / "first/networks.safetensors"
+    networks = load_file(path)
+    save_file(networks | {"center.value": networks["center.value"] + 1}, path)
+    assert "Going on" not in folder.run()

@@ -129,7 +129,7 @@ def test_a_second_repro_runs_no_stage_and_is_quick(project):
         ("probe.learning_rate", 0.002, {"probe", "record", "report"}),
         ("pretrain.alpha", 0.25, {"pretrain", "record", "report"}),
         ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain", "record", "report"}),
-        ("online.k", 5, {"pretrain", "record", "report"}),
+        ("online.k", 5, {"pretrain", "report"}),
         ("logmel.num_mels", 64, {"shards", "pretrain", "record", "report"}),
         ("datasets.demo_scenes.seed", 9, {"download", "shards", "report"}),
         ("embed.batch_size", 8, {"embed", "report"}),

@@ -80,27 +80,6 @@ def test_looking_at_labelled_clips_changes_no_weight(folder, uninterrupted):
     assert [int(line.split("\t")[0]) for line in live[1:]] == [0, 20, 40, 59]
 
 
-def test_what_was_measured_otherwise_is_forgotten(folder):
-    folder.change(online="noise")
-    folder.interrupt(signal.SIGTERM, updates=25)
-    saved = folder.saved_updates()
-    folder.change(online=None)
-    assert "Going on" in folder.run()
-    online = folder.folder / "data/checkpoints/pretrained/online.csv"
-    assert saved < 60
-    assert online.read_text().strip() == ""
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_classification_alone_raises_the_alarm_within_a_tenth_and_a_sound_run_never(folder, seed):
-    folder.change(alpha=0.0, num_epochs=600, seed=seed)
-    said = re.findall(r"seems to collapse at update (\d+): the student predicts", folder.run())
-    assert said
-    assert int(said[0]) <= 90
-    folder.change(alpha=0.5, num_epochs=600, seed=seed)
-    assert "seems to collapse" not in folder.run()
-
-
 def test_the_checkpoint_explains_itself(folder, uninterrupted):
     checkpoint = folder.folder / "data/checkpoints/pretrained"
     meta = read_meta(checkpoint)
@@ -154,3 +133,24 @@ def test_other_weights_of_the_same_name_start_a_new_run(folder, uninterrupted):
     networks = load_file(path)
     save_file(networks | {"center.value": networks["center.value"] + 1}, path)
     assert "Going on" not in folder.run()
+
+
+def test_what_was_measured_otherwise_is_forgotten(folder):
+    folder.change(online="noise")
+    folder.interrupt(signal.SIGTERM, updates=25)
+    saved = folder.saved_updates()
+    folder.change(online=None)
+    assert "Going on" in folder.run()
+    online = folder.folder / "data/checkpoints/pretrained/online.csv"
+    assert saved < 60
+    assert online.read_text().strip() == ""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_classification_alone_raises_the_alarm_within_a_tenth_and_a_sound_run_never(folder, seed):
+    folder.change(alpha=0.0, num_epochs=600, seed=seed)
+    said = re.findall(r"seems to collapse at update (\d+): the student predicts", folder.run())
+    assert said
+    assert int(said[0]) <= 90
+    folder.change(alpha=0.5, num_epochs=600, seed=seed)
+    assert "seems to collapse" not in folder.run()

@@ -131,11 +131,13 @@ def summary_of(
     """What tables and the report say of a dataset's scores; scores are fractions.
 
     `num_classes_scored` are those that accuracy or mAP are made of, in the fold where they are fewest;
-    `observed` is the share of the entries [test clip, class] that were.
+    `observed` is the share of the entries [test clip, class] that were. `others` has the scores of other
+    encoders, and by how much they are ahead of the trained one, repeat by repeat.
     """
     task, tested = clips.task, np.concatenate([fold.test for fold in folds])
-    repeats = {name: repeat_scores(details[name]["scores"]) for name in FEATURES}
+    repeats = {name: repeat_scores(details[name]["scores"]) for name in clips.features}
     gain = np.subtract(repeats["pretrained"], repeats["random_init"])
+    ahead = {name: np.subtract(repeats[name], repeats["pretrained"]).tolist() for name in clips.others}
     return {
         "dataset": clips.dataset,
         "metric": task.metric,
@@ -149,6 +151,10 @@ def summary_of(
         "chance": chance(clips.labels[tested], clips.observed[tested], task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},
         "gain_over_random_init": mean_and_interval(gain.tolist()),
+        "others": {
+            name: mean_and_interval(repeats[name]) | {"minus_encoder": mean_and_interval(gap)}
+            for name, gap in ahead.items()
+        },
     }
 
 
@@ -158,6 +164,7 @@ def compared(summary: dict[str, Any]) -> dict[str, float]:
         "chance": summary["chance"],
         **{name: summary[name]["mean"] for name in FEATURES},
         "gain": summary["gain_over_random_init"]["mean"],
+        **{f"others.{name}": score["mean"] for name, score in summary["others"].items()},
     }
 
 

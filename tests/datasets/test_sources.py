@@ -112,7 +112,7 @@ def test_nothing_is_noted_of_names_that_are_no_path(tmp_path, monkeypatch):
     }
     write_encoders(Path("sources"), "matpac_10_2048", others)
     assert read_json(Path("sources/initial-weights.json")) == {}
-    assert read_json(Path("sources/other-encoders.json")) == dict.fromkeys(others, [{}, {}])
+    assert read_json(Path("sources/other-encoders.json")) == {name: [{}, {}] for name in others}
 
 
 def test_a_mended_archive_is_unpacked_into_another_folder(tmp_path):

@@ -146,7 +146,13 @@ def origin_of(module: ModuleType, params: Other) -> Origin:
 
 
 def content_of(path: Path) -> dict[str, str]:
-    """Checksums of a file, or of all files in a folder; none where a name is no path."""
+    """Checksums of a file, or of all files in a folder; none where a name is no path.
+
+    Of a checkpoint of ours its networks: other files in it say how long training took.
+    """
+    networks = path / "networks.safetensors"
+    if networks.is_file():
+        return content_of(networks)
     if path.is_file():
         return {"": checksum(path)}
     files = sorted(path.rglob("*")) if path != Path() else []

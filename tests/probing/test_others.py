@@ -219,6 +219,12 @@ def test_an_encoder_is_known_by_its_code_and_its_weights_whatever_it_is_called(t
     whole = content_of(tmp_path / "folder")
     (tmp_path / "folder/weights").write_text("2")
     assert content_of(tmp_path / "folder") != whole
+    checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
+    ours = content_of(checkpoint)
+    (checkpoint / "meta.json").write_text("trained on another day")
+    assert content_of(checkpoint) == ours
+    (checkpoint / "networks.safetensors").write_text("of another run")
+    assert content_of(checkpoint) != ours
 
 
 @pytest.fixture

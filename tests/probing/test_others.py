@@ -242,6 +242,18 @@ def test_a_value_that_is_not_finite_names_encoder_and_clip(shards, noises, tmp_p
         embed_stage(shards, listed(noises), checkpoint, tmp_path / "embeddings/noises", params)
 
 
+def test_an_encoder_that_fails_does_so_before_anything_is_embedded(shards, noises, tmp_path, write_module):
+    code = BANDS.replace("return torch.cat([bands.mean(1), bands.std(1)], dim=1)", "return bands")
+    bands = Other(module=write_module(code), model=None)
+    checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match=r"^embed.others.bands: .* \(clip a000\)"):
+        embed_stage(
+            *(shards, listed(noises), checkpoint, tmp_path / "embeddings/noises"),
+            Embed(batch_size=4, others={"bands": bands}),
+        )
+    assert not (tmp_path / "embeddings").exists()
+
+
 def test_the_store_holds_every_encoder_and_the_probes_score_it(shards, noises, tmp_path, write_module):
     bands = Other(module=write_module(BANDS), model=None)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint")

@@ -159,7 +159,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what an encoder is: sizes, front end, statistics, what it was trained on. Downloads nothing."""
-    from matpac.probing.info import json_of, known_of, text_of
+    from matpac.probing.facts import json_of, text_of
+    from matpac.probing.info import known_of
 
     say = json_of if as_json else text_of
     sys.stdout.write(f"{say(known_of(weights))}\n")

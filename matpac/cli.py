@@ -108,30 +108,41 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command()
 def embed(
-    files: Annotated[list[Path] | None, typer.Argument(help="Audio files to embed.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the files' embeddings (.npz).")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Audio files, and folders to look for some in.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the embeddings: .npz, .parquet or .zarr.")
+    ] = None,
     checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint folder, released .pt file or released name.")
+        Path, typer.Option(help="Checkpoint or saved folder, released .pt file or released name.")
     ] = CHECKPOINT,
+    in_time: Annotated[
+        bool, typer.Option("--in-time", help="One every 16 frames with its time, not one a file.")
+    ] = False,
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Embed audio files, or the shards of a dataset.
+    """Embed audio files, or the shards of a dataset. Goes on where it was cut off.
 
-    matpac embed a.wav b.flac --out e.npz    one row a file: arrays `embeddings` [file, dim] and `paths`
+    matpac embed recordings/ --out e.parquet    one row a file: path and embedding
 
-    matpac embed --dataset esc10             the pipeline's stage (data/embeddings/esc10)
+    matpac embed a.wav b.flac --out e.npz       arrays `embeddings` [file, dim] and `paths`; .zarr likewise
+
+    matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
-    if dataset is not None and not files:
+    if dataset is not None and not (files or out or in_time):
         from matpac.params import load_params
         from matpac.probing.embed import embed_stage
 
         checked = load_params(params)
         embed_stage(SHARDS / dataset, checkpoint, EMBEDDINGS / dataset, checked.embed)
     elif files and out is not None and dataset is None:
-        from matpac.probing.embed import embed_files
+        from matpac.probing.embed_files import embed_files
+        from matpac.signal.audio import mute_c_libraries
 
-        embed_files(files, checkpoint, out)
+        mute_c_libraries()
+        embed_files(files, checkpoint, out, in_time=in_time)
     else:
         raise ValueError("embed: need either files and --out, or --dataset (see `matpac embed --help`)")
 

@@ -7,6 +7,8 @@ README.md            the model card
 No file holds code. Folder and repository have the same files.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from matpac.files import read_json, whole_file, write_json
 from matpac.model.encoder import Encoder
@@ -87,6 +90,15 @@ class TrainedEncoder(ModelHubMixin):
             **self.origin,
         }
 
+    def digest(self) -> str:
+        """SHA-256 of all that embeddings depend on, whatever file it was opened from."""
+        config = self._config() | {"origin": None}
+        found = hashlib.sha256(json.dumps(config).encode())
+        for name, value in self._weights().items():
+            found.update(name.encode())
+            found.update(value.numpy())
+        return found.hexdigest()
+
     def generate_model_card(self, **about: Any) -> ModelCard:  # noqa: ANN401 - as the mixin has it
         """From what is known; `about`: `license`, `scores` and `repo_id` of `model_card`.
 
@@ -96,15 +108,14 @@ class TrainedEncoder(ModelHubMixin):
         return ModelCard(model_card(self.known(), **about))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        networks = torch.nn.ModuleDict({"patches": self.patches, "student_encoder": self.encoder})
         with whole_file(save_directory / WEIGHTS) as partial:
-            save_file(
-                {name: value.cpu().contiguous() for name, value in networks.state_dict().items()},
-                partial,
-                metadata={"format": "pt"},
-            )
+            save_file(self._weights(), partial, metadata={"format": "pt"})
         # Last: a folder with this file is whole.
         write_json(save_directory / CONFIG, self._config())
+
+    def _weights(self) -> dict[str, Tensor]:
+        networks = torch.nn.ModuleDict({"patches": self.patches, "student_encoder": self.encoder})
+        return {name: value.cpu().contiguous() for name, value in networks.state_dict().items()}
 
     def _config(self) -> dict[str, Any]:
         blocks = self.encoder.blocks

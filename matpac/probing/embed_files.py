@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from itertools import islice
 from os import cpu_count
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -33,8 +33,8 @@ from matpac.probing.formats import Table, writer_for
 from matpac.progress import Progress
 from matpac.signal.audio import UnusableAudio, read_audio
 
-FILES_PER_PART, BYTES_PER_PART = 256, 2**28
-"""A part ends at whichever comes first: what a kill costs at most."""
+FILES_PER_PART, BYTES_PER_PART = 256, 2**26
+"""A part ends at whichever comes first: what a kill costs at most, and what is in memory."""
 MOST_THREADS = 4
 """That read files ahead of the encoder, two each: bounds the memory."""
 Argument = TypeVar("Argument")
@@ -82,7 +82,7 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
         if not table.num_rows:
             raise ValueError(f"embed: need audio that can be used, found none in {len(files)} files")
         whole = work / f"whole{out.suffix}"
-        write(whole, table, (_read(folder, number).embeddings for number in range(len(parts))))
+        write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))
         if whole.is_dir():
             move_into_place(whole, out)
         else:
@@ -197,9 +197,10 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06}.npz"
 
 
-def _read(folder: Path, number: int) -> Part:
+def _read(folder: Path, number: int, name: str) -> np.ndarray:
+    """A field of `Part`."""
     with np.load(_path(folder, number), allow_pickle=False) as file:
-        return Part(file["embeddings"], file["num_rows"], file["reasons"].tolist())
+        return cast(np.ndarray, file[name])
 
 
 def _table(
@@ -209,13 +210,13 @@ def _table(
     left_out: dict[str, str] = {}
     steps: list[int] = []
     for number, part in enumerate(parts):
-        done = _read(folder, number)
-        for file, num_rows, reason in zip(part, done.num_rows.tolist(), done.reasons, strict=True):
+        num_rows, reasons = (_read(folder, number, name).tolist() for name in ("num_rows", "reasons"))
+        for file, num_steps, reason in zip(part, num_rows, reasons, strict=True):
             if reason:
                 left_out[str(file.path)] = reason
             else:
                 paths.append(str(file.path))
-                steps.append(num_rows)
+                steps.append(num_steps)
     if not in_time:
         return Table(paths, len(paths), encoder.dim, left_out, digest)
     times_ms = encoder.step_centers_ms(max(steps, default=0))

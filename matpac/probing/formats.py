@@ -73,7 +73,7 @@ def write_npz(path: Path, table: Table, parts: Parts) -> None:
             np.lib.format.write_array_header_1_0(stream, header)
             for part in parts:
                 stream.write(part.astype("<f4", copy=False).tobytes())
-        columns = table.columns() | {"checkpoint": texts([table.checkpoint])}
+        columns = table.columns() | {"checkpoint": np.array(table.checkpoint)}
         for name, values in columns.items():
             # Strings of one width: those of any need pickles here.
             plain = np.array(values.tolist(), np.str_) if values.dtype == TEXT else values

@@ -96,7 +96,7 @@ class TrainedEncoder(ModelHubMixin):
         found = hashlib.sha256(json.dumps(config).encode())
         for name, value in self._weights().items():
             found.update(name.encode())
-            found.update(value.numpy())
+            found.update(value.numpy().tobytes())
         return found.hexdigest()
 
     def generate_model_card(self, **about: Any) -> ModelCard:  # noqa: ANN401 - as the mixin has it

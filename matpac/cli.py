@@ -149,7 +149,7 @@ def embed(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder or released .pt file.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or saved folder, or released .pt file.")],
     out: Annotated[Path, typer.Option(help="Where to write the encoder (.onnx).")],
 ) -> None:
     """Write an encoder with its front end as ONNX: waveforms of any length -> mean embeddings."""
@@ -165,7 +165,7 @@ def export(
 @app.command()
 def info(
     weights: Annotated[
-        str, typer.Argument(help="Checkpoint folder, released .pt file or released name (matpac_10_2048).")
+        str, typer.Argument(help="Checkpoint or saved folder, released .pt file or name (matpac_10_2048).")
     ] = str(CHECKPOINT),
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:

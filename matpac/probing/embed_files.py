@@ -80,6 +80,7 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
 
         table = _table(folder, parts, encoder, digest, in_time=in_time)
         if not table.num_rows:
+            shutil.rmtree(work)
             raise ValueError(f"embed: need audio that can be used, found none in {len(files)} files")
         whole = work / f"whole{out.suffix}"
         write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))

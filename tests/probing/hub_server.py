@@ -97,6 +97,15 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({})
 
     def do_GET(self) -> None:
+        if "/tree/" in self.path:
+            files = self.repository().items()
+            self.answer(
+                [
+                    {"type": "file", "path": name, "size": len(content), "oid": git_blob(content)}
+                    for name, content in files
+                ]
+            )
+            return
         if self.path.startswith("/api/models/"):
             siblings = [{"rfilename": name} for name in self.repository()]
             self.answer({"id": "somebody/birds", "sha": COMMIT, "siblings": siblings, "tags": []})
@@ -116,6 +125,10 @@ class Handler(BaseHTTPRequestHandler):
     def repository(self) -> dict[str, bytes]:
         """Of a path that begins with /api/models/<owner>/<name>."""
         return self.server.repositories["/".join(self.path.split("/")[3:5])]
+
+
+def git_blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import xarray
 
+from matpac.files import exclusive
 from matpac.probing.embed_files import FILES_PER_PART, ahead, embed_files, list_files, parts_of
 from matpac.probing.encoder import load_encoder
 from tests.probing.conftest import untrained_checkpoint
@@ -150,7 +151,17 @@ def test_where_nothing_can_be_used_nothing_is_written(recordings, checkpoint, tm
     (tmp_path / "quiet").mkdir()
     with pytest.raises(ValueError, match=r"quiet: need audio files \(.*\), found none"):
         embed_files([tmp_path / "quiet"], checkpoint, tmp_path / "e.npz")
-    assert not (tmp_path / "e.npz").exists()
+    assert not list(tmp_path.glob("*e.npz*"))
+
+
+def test_two_processes_do_not_write_one_result(recordings, checkpoint, tmp_path):
+    with (
+        exclusive(tmp_path / ".e.npz.work" / "parts"),
+        pytest.raises(RuntimeError, match="in use by another"),
+    ):
+        embed_files([recordings], checkpoint, tmp_path / "e.npz")
+    embed_files([recordings], checkpoint, tmp_path / "e.npz")
+    assert not list(tmp_path.glob(".e.npz*"))
 
 
 class Interrupting:

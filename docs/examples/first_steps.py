@@ -135,7 +135,7 @@ figure.savefig(OUT / "in_time.png", dpi=100)
 # %% [markdown]
 # ## Elsewhere
 #
-# The folder opens in any process, bit for bit the same. `encoder.push_to_hub("user/repository")` publishes it,
+# The folder opens anywhere, bit for bit the same. `encoder.push_to_hub("user/repository")` publishes it,
 # `matpac.AudioEncoder.from_pretrained("user/repository")` opens it there; `matpac export` writes ONNX.
 
 # %%

@@ -1,7 +1,7 @@
 """MATPAC: self-supervised audio representation learning, from raw recordings to probe scores."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matpac.probing.encoder import AudioEncoder
@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def load(name: str | Path, *, device: str | None = None) -> "AudioEncoder":
-    """Open a trained encoder: a checkpoint folder of ours, a released `.pt` file, or a released name.
+    """Open a trained encoder: a folder (checkpoint or saved), a released `.pt` file, or a released name.
 
         encoder = matpac.load("data/checkpoints/pretrained")
         encoder = matpac.load("matpac_10_2048")  # the authors' weights, downloaded at first use
@@ -22,3 +22,12 @@ def load(name: str | Path, *, device: str | None = None) -> "AudioEncoder":
     from matpac.probing.encoder import load_encoder
 
     return load_encoder(name, device)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - of a module
+    """`matpac.AudioEncoder`, imported when it is asked for: torch takes seconds."""
+    if name != "AudioEncoder":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from matpac.probing.encoder import AudioEncoder
+
+    return AudioEncoder

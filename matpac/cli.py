@@ -111,21 +111,30 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command()
 def embed(
-    files: Annotated[list[Path] | None, typer.Argument(help="Audio files to embed.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the files' embeddings (.npz).")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Audio files, and folders to look for some in.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the embeddings: .npz, .parquet or .zarr.")
+    ] = None,
     checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint folder, released .pt file or released name.")
+        Path, typer.Option(help="Checkpoint or saved folder, released .pt file or released name.")
     ] = CHECKPOINT,
+    in_time: Annotated[
+        bool, typer.Option("--in-time", help="One every 16 frames with its time, not one a file.")
+    ] = False,
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Embed audio files, or the shards of a dataset.
+    """Embed audio files, or the shards of a dataset. Goes on where it was cut off.
 
-    matpac embed a.wav b.flac --out e.npz    one row a file: arrays `embeddings` [file, dim] and `paths`
+    matpac embed recordings/ --out e.parquet    one row a file: path and embedding
 
-    matpac embed --dataset esc10             the pipeline's stage (data/embeddings/esc10)
+    matpac embed a.wav b.flac --out e.npz       arrays `embeddings` [file, dim] and `paths`; .zarr likewise
+
+    matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
-    if dataset is not None and not files:
+    if dataset is not None and not (files or out or in_time):
         from matpac.datasets.registry import recordings_root
         from matpac.params import load_params
         from matpac.probing.embed import embed_stage
@@ -138,16 +147,18 @@ def embed(
         located = Located(RAW / dataset, recordings_root(dataset, checked.datasets[dataset]))
         embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
     elif files and out is not None and dataset is None:
-        from matpac.probing.embed import embed_files
+        from matpac.probing.embed_files import embed_files
+        from matpac.signal.audio import mute_c_libraries
 
-        embed_files(files, checkpoint, out)
+        mute_c_libraries()
+        embed_files(files, checkpoint, out, in_time=in_time)
     else:
         raise ValueError("embed: need either files and --out, or --dataset (see `matpac embed --help`)")
 
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder or released .pt file.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or saved folder, or released .pt file.")],
     out: Annotated[Path, typer.Option(help="Where to write the encoder (.onnx).")],
 ) -> None:
     """Write an encoder with its front end as ONNX: waveforms of any length -> mean embeddings."""
@@ -163,12 +174,13 @@ def export(
 @app.command()
 def info(
     weights: Annotated[
-        str, typer.Argument(help="Checkpoint folder, released .pt file or released name (matpac_10_2048).")
+        str, typer.Argument(help="Checkpoint or saved folder, released .pt file or name (matpac_10_2048).")
     ] = str(CHECKPOINT),
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what an encoder is: sizes, front end, statistics, what it was trained on. Downloads nothing."""
-    from matpac.probing.info import json_of, known_of, text_of
+    from matpac.probing.facts import json_of, text_of
+    from matpac.probing.info import known_of
 
     say = json_of if as_json else text_of
     sys.stdout.write(f"{say(known_of(weights))}\n")

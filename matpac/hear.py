@@ -51,13 +51,9 @@ def get_timestamp_embeddings(
     one embedding remains, at its middle. Raises ValueError where samples are missing or not finite.
     """
     encoder = model.audio_encoder
-    steps = np.stack(
-        encoder.embed_log_mels_in_time(
-            [encoder.log_mel(sound, model.sample_rate) for sound in sounds_of(audio)]
-        )
-    )
+    timed = encoder.embed_in_time(sounds_of(audio), model.sample_rate)
+    steps, centers_ms = np.stack([embeddings for embeddings, _ in timed]), timed[0].centers_ms
     duration_ms = 1000 * audio.shape[1] / model.sample_rate
-    centers_ms = encoder.step_centers_ms(steps.shape[1])
     centers_ms = centers_ms[centers_ms <= duration_ms]
     if len(centers_ms) == 0:
         centers_ms = np.array([duration_ms / 2], dtype=np.float32)
@@ -71,5 +67,5 @@ def get_scene_embeddings(audio: Float[Tensor, "batch time"], model: Model) -> Fl
     return torch.from_numpy(embeddings).to(audio.device)
 
 
-def sounds_of(audio: Float[Tensor, "batch time"]) -> NDArray[np.float32]:
-    return audio.detach().cpu().float().numpy()
+def sounds_of(audio: Float[Tensor, "batch time"]) -> list[NDArray[np.float32]]:
+    return list(audio.detach().cpu().float().numpy())

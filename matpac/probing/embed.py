@@ -1,8 +1,7 @@
-"""shards or files -> embeddings."""
+"""shards -> embeddings."""
 
 import hashlib
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.datasets.clip import Task
-from matpac.files import read_json, whole_file
+from matpac.files import read_json
 from matpac.params import Embed, LogMel
 from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.encoder import load_encoder, untrained_encoder
@@ -22,7 +21,6 @@ from matpac.probing.others import Located, OtherEncoder, load_other, read_sounds
 from matpac.progress import Progress
 from matpac.shards.folder import ShardFolder
 from matpac.shards.leaks import refuse_leaks
-from matpac.signal.audio import UnusableAudio
 
 
 def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, params: Embed) -> None:
@@ -144,25 +142,3 @@ def checkpoint_digest(checkpoint: Path) -> str:
     path = checkpoint / "networks.safetensors" if checkpoint.is_dir() else checkpoint
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def embed_files(files: Sequence[Path], checkpoint: Path, out: Path) -> None:
-    """Write `embeddings` [file, dim] and `paths` [file] to an .npz file.
-
-    A file that cannot be used is named on standard error and left out; ValueError where none can.
-    """
-    encoder = load_encoder(checkpoint)
-    progress = Progress("embed", len(files), "files")
-    rows, paths = [], []
-    for path in files:
-        try:
-            rows.append(encoder.embed_file(path))
-            paths.append(str(path))
-        except UnusableAudio as error:
-            sys.stderr.write(f"left out: {error}\n")
-        progress.advance()
-    if not rows:
-        raise ValueError(f"embed: none of {len(files)} files could be used")
-    with whole_file(out) as partial, partial.open("wb") as file:
-        np.savez(file, embeddings=np.stack(rows), paths=np.array(paths))
-    sys.stderr.write(f"{out}: {len(rows)} embeddings of {encoder.dim} dimensions\n")

@@ -87,17 +87,14 @@ def write_embeddings(
             "others": {name: origin._asdict() for name, origin in clips.others.items()},
         }
     )
-    _put(group, "ids", np.array(clips.ids, dtype=np.dtypes.StringDType()), "clip")
-    _put(group, "split", np.array(clips.splits, dtype=np.dtypes.StringDType()), "clip")
-    _put(group, "fold", clips.folds, "clip")
-    _put(group, "labels", clips.labels, "clip", "class")
-    _put(group, "observed", clips.observed, "clip", "class")
+    put_array(group, "ids", np.array(clips.ids, dtype=np.dtypes.StringDType()), "clip")
+    put_array(group, "split", np.array(clips.splits, dtype=np.dtypes.StringDType()), "clip")
+    put_array(group, "fold", clips.folds, "clip")
+    put_array(group, "labels", clips.labels, "clip", "class")
+    put_array(group, "observed", clips.observed, "clip", "class")
     for name, rows in features.items():
         _put_feature(group, name, rows, clips)
-    with warnings.catch_warnings():
-        # xarray warns where this is missing, zarr warns where it is written; both read it silently.
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(group.store)
+    consolidate(group)
     move_into_place(partial, folder)
 
 
@@ -179,15 +176,15 @@ def _put_feature(
             )
         if start == 0:
             shape = (num_clips, values.shape[1])
-            array = _create(group, name, shape, values.dtype, "clip", f"{name}_dim")
+            array = create_array(group, name, shape, values.dtype, "clip", f"{name}_dim")
         array[start : start + len(ids)] = values
 
 
-def _put(group: zarr.Group, name: str, values: np.ndarray, *dimensions: str) -> None:
-    _create(group, name, values.shape, values.dtype, *dimensions)[...] = values
+def put_array(group: zarr.Group, name: str, values: np.ndarray, *dimensions: str) -> None:
+    create_array(group, name, values.shape, values.dtype, *dimensions)[...] = values
 
 
-def _create(
+def create_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, *dimensions: str
 ) -> zarr.Array:
     return group.create_array(
@@ -199,6 +196,14 @@ def _create(
         # Embeddings hardly compress, and the bytes must not depend on a compressor's version.
         compressors=None,
     )
+
+
+def consolidate(group: zarr.Group) -> None:
+    """All metadata in one file, once nothing more is added."""
+    with warnings.catch_warnings():
+        # xarray warns where this is missing, zarr warns where it is written; both read it silently.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(group.store)
 
 
 def _get(group: zarr.Group, name: str) -> np.ndarray:

@@ -1,9 +1,11 @@
 """waveform -> embeddings, with a trained encoder."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from matpac.model.pretext import Pretext
 from matpac.model.released import read_released
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
+from matpac.probing.facts import of_release, of_run
+from matpac.probing.hub import TrainedEncoder, is_pretrained
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
@@ -26,18 +30,28 @@ from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, find_weights
 CLIPS_AT_ONCE, FRAMES_AT_ONCE = 256, 256_000
 """Clips whose chunks are sorted by length into common batches: so many, or so few as have so many frames
 together. Bounds the memory."""
+MOST_CHANNELS = 32
+"""A longer axis with no more entries than this behind it is one of time, with channels behind it."""
+
+
+class Timed(NamedTuple):
+    """One clip over time."""
+
+    embeddings: NDArray[np.float32]
+    """`[step, dim]`; of all layers `[layer, step, dim]`; by patch `[freq, step, dim / freq]`, or
+    `[layer, freq, step, dim / freq]`, the lowest frequencies first."""
+    centers_ms: NDArray[np.float32]
+    """`[step]`: the middle of what each step hears, 160 ms apart with the paper's front end."""
 
 
 @dataclass(frozen=True)
-class AudioEncoder:
-    """The student encoder of a run, with the front end and the statistics it was trained with."""
+class AudioEncoder(TrainedEncoder):
+    """The student encoder of a run, with the front end and the statistics it was trained with.
 
-    patches: Patches
-    encoder: Encoder
-    logmel: LogMel
-    standard: Standard
-    chunk_frames: int
-    """Longest input of one forward pass; longer clips are cut into chunks of this many frames."""
+    Saved, opened and published by `save_pretrained(folder)`, `from_pretrained(folder or repository)` and
+    `push_to_hub(repository)`, as `huggingface_hub.ModelHubMixin` has them (`from_pretrained` also takes a
+    `device`). `model_card_kwargs={"license": ..., "scores": ...}` go into the model card.
+    """
 
     @property
     def dim(self) -> int:
@@ -59,33 +73,43 @@ class AudioEncoder:
         return (1000 * centers / self.logmel.sample_rate_hz).astype(np.float32)
 
     def embed(
-        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: int, *, layers: bool = False
+        self,
+        waveform: ArrayLike | Sequence[ArrayLike],
+        sample_rate: int | Sequence[int],
+        *,
+        layers: bool = False,
     ) -> NDArray[np.float32]:
         """Mean embeddings of clips: `[clip, dim]`, with `layers=True` `[clip, layer, dim]`.
 
         `waveform` is one clip `[time]`, several of one length `[clip, time]`, several with channels
-        `[clip, channel, time]` (averaged), or a list of clips `[time]` of any lengths. Samples are
-        floats in -1 to 1 at `sample_rate` (Hz); they are resampled as the encoder needs them.
+        `[clip, channel, time]` (averaged), or a list of clips `[time]` or `[channel, time]` of any lengths.
+        Samples are floats in -1 to 1 at `sample_rate` (Hz; a list: one for each clip); they are resampled
+        as the encoder needs them. What a clip's embedding is does not depend on the others.
 
-        Raises ValueError where a clip is empty or has NaN or infinite samples.
+        Raises ValueError where a clip is empty or has NaN or infinite samples, where samples are integers
+        (nobody says what their full scale is) or the last axis looks like channels.
         """
-        log_mels = [self.log_mel(clip, sample_rate) for clip in clips_of(waveform)]
-        pooled = self.embed_log_mels(log_mels, layers=layers)
-        return np.stack(list(pooled))
+        return np.stack(list(self.embed_log_mels(self._log_mels(waveform, sample_rate), layers=layers)))
 
     def embed_in_time(
-        self, waveform: ArrayLike, sample_rate: int, *, layers: bool = False
-    ) -> NDArray[np.float32]:
-        """Embeddings of one clip `[time]`, one every 16 frames: `[step, dim]` or `[layer, step, dim]`."""
-        [clip] = clips_of(waveform)
-        [over_time] = self._over_time([self.log_mel(clip, sample_rate)], batch_size=32, layers=layers)
-        return over_time if layers else over_time[-1]
+        self,
+        waveform: ArrayLike | Sequence[ArrayLike],
+        sample_rate: int | Sequence[int],
+        *,
+        layers: bool = False,
+        patches: bool = False,
+    ) -> list[Timed]:
+        """Embeddings every 16 frames and when they are, for each clip; arguments and errors as of `embed`.
 
-    def embed_log_mels_in_time(
-        self, log_mels: Sequence[NDArray[np.floating]], *, batch_size: int = 32
-    ) -> list[NDArray[np.float32]]:
-        """`[step, dim]` for each log-mel `[frame, mel]` (not standardized); they share forward passes."""
-        return [over_time[-1] for over_time in self._over_time(log_mels, batch_size, layers=False)]
+        With `patches=True` those of the patches of all frequencies, which else stand side by side.
+        """
+        timed = []
+        log_mels = self._log_mels(waveform, sample_rate)
+        for over_time in self.embed_log_mels_in_time(log_mels, layers=layers):
+            *_, num_steps, _ = over_time.shape
+            embeddings = self._by_patch(over_time) if patches else over_time
+            timed.append(Timed(embeddings, self.step_centers_ms(num_steps)))
+        return timed
 
     def embed_file(self, path: str | Path) -> NDArray[np.float32]:
         """Mean embedding `[dim]` of an audio file of any rate, length and number of channels.
@@ -94,6 +118,13 @@ class AudioEncoder:
         """
         waveform = read_audio(Path(path), self.logmel)
         return self.embed(waveform, self.logmel.sample_rate_hz)[0]
+
+    def _log_mels(
+        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: int | Sequence[int]
+    ) -> Iterator[NDArray[np.float32]]:
+        clips = clips_of(waveform)
+        rates_hz = rates_of(sample_rate, len(clips))
+        return (self.log_mel(clip, rate_hz) for clip, rate_hz in zip(clips, rates_hz, strict=True))
 
     def log_mel(self, clip: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
         """Front end of one clip `[time]`: `[frame, mel]`; less than one window is filled with silence."""
@@ -121,6 +152,23 @@ class AudioEncoder:
             for clip, of_chunks in zip(window, sums, strict=True):
                 pooled = of_chunks.sum(axis=1) / num_patches(len(clip))
                 yield pooled if layers else pooled[-1]
+
+    def embed_log_mels_in_time(
+        self,
+        log_mels: Iterable[NDArray[np.floating]],
+        *,
+        batch_size: int = 32,
+        layers: bool = False,
+    ) -> Iterator[NDArray[np.float32]]:
+        """`[step, dim]` or `[layer, step, dim]` for each log-mel `[frame, mel]`, as `embed_log_mels`."""
+        for window in windows(log_mels):
+            for over_time in self._over_time(window, batch_size, layers=layers):
+                yield over_time if layers else over_time[-1]
+
+    def _by_patch(self, over_time: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[..., step, dim]` -> `[..., freq, step, dim / freq]`."""
+        by_freq = over_time.reshape(*over_time.shape[:-1], self.patches.num_freq, -1)
+        return np.moveaxis(by_freq, -2, -3)
 
     @torch.inference_mode()
     def _over_time(
@@ -174,16 +222,51 @@ def num_patches(num_frames: int) -> int:
 
 
 def clips_of(waveform: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.float32]]:
-    if isinstance(waveform, list | tuple) and waveform and np.ndim(waveform[0]) == 1:
-        return [np.asarray(clip, dtype=np.float32) for clip in waveform]
-    samples = np.asarray(waveform, dtype=np.float32)
-    if samples.ndim == 3:
-        samples = samples.mean(axis=1)
-    if samples.ndim not in (1, 2):
+    """Mono clips `[time]`; what is accepted and refused stands at `AudioEncoder.embed`."""
+    if isinstance(waveform, list | tuple) and waveform and np.ndim(waveform[0]) > 0:
+        return [_mono(np.asarray(clip)) for clip in waveform]
+    samples = np.asarray(waveform)
+    if samples.ndim == 1:
+        return [_mono(samples)]
+    _refuse_channels_last(samples)
+    if samples.ndim not in (2, 3) or len(samples) == 0:
         raise ValueError(
-            f"embed: need [time], [clip, time] or [clip, channel, time], got {samples.ndim} dimensions"
+            f"embed: need [time], [clip, time], [clip, channel, time] or a list of clips, "
+            f"got an array {list(samples.shape)}"
         )
-    return list(np.atleast_2d(samples))
+    return [_mono(clip) for clip in samples]
+
+
+def _mono(clip: NDArray[Any]) -> NDArray[np.float32]:
+    if not np.issubdtype(clip.dtype, np.floating):
+        raise ValueError(
+            f"embed: need floats in -1 to 1, got {clip.dtype}. Divide by the full scale of your samples: "
+            f"int16 / 32768, int32 / 2147483648"
+        )
+    _refuse_channels_last(clip)
+    if clip.ndim not in (1, 2):
+        raise ValueError(f"embed: need clips [time] or [channel, time], got one {list(clip.shape)}")
+    return (clip if clip.ndim == 1 else clip.mean(axis=0)).astype(np.float32, copy=False)
+
+
+def _refuse_channels_last(samples: NDArray[Any]) -> None:
+    """As soundfile and scipy give them: every sample would pass for a clip or a channel, silently."""
+    if samples.ndim >= 2 and 0 < samples.shape[-1] <= MOST_CHANNELS < samples.shape[-2]:
+        raise ValueError(
+            f"embed: need time on the last axis, got an array {list(samples.shape)}, whose last looks like "
+            f"channels. Average them: waveform.mean(axis=-1)"
+        )
+
+
+def rates_of(sample_rate: int | Sequence[int], num_clips: int) -> list[int]:
+    """In Hz, one for each clip."""
+    rates_hz = [sample_rate] * num_clips if isinstance(sample_rate, int | float) else list(sample_rate)
+    if len(rates_hz) != num_clips:
+        raise ValueError(f"sample_rate: need one, or one for each of {num_clips} clips, got {len(rates_hz)}")
+    for rate_hz in rates_hz:
+        if not (float(rate_hz).is_integer() and rate_hz > 0):
+            raise ValueError(f"sample_rate: need whole Hz above 0, got {rate_hz}")
+    return [int(rate_hz) for rate_hz in rates_hz]
 
 
 def windows(log_mels: Iterable[NDArray[np.floating]]) -> Iterator[list[NDArray[np.floating]]]:
@@ -202,18 +285,19 @@ def windows(log_mels: Iterable[NDArray[np.floating]]) -> Iterator[list[NDArray[n
 def load_encoder(
     name: str | Path, device: str | None = None, *, num_heads: int | None = None
 ) -> AudioEncoder:
-    """Open a checkpoint folder, a released `.pt` file or the released file of that name (see `find_weights`).
+    """Open a checkpoint folder, a folder of `save_pretrained`, a released `.pt` file or one by name.
 
     On `device`: a GPU where there is one. `num_heads` is needed only for released files that are not a
     ViT-B (64 dimensions a head). Raises ValueError where there are no such weights.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     path = find_weights(name)
+    if is_pretrained(path):
+        return cast(AudioEncoder, AudioEncoder.from_folder(path, device))
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if path.is_dir():
         meta = read_meta(path)
-        return student_of(
-            load_networks(path).to(chosen), meta.logmel, meta.standard, meta.pretrain.crop_frames
-        )
+        pretext, crop_frames = load_networks(path).to(chosen), meta.pretrain.crop_frames
+        return student_of(pretext, meta.logmel, meta.standard, crop_frames, of_run(meta))
     return _released(path, chosen, num_heads)
 
 
@@ -225,9 +309,15 @@ def untrained_encoder(checkpoint: Path, device: str | None = None) -> AudioEncod
     return student_of(pretext.to(chosen), meta.logmel, meta.standard, meta.pretrain.crop_frames)
 
 
-def student_of(pretext: Pretext, logmel: LogMel, standard: Standard, chunk_frames: int) -> AudioEncoder:
+def student_of(
+    pretext: Pretext,
+    logmel: LogMel,
+    standard: Standard,
+    chunk_frames: int,
+    origin: Mapping[str, Any] = MappingProxyType({}),
+) -> AudioEncoder:
     pretext.eval()
-    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames)
+    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames, origin)
 
 
 def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioEncoder:
@@ -243,5 +333,10 @@ def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioE
         except RuntimeError as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     return AudioEncoder(
-        patches.to(device).eval(), encoder.to(device).eval(), PAPER_LOGMEL, AUDIOSET, released.crop_frames
+        patches.to(device).eval(),
+        encoder.to(device).eval(),
+        PAPER_LOGMEL,
+        AUDIOSET,
+        released.crop_frames,
+        of_release(path.stem),
     )

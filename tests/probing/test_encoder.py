@@ -59,7 +59,7 @@ def test_pooled_embeddings_of_all_layers_match_the_authors_code(golden):
 def test_embeddings_in_time_of_all_layers_match_the_authors_code(golden):
     for name, clip in golden.clips.items():
         expected = golden.outputs[f"precise_time_{name}"].squeeze()
-        found = golden.encoder.embed_in_time(clip, RATE, layers=True)
+        [(found, _)] = golden.encoder.embed_in_time(clip, RATE, layers=True)
         # Single steps feel the 1e-4 between two front ends more than their mean does.
         np.testing.assert_allclose(found, expected, atol=3e-5)
 
@@ -85,6 +85,119 @@ def test_a_batch_of_different_lengths_equals_single_clips(encoder, noise):
     together = encoder.embed(clips, RATE)
     alone = np.concatenate([encoder.embed(clip, RATE) for clip in clips])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+OUTPUTS = [
+    {"in_time": False, "layers": False},
+    {"in_time": False, "layers": True},
+    {"in_time": True, "layers": False},
+    {"in_time": True, "layers": True},
+    {"in_time": True, "patches": True},
+    {"in_time": True, "layers": True, "patches": True},
+]
+
+
+def outputs(encoder, clips, rates, in_time, **kinds):
+    if not in_time:
+        return list(encoder.embed(clips, rates, **kinds))
+    return [embeddings for embeddings, _ in encoder.embed_in_time(clips, rates, **kinds)]
+
+
+@pytest.mark.parametrize("kinds", OUTPUTS, ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_clip_gives_does_not_depend_on_the_others(encoder, seed, kinds):
+    """Of lengths from less than a window to several chunks, at several rates, quiet and loud."""
+    random = np.random.default_rng(seed)
+    rates = random.choice([8_000, 16_000, 22_050, 44_100], size=9).tolist()
+    seconds = [0.01, *random.uniform(0.02, 3, size=8)]
+    random.shuffle(seconds)
+    clips = [
+        random.normal(scale=10 ** random.uniform(-4, 0), size=int(rate * length_s)).astype(np.float32)
+        for rate, length_s in zip(rates, seconds, strict=True)
+    ]
+    together = outputs(encoder, clips, rates, **kinds)
+    for clip, rate, found in zip(clips, rates, together, strict=True):
+        [alone] = outputs(encoder, clip, rate, **kinds)
+        np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
+
+
+def test_the_kinds_of_output_are_views_of_one_another(encoder, noise):
+    clips = [noise, noise[: RATE // 3]]
+    [[means], [steps], [patches]] = (
+        outputs(encoder, clips[1:], RATE, layers=True, **kinds)
+        for kinds in ({"in_time": False}, {"in_time": True}, {"in_time": True, "patches": True})
+    )
+    # A third of a second is 31 frames, the last patch half full; two layers, five frequencies, 16 dimensions.
+    assert (means.shape, steps.shape, patches.shape) == ((2, 80), (2, 2, 80), (2, 5, 2, 16))
+    np.testing.assert_allclose(steps.mean(axis=1), means, atol=1e-6)
+    for freq in range(5):
+        np.testing.assert_array_equal(patches[:, freq], steps[..., 16 * freq : 16 * freq + 16])
+
+
+def test_patches_of_low_frequencies_come_first(encoder):
+    """A tone of 200 Hz changes the lowest patches most, as positions and projection are the same for all."""
+    time_s = np.arange(RATE) / RATE
+    quiet = np.random.default_rng(0).normal(scale=0.01, size=RATE)
+    for tone_hz, expected in [(200, 0), (6_000, 4)]:
+        tone = quiet + 0.5 * np.sin(2 * np.pi * tone_hz * time_s)
+        [[with_tone], [without]] = (
+            outputs(encoder, clip, RATE, in_time=True, patches=True) for clip in (tone, quiet)
+        )
+        assert np.abs(with_tone - without).mean(axis=(1, 2)).argmax() == expected
+
+
+def test_steps_are_at_the_middle_of_what_they_hear(encoder, noise):
+    [long, short] = encoder.embed_in_time([noise, noise[:2000]], RATE)
+    assert len(long.embeddings) == 7  # 98 frames
+    assert long.centers_ms.tolist() == [87.5 + 160 * step for step in range(7)]
+    assert short.centers_ms.tolist() == [87.5]
+
+
+def test_channels_of_clips_in_a_list_are_averaged(encoder, noise):
+    stereo = np.stack([noise, np.zeros_like(noise)])
+    found = encoder.embed([stereo, noise[:5000]], RATE)
+    np.testing.assert_allclose(found[0], encoder.embed(noise / 2, RATE)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint8", "bool", "complex64"])
+def test_samples_that_are_not_floats_are_refused_with_what_to_do(encoder, dtype):
+    for waveform in (np.ones(1000, dtype), [np.ones(1000, dtype)], np.ones((2, 3, 1000), dtype)):
+        with pytest.raises(
+            ValueError, match=rf"got {dtype}. Divide by the full scale .* int16 / 32768"
+        ) as said:
+            encoder.embed(waveform, RATE)
+        assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 20])
+def test_channels_on_the_last_axis_are_refused_with_what_to_do(encoder, noise, num_channels):
+    recording = np.tile(noise[:, None], num_channels)
+    for waveform in (recording, [recording], recording[None]):
+        with pytest.raises(ValueError, match=rf"got an array .*16000, {num_channels}\], .*mean\(axis=-1\)$"):
+            encoder.embed(waveform, RATE)
+    np.testing.assert_allclose(
+        encoder.embed(recording.mean(axis=-1), RATE), encoder.embed(noise, RATE), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ([RATE], r"one for each of 2 clips, got 1"),
+        ([RATE] * 3, r"one for each of 2 clips, got 3"),
+        ([RATE, 0], r"whole Hz above 0, got 0"),
+        ([RATE, -1], r"whole Hz above 0, got -1"),
+    ],
+)
+def test_rates_that_do_not_fit_are_refused(encoder, noise, rates, said):
+    with pytest.raises(ValueError, match=f"^sample_rate: need .*{said}$"):
+        encoder.embed([noise, noise], rates)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 100), (2, 2, 2, 100)])
+def test_other_shapes_are_refused(encoder, shape):
+    with pytest.raises(ValueError, match=r"^embed: need \[time\], \[clip, time\],"):
+        encoder.embed(np.zeros(shape), RATE)
 
 
 def test_channels_are_averaged(encoder, noise):

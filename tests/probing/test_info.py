@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from matpac.probing.info import json_of, known_of, text_of
+from matpac.probing.facts import json_of, text_of
+from matpac.probing.info import known_of
 from matpac.training.checkpoint import load_networks
 from tests.probing.conftest import untrained_checkpoint
 from tests.released import tiny_pretext, write_released

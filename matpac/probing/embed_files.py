@@ -1,0 +1,256 @@
+"""audio files -> a table of embeddings, resumable.
+
+Beside the result lies its working folder until it is whole, `.<name>.work/`:
+
+parts/<digest>/part-000000.npz    embeddings [row, dim], num_rows [file], reasons [file] of some files
+parts.lock                        held by the process that works on it
+
+Which files share a part, and so a batch, follows from their list alone: a call that goes on where another was
+killed gives the same bits. The digest is that of encoder, device and list (names, sizes, times of change).
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from os import cpu_count
+from pathlib import Path
+from typing import NamedTuple, TypeVar, cast
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numpy.typing import NDArray
+
+from matpac.datasets.recordings import audio_files
+from matpac.files import exclusive, flush_to_disk, move_into_place, whole_file
+from matpac.probing.encoder import AudioEncoder, load_encoder
+from matpac.probing.formats import Table, writer_for
+from matpac.progress import Progress
+from matpac.signal.audio import UnusableAudio, read_audio
+
+FILES_PER_PART, BYTES_PER_PART = 256, 2**26
+"""A part ends at whichever comes first: what a kill costs at most, and what is in memory."""
+MOST_THREADS = 4
+"""That read files ahead of the encoder, two each: bounds the memory."""
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class File(NamedTuple):
+    path: Path
+    bytes: int
+    """-1 where there is none."""
+    changed_ns: int
+
+
+class Part(NamedTuple):
+    """What became of some files."""
+
+    embeddings: Float32[np.ndarray, "row dim"]
+    num_rows: Int64[np.ndarray, " file"]
+    """1, in time the number of steps; 0 where a file could not be used."""
+    reasons: list[str]
+    """Why it could not; else empty."""
+
+
+def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, in_time: bool = False) -> None:
+    """Write the embeddings of files, and of all audio files below folders, to .npz, .parquet or .zarr.
+
+    `in_time`: one every 16 frames with its time instead of one a file. `matpac.probing.formats` says what
+    is where in the result. A file that cannot be used is named on standard error, left out, and listed in the
+    result with the reason. Killed at any moment, the same call goes on where it was.
+
+    Raises ValueError where a folder holds no audio, no file can be used, or `out` ends in anything else;
+    RuntimeError where another process writes the same `out`.
+    """
+    write = writer_for(out)
+    files = list_files(sources)
+    encoder = load_encoder(checkpoint)
+    work = out.with_name(f".{out.name}.work")
+    with exclusive(work / "parts"):
+        digest = encoder.digest()
+        folder = _folder_for(work / "parts", encoder, digest, files, in_time=in_time)
+        parts = parts_of(files)
+        _embed_missing(folder, parts, encoder, in_time=in_time)
+
+        table = _table(folder, parts, encoder, digest, in_time=in_time)
+        if not table.num_rows:
+            shutil.rmtree(work)
+            raise ValueError(f"embed: need audio that can be used, found none in {len(files)} files")
+        whole = work / f"whole{out.suffix}"
+        write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))
+        if whole.is_dir():
+            move_into_place(whole, out)
+        else:
+            flush_to_disk(whole)
+            whole.replace(out)
+        shutil.rmtree(work)
+    rows = f"{table.num_rows:,} embeddings of {table.dim:,} dimensions"
+    sys.stderr.write(f"{out}: {rows} from {len(table.paths):,} files, {len(table.left_out):,} left out\n")
+
+
+def list_files(sources: Iterable[Path]) -> list[File]:
+    """Each file once, those of a folder sorted by name. Raises ValueError as `audio_files` does."""
+    paths: dict[Path, None] = {}
+    for source in sources:
+        below = [source / name for name in audio_files(source)] if source.is_dir() else [source]
+        paths |= dict.fromkeys(below)
+    return [_file(path) for path in paths]
+
+
+def _file(path: Path) -> File:
+    try:
+        found = path.stat()
+    except OSError:
+        return File(path, -1, -1)
+    return File(path, found.st_size, found.st_mtime_ns)
+
+
+def parts_of(files: Sequence[File]) -> list[list[File]]:
+    parts: list[list[File]] = []
+    num_bytes = 0
+    for file in files:
+        if not parts or len(parts[-1]) == FILES_PER_PART or num_bytes >= BYTES_PER_PART:
+            parts.append([])
+            num_bytes = 0
+        parts[-1].append(file)
+        num_bytes += file.bytes
+    return parts
+
+
+def _folder_for(
+    parts: Path, encoder: AudioEncoder, digest: str, files: Sequence[File], *, in_time: bool
+) -> Path:
+    """Where the parts of this work are; those of any other are removed."""
+    listed = [[str(file.path), file.bytes, file.changed_ns] for file in files]
+    limits = [FILES_PER_PART, BYTES_PER_PART]
+    key = json.dumps([digest, encoder.device.type, in_time, limits, listed]).encode()
+    folder = parts / hashlib.sha256(key).hexdigest()[:16]
+    for other in parts.iterdir():
+        if other != folder:
+            shutil.rmtree(other)
+            sys.stderr.write(
+                "embed: encoder or files are not those of the unfinished work here: begins anew\n"
+            )
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _embed_missing(
+    folder: Path, parts: Sequence[Sequence[File]], encoder: AudioEncoder, *, in_time: bool
+) -> None:
+    missing = [number for number in range(len(parts)) if not _path(folder, number).exists()]
+    num_files = sum(map(len, parts))
+    num_missing = sum(len(parts[number]) for number in missing)
+    progress = Progress("embed", num_files, "files", done=num_files - num_missing)
+    if progress.done:
+        sys.stderr.write(f"embed: {progress.done:,} of {num_files:,} files are done\n")
+
+    def read(file: File) -> NDArray[np.float32] | UnusableAudio:
+        try:
+            waveform = read_audio(file.path, encoder.logmel)
+        except UnusableAudio as error:
+            return error
+        return encoder.log_mel(waveform, encoder.logmel.sample_rate_hz)
+
+    with ahead(read, (file for number in missing for file in parts[number])) as found:
+        for number in missing:
+            part = _embed(encoder, islice(found, len(parts[number])), progress, in_time=in_time)
+            with whole_file(_path(folder, number)) as partial, partial.open("wb") as stream:
+                np.savez(stream, **part._asdict())
+
+
+def _embed(
+    encoder: AudioEncoder,
+    found: Iterable[NDArray[np.float32] | UnusableAudio],
+    progress: Progress,
+    *,
+    in_time: bool,
+) -> Part:
+    reasons: list[str] = []
+
+    def log_mels() -> Iterator[NDArray[np.float32]]:
+        for outcome in found:
+            if isinstance(outcome, UnusableAudio):
+                reasons.append(outcome.reason)
+                progress.advance()
+                sys.stderr.write(f"left out: {outcome}\n")
+            else:
+                reasons.append("")
+                yield outcome
+
+    embed = encoder.embed_log_mels_in_time if in_time else encoder.embed_log_mels
+    rows = [np.empty((0, encoder.dim), dtype=np.float32)]
+    for embedded in embed(log_mels()):
+        rows.append(np.atleast_2d(embedded))
+        progress.advance()
+    counts = iter(rows[1:])
+    num_rows = [0 if reason else len(next(counts)) for reason in reasons]
+    return Part(np.concatenate(rows), np.array(num_rows, dtype=np.int64), reasons)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.npz"
+
+
+def _read(folder: Path, number: int, name: str) -> np.ndarray:
+    """A field of `Part`."""
+    with np.load(_path(folder, number), allow_pickle=False) as file:
+        return cast(np.ndarray, file[name])
+
+
+def _table(
+    folder: Path, parts: Sequence[Sequence[File]], encoder: AudioEncoder, digest: str, *, in_time: bool
+) -> Table:
+    paths: list[str] = []
+    left_out: dict[str, str] = {}
+    steps: list[int] = []
+    for number, part in enumerate(parts):
+        num_rows, reasons = (_read(folder, number, name).tolist() for name in ("num_rows", "reasons"))
+        for file, num_steps, reason in zip(part, num_rows, reasons, strict=True):
+            if reason:
+                left_out[str(file.path)] = reason
+            else:
+                paths.append(str(file.path))
+                steps.append(num_steps)
+    if not in_time:
+        return Table(paths, len(paths), encoder.dim, left_out, digest)
+    times_ms = encoder.step_centers_ms(max(steps, default=0))
+    return Table(
+        paths,
+        sum(steps),
+        encoder.dim,
+        left_out,
+        digest,
+        file=np.repeat(np.arange(len(paths)), steps),
+        time_ms=np.concatenate([times_ms[:0], *(times_ms[:num_steps] for num_steps in steps)]),
+    )
+
+
+@contextmanager
+def ahead(
+    function: Callable[[Argument], Result], arguments: Iterable[Argument]
+) -> Iterator[Iterator[Result]]:
+    """Results in order, computed by threads a few calls ahead of whoever takes them."""
+    num_threads = min(MOST_THREADS, cpu_count() or 1)
+    threads = ThreadPoolExecutor(num_threads)
+    remaining = iter(arguments)
+
+    def results() -> Iterator[Result]:
+        waiting: deque[Future[Result]] = deque()
+        while True:
+            for argument in islice(remaining, 2 * num_threads - len(waiting)):
+                waiting.append(threads.submit(function, argument))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+
+    try:
+        yield results()
+    finally:
+        threads.shutdown(cancel_futures=True)

@@ -1,5 +1,7 @@
 """An ablation is checked before the first of its hours."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,16 @@ def test_an_unknown_grid_is_answered_with_those_there_are():
         ValueError, match=r"need a grid of presets/grids \(alpha, clusters, crop, mask_ratio, temperature\)"
     ):
         overrides(GRIDS / "beta.yaml", PARAMS)
+
+
+def test_what_a_grid_costs_stands_beside_params_yaml():
+    said = subprocess.run(
+        [sys.executable, "-m", "flows.grid", "mask_ratio", "--cost"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert [line.split()[0] for line in said.splitlines()[1:]] == [
+        "params.yaml",
+        *(f"model.mask_ratio={value}" for value in (0.6, 0.7, 0.8, 0.9)),
+    ]

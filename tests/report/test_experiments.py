@@ -51,6 +51,20 @@ def test_a_record_of_another_format_is_refused_by_name(tmp_path):
         read_experiments(tmp_path)
 
 
+def test_a_record_that_is_older_than_a_key_did_what_was_done_before(project, params):
+    from matpac.params import BEFORE
+    from matpac.report.experiments import record_run
+
+    record_run(project, params)
+    [new] = read_experiments(project / "data/experiments")
+    [path] = (project / "data/experiments").glob("*.json")
+    raw = read_json(path)
+    for key in BEFORE:
+        del raw["settings"][f"pretrain.{key}"]
+    write_json(path, raw)
+    assert read_experiments(project / "data/experiments") == [new]
+
+
 def test_a_run_keeps_what_the_same_settings_were_probed_on_before(project, params):
     from matpac.params import parse_params
     from matpac.report.experiments import record_run

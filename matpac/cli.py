@@ -98,7 +98,8 @@ def cost(
         int | None, typer.Option(help="Clips to train on; by default those of the finished shards.", min=1)
     ] = None,
     tflops: Annotated[
-        float | None, typer.Option(help="TFLOP/s of the machine in this work, to say how long it takes.")
+        float | None,
+        typer.Option(help="TFLOP/s of the machine in this work, to say how long it takes.", min=0.001),
     ] = None,
 ) -> None:
     """Say what pre-training costs, before it begins: GFLOP a crop by part, PFLOP of the run, hours.

@@ -300,7 +300,7 @@ def measure() -> list[Claim]:
     )
     rate = ours.pretrain.batch_size / found["ours"]
     peer_rate = peer.pretrain.batch_size / found["peer"]
-    flops = training_flops(networks(ours, torch.device("cpu")), ours.model.mask_ratio)
+    flops = training_flops(networks(ours, torch.device("cpu")), ours.model.mask_ratio, classify=True).total
     way = "bfloat16, compiled" if ON_GPU else "bfloat16"
     plain = "plain eager float32"
     claims = [

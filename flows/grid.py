@@ -2,6 +2,7 @@
 
 python -m flows.grid alpha            one after another, here
 python -m flows.grid alpha --queue    for `dvc queue start --jobs <GPUs>`; then the line above collects
+python -m flows.grid alpha --cost     what pre-training with each would cost; runs nothing
 
 Experiments run in this folder, and not in DVC's copies of it: recordings, half-finished trainings and the
 records of other experiments stay at hand. What the queue has computed comes back from DVC's run cache.
@@ -13,19 +14,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from matpac.params import parse_params
+from matpac.params import Params, load_params, parse_params
 
 GRIDS = Path("presets/grids")
 PARAMS = Path("params.yaml")
 
 
-def overrides(grid: Path, params: Path) -> list[str]:
-    """`key=value` for each experiment, each checked with all of `params`.
+def overrides(grid: Path, params: Path) -> dict[str, Params]:
+    """`key=value` for each experiment, and all of `params` with it.
 
     Raises ValueError for a grid that does not exist, and for values that `params` cannot take.
     """
@@ -38,9 +40,10 @@ def overrides(grid: Path, params: Path) -> list[str]:
         for key, values in yaml.safe_load(grid.read_text(encoding="utf-8")).items()
         for value in values
     ]
-    for key, value in pairs:
-        parse_params(changed(raw, key, value), f"{params} with {grid}")
-    return [f"{key}={json.dumps(value)}" for key, value in pairs]
+    return {
+        f"{key}={json.dumps(value)}": parse_params(changed(raw, key, value), f"{params} with {grid}")
+        for key, value in pairs
+    }
 
 
 def changed(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def dvc(*arguments: str) -> None:
         )
 
 
-def run(experiments: list[str]) -> None:
+def run(experiments: Iterable[str]) -> None:
     """One after another, up to their record; then the run of params.yaml as it was, with its report."""
     before = PARAMS.read_bytes()
     try:
@@ -80,10 +83,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.grid", description="Run an ablation.")
     parser.add_argument("name", help="a file of presets/grids, such as alpha")
     parser.add_argument("--queue", action="store_true", help="only line up: `dvc queue start` runs them")
+    parser.add_argument("--cost", action="store_true", help="only say what pre-training would cost")
     wanted = parser.parse_args()
     try:
         experiments = overrides(GRIDS / f"{wanted.name}.yaml", PARAMS)
-        if wanted.queue:
+        if wanted.cost:
+            from matpac.training.cost import cost_table
+
+            runs = {str(PARAMS): load_params(PARAMS), **experiments}
+            sys.stdout.write(f"{cost_table(runs, Path('data/shards'))}\n")
+        elif wanted.queue:
             for change in experiments:
                 dvc("exp", "run", "--queue", "--set-param", change, "record")
         else:

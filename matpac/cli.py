@@ -93,6 +93,30 @@ def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command()
+def cost(
+    params: Annotated[
+        list[Path] | None, typer.Argument(help="Parameter files to lay side by side; params.yaml if none.")
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option(help="Clips to train on; by default those of the finished shards.", min=1)
+    ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(help="TFLOP/s of the machine in this work, to say how long it takes.", min=0.001),
+    ] = None,
+) -> None:
+    """Say what pre-training costs, before it begins: GFLOP a crop by part, PFLOP of the run, hours.
+
+    matpac cost presets/paper.yaml presets/cheaper.yaml --clips 2012615 --tflops 300
+    """
+    from matpac.params import load_params
+    from matpac.training.cost import cost_table
+
+    runs = {str(path): load_params(path) for path in params or [DEFAULT_PARAMS]}
+    sys.stdout.write(f"{cost_table(runs, SHARDS, num_clips=clips, tflop_per_s=tflops)}\n")
+
+
+@app.command()
 def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Pre-train an encoder on the corpus (data/checkpoints/pretrained). Goes on where it was cut off.
 

@@ -281,9 +281,12 @@ class Pretrain(Section):
     warmup_epochs: NonNegative
     peak_learning_rate: PositiveFloat
     weight_decay: NonNegative
+    weight_decay_on: Literal["all", "matrices"]
+    """`all` trained tensors, or those of more than one dimension: neither biases nor norms (M2D)."""
     adam_betas: tuple[Fraction, Fraction]
     adam_eps: PositiveFloat
-    max_grad_norm: PositiveFloat
+    max_grad_norm: PositiveFloat | None
+    """Longer gradients are shortened to this norm; null: none is (M2D)."""
     alpha: Fraction
     """Eq. (5): weight of the prediction loss; the classification loss has 1 - alpha."""
     student_temperature: PositiveFloat
@@ -293,6 +296,11 @@ class Pretrain(Section):
     """lambda: decay of the teacher encoder's moving average, over the whole run."""
     head_decay: Ramp
     """zeta: decay of the teacher head's moving average, over the whole run."""
+    teacher_follows: Literal["before_step", "after_step"]
+    """Moving averages take the student's weights from before the optimiser's step and rest at update 0 (the
+    released code), or from after it, from update 0 on (M2D)."""
+    standardize_targets: bool
+    """Each of the teacher's latents gets mean 0 and deviation 1 over its dimensions (M2D)."""
     center_of: Literal["logits", "probabilities"]
     """Eq. (3) centers with the mean of the logits; the released code averages probabilities."""
     center_momentum: Fraction
@@ -337,6 +345,15 @@ class Pretrain(Section):
             if min(ramp.first, ramp.last) <= 0:
                 raise ValueError(f"{name}: need values above 0, got {ramp.first:g} and {ramp.last:g}")
         return self
+
+
+BEFORE = {
+    "init": None,
+    "weight_decay_on": "all",
+    "teacher_follows": "before_step",
+    "standardize_targets": False,
+}
+"""What pre-training did before these keys: what is on the disk may be older than them."""
 
 
 class Compute(Section):

@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch, project):
 def test_help_names_every_stage(folder):
     code, said, _ = matpac("--help", cwd=folder)
     assert code == 0
-    for command in ("corpus", "pretrain", "embed", "probe", "record", "report"):
+    for command in ("corpus", "cost", "pretrain", "embed", "probe", "record", "report"):
         assert f"  {command} " in said
 
 
@@ -29,6 +29,15 @@ def test_trouble_is_one_line_and_no_traceback(folder):
     assert code == 1
     assert said.startswith("matpac: params.yaml: no such file.")
     assert said.count("\n") == 1
+
+
+def test_cost_lays_parameter_files_side_by_side(folder, project):
+    presets = [project / f"presets/{name}.yaml" for name in ("paper", "cheaper")]
+    code, said, _ = matpac("cost", *presets, "--clips", 2_012_615, "--tflops", 300, cwd=folder)
+    assert code == 0
+    paper, cheaper = (line.split() for line in said.splitlines()[1:])
+    assert (paper[0], paper[-4:]) == (str(presets[0]), ["100%", "603,783,168", "55,500", "51.34"])
+    assert cheaper[-4:-2] == ["46%", "603,783,168"]
 
 
 def test_embed_says_what_it_needs(folder):

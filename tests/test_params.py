@@ -22,7 +22,11 @@ def changed(raw, key, value):
 
 
 @pytest.mark.parametrize(
-    "name", ["params.yaml", "presets/paper.yaml", "presets/esc10.yaml", "presets/released.yaml"]
+    "name",
+    [
+        "params.yaml",
+        *(f"presets/{name}.yaml" for name in ("paper", "esc10", "released", "matpac_plus", "m2d", "cheaper")),
+    ],
 )
 def test_the_shipped_files_are_valid(project, name):
     assert load_params(project / name)

@@ -4,6 +4,8 @@ Counted are matrix products, a multiplication and an addition for each term, as 
 activations that are recomputed cost on top is not.
 """
 
+from typing import NamedTuple
+
 from torch import nn
 
 from matpac.model.encoder import Blocks
@@ -12,21 +14,40 @@ from matpac.model.masking import num_visible
 from matpac.model.pretext import Pretext
 
 
-def training_flops(pretext: Pretext, mask_ratio: float) -> int:
-    """For one crop. A backward pass costs two forward passes; the teacher has none."""
+class Flops(NamedTuple):
+    """Of one crop, by part."""
+
+    student: int
+    """Patches included."""
+    teacher: int
+    predictor: int
+    heads: int
+    """The student's and the teacher's."""
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def training_flops(pretext: Pretext, mask_ratio: float, *, classify: bool) -> Flops:
+    """A backward pass costs two forward passes; the teacher has none. `classify` is False at alpha = 1."""
     visible = num_visible(pretext.num_patches, mask_ratio)
     masked = pretext.num_patches - visible
     predictor = pretext.predictor
     # Of the first layer only the weights have a gradient.
     patches = 2 * linear(pretext.patches.projection, pretext.num_patches)
-    student = 3 * blocks(pretext.student_encoder.blocks, 1 + visible)
-    teacher = blocks(pretext.teacher_encoder.blocks, 1 + masked) + head(pretext.teacher_head, masked)
-    prediction = 3 * (
+    prediction = (
         linear(predictor.embedding, 1 + visible)
         + blocks(predictor.blocks, 1 + pretext.num_patches)
         + linear(predictor.hypotheses, masked)
     )
-    return patches + student + teacher + prediction + 3 * head(pretext.student_head, masked)
+    classification = 3 * head(pretext.student_head, masked) + head(pretext.teacher_head, masked)
+    return Flops(
+        student=patches + 3 * blocks(pretext.student_encoder.blocks, 1 + visible),
+        teacher=blocks(pretext.teacher_encoder.blocks, 1 + masked),
+        predictor=3 * prediction,
+        heads=classification if classify else 0,
+    )
 
 
 def blocks(layers: Blocks, tokens: int) -> int:

@@ -16,6 +16,12 @@ def distances(
     return (hypotheses_unit - target_unit[:, :, None]).square().sum(-1)
 
 
+def standardized(latents: Float[Tensor, "batch masked dim"]) -> Float[Tensor, "batch masked dim"]:
+    """Each with mean 0 and deviation 1 over its dimensions, as are the targets of M2D
+    (https://github.com/nttcslab/m2d). To Eq. (1), which looks at directions, only the mean matters."""
+    return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
+
+
 def prediction_loss(
     distances: Float[Tensor, "batch masked hypothesis"],
     choice_temperature: Float[Tensor, ""] | None = None,

@@ -18,7 +18,7 @@ from torch.nn.init import trunc_normal_, xavier_uniform_, zeros_
 
 from matpac.model.encoder import Encoder
 from matpac.model.head import Head
-from matpac.model.losses import closest, distances
+from matpac.model.losses import closest, distances, standardized
 from matpac.model.masking import Split, take
 from matpac.model.patches import Patches
 from matpac.model.predictor import Predictor
@@ -33,8 +33,9 @@ class Views(NamedTuple):
     predicted_latents: Float[Tensor, "batch masked dim"]
     """The closest hypothesis of each patch."""
     distances: Float[Tensor, "batch masked hypothesis"]
-    target_logits: Float[Tensor, "batch masked cluster"]
-    predicted_logits: Float[Tensor, "batch masked cluster"]
+    target_logits: Float[Tensor, "batch masked cluster"] | None
+    predicted_logits: Float[Tensor, "batch masked cluster"] | None
+    """None, both of them, where nothing is classified."""
 
 
 class Pretext(nn.Module):
@@ -47,8 +48,10 @@ class Pretext(nn.Module):
         num_clusters: int,
         num_hypotheses: int,
         center_momentum: float,
+        standardize_targets: bool = False,
     ) -> None:
         super().__init__()
+        self.standardize_targets = standardize_targets
         dim = size.encoder_dim
         self.patches = Patches(num_mels, crop_frames, dim)
         self.student_encoder = Encoder(dim, size.encoder_depth, size.encoder_heads)
@@ -72,7 +75,10 @@ class Pretext(nn.Module):
     def num_patches(self) -> int:
         return self.patches.num_freq * self.patches.num_time
 
-    def forward(self, log_mel: Float[Tensor, "batch mel frame"], split: Split) -> Views:
+    def forward(
+        self, log_mel: Float[Tensor, "batch mel frame"], split: Split, *, classify: bool = True
+    ) -> Views:
+        """`classify=False` leaves out the heads: the prediction alone (M2D) does not need them."""
         patches = self.patches(log_mel)
 
         visible = self.patches.with_cls(take(patches, split.visible))
@@ -82,11 +88,13 @@ class Pretext(nn.Module):
         with torch.no_grad():
             masked = self.patches.with_cls(take(patches, split.masked))
             target_latents = self.teacher_encoder(masked)[:, 1:]
-            target_logits = self.teacher_head(target_latents)
+            if self.standardize_targets:
+                target_latents = standardized(target_latents)
+            target_logits = self.teacher_head(target_latents) if classify else None
 
         distance = distances(hypotheses, target_latents)
         predicted_latents = closest(hypotheses, distance)
-        predicted_logits = self.student_head(predicted_latents)
+        predicted_logits = self.student_head(predicted_latents) if classify else None
         return Views(target_latents, predicted_latents, distance, target_logits, predicted_logits)
 
     def follow_student_(self, encoder_decay: float, head_decay: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matpac.files import read_json, write_json
-from matpac.params import Params, digest
+from matpac.params import BEFORE, Params, digest
 from matpac.probing.scores import DETAILS, mean_and_interval, repeat_scores
 from matpac.shards.corpus import fingerprint
 
@@ -75,7 +75,8 @@ def read_experiments(folder: Path) -> list[Experiment]:
                 f"{path}: need an experiment of format {FORMAT}, got {raw.get('format')}. Delete the file."
             )
         results = {name: Result(**result) for name, result in raw["results"].items()}
-        experiments.append(Experiment(raw["settings"], results))
+        older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
+        experiments.append(Experiment(older | raw["settings"], results))
     return experiments
 
 

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from matpac.files import flush_to_disk, read_json, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import SIZES
-from matpac.params import LogMel, Model, Online, Pretrain
+from matpac.params import BEFORE, LogMel, Model, Online, Pretrain
 
 FORMAT = 2
 
@@ -75,8 +75,7 @@ class Meta:
             | {
                 "logmel": LogMel(**raw["logmel"]),
                 "model": Model(**raw["model"]),
-                # Checkpoints from before this key began with random weights.
-                "pretrain": Pretrain(**{"init": None} | raw["pretrain"]),
+                "pretrain": Pretrain(**BEFORE | raw["pretrain"]),
                 "standard": Standard(**raw["standard"]),
                 "online": Online(**raw["online"]) if raw.get("online") else None,
             }
@@ -85,16 +84,22 @@ class Meta:
 
 def new_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
     """Networks drawn from the seed of the run: the weights before the first update."""
-    pretext = Pretext(
+    pretext = blank_pretext(logmel, model, pretrain)
+    pretext.initialize_(torch.Generator().manual_seed(pretrain.seed))
+    return pretext
+
+
+def blank_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
+    """Networks whose weights are not drawn yet."""
+    return Pretext(
         SIZES[model.size],
         num_mels=logmel.num_mels,
         crop_frames=pretrain.crop_frames,
         num_clusters=model.num_clusters,
         num_hypotheses=model.num_predictor_heads,
         center_momentum=pretrain.center_momentum,
+        standardize_targets=pretrain.standardize_targets,
     )
-    pretext.initialize_(torch.Generator().manual_seed(pretrain.seed))
-    return pretext
 
 
 def save_checkpoint(folder: Path, pretext: Pretext, optimizer: Optimizer, meta: Meta) -> None:

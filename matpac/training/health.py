@@ -42,7 +42,8 @@ class Health:
         )
 
     @torch.no_grad()
-    def watch_(self, views: Views, target_probs: Float[Tensor, "batch masked cluster"]) -> None:
+    def watch_(self, views: Views, target_probs: Float[Tensor, "batch masked cluster"] | None) -> None:
+        assert target_probs is not None, "what is watched has been classified"
         self.num_patches += target_probs.shape[0] * target_probs.shape[1]
         target = F.normalize(views.target_latents.flatten(0, 1), dim=-1)
         predicted = F.normalize(views.predicted_latents.flatten(0, 1), dim=-1)

@@ -43,7 +43,7 @@ class Report:
 
     update: int
     losses: Float[Tensor, " loss"]
-    """Prediction, classification, total."""
+    """Prediction, classification (0 where it was not computed), total."""
     grad_norm: Float[Tensor, ""]
     finite: Tensor
     stop: Tensor
@@ -64,6 +64,8 @@ class Learner:
 
     def __init__(self, pretext: Pretext, params: Pretrain, compute: Compute, ranks: Ranks) -> None:
         self.pretext, self.params, self.compute, self.ranks = pretext, params, compute, ranks
+        # At alpha = 1 the student's head has no part in the loss: nobody waits for its gradient.
+        pretext.student_head.requires_grad_(requires_grad=params.alpha < 1)
         self.optimizer = new_optimizer(pretext, params)
         for blocks in (pretext.student_encoder.blocks, pretext.predictor.blocks):
             blocks.recompute = compute.recompute_activations
@@ -72,12 +74,7 @@ class Learner:
             objective.compile_parts_()
         self.objective: nn.Module = objective
         if ranks.number > 1:
-            # At alpha = 1 the student's head has no part in the loss.
-            self.objective = DistributedDataParallel(
-                objective,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=params.alpha == 1,
-            )
+            self.objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
 
     def gradients_stay_here(self) -> AbstractContextManager[Any]:
         """While more micro-batches follow, gradients are not sent to the other ranks."""
@@ -87,9 +84,15 @@ class Learner:
 
 
 def new_optimizer(pretext: Pretext, params: Pretrain) -> Optimizer:
-    """AdamW with weight decay on every trained tensor, biases and norms included."""
+    """AdamW; without weight decay for biases and norms where `weight_decay_on` is `matrices`."""
+    fewest_dimensions = 0 if params.weight_decay_on == "all" else 2
+    trained = [weight for weight in pretext.parameters() if weight.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight for weight in trained if weight.ndim >= fewest_dimensions]},
+        {"params": [weight for weight in trained if weight.ndim < fewest_dimensions], "weight_decay": 0.0},
+    ]
     return AdamW(
-        [weight for weight in pretext.parameters() if weight.requires_grad],
+        groups,
         lr=params.peak_learning_rate,
         betas=params.adam_betas,
         eps=params.adam_eps,
@@ -130,7 +133,8 @@ def update_(
 ) -> Report:
     """One update on this rank's part of a batch. Nothing in it makes the host wait for the device.
 
-    Where loss or gradient is not finite, neither the student nor the centre moves.
+    Where loss or gradient is not finite, neither the student nor the centre moves. At alpha = 1 nothing is
+    learned from the classification: it is computed for updates that are watched only, and so is the centre.
     """
     pretext, params, ranks, optimizer = learner.pretext, learner.params, learner.ranks, learner.optimizer
     center = pretext.center.value
@@ -138,6 +142,7 @@ def update_(
     health = Health.start(center) if watch else None
     means = center.new_zeros(3 + len(center) + 1)
     means[-1] = float(stopping)
+    classify = watch or params.alpha < 1
     teacher_temperature = torch.full_like(center[0], knobs.teacher_temperature)
     hard = pretext.predictor.num_hypotheses == 1 or knobs.choice_temperature <= params.choice_temperature.last
     choice_temperature = None if hard else torch.full_like(center[0], knobs.choice_temperature)
@@ -146,7 +151,9 @@ def update_(
     for number, part in enumerate(parts, start=1):
         share = len(part.log_mel) / params.batch_size
         with nullcontext() if number == len(parts) else learner.gradients_stay_here():
-            outcome = learner.objective(part.log_mel, part.split, teacher_temperature, choice_temperature)
+            outcome = learner.objective(
+                part.log_mel, part.split, teacher_temperature, choice_temperature, classify=classify
+            )
             if health is not None:
                 health.watch_(outcome.views, outcome.target_probs)
             loss = outcome.loss
@@ -160,19 +167,22 @@ def update_(
     if health is not None:
         health.sum_over_(ranks)
     losses, center_mean, stop = means.split([3, len(center), 1])
-    grad_norm = clip_grad_norm_(pretext.parameters(), params.max_grad_norm)
+    grad_norm = clip_grad_norm_(pretext.parameters(), params.max_grad_norm or math.inf)
     finite = torch.isfinite(losses.sum() + grad_norm)
 
     # The released order: followers take the weights of this forward pass, and rest at update 0.
-    if update > 0:
+    if params.teacher_follows == "before_step" and update > 0:
         pretext.follow_student_(knobs.encoder_decay, knobs.head_decay)
-    pretext.center.update_(torch.where(finite, center_mean, center))
+    if classify:
+        pretext.center.update_(torch.where(finite, center_mean, center))
 
     for group in optimizer.param_groups:
         group["lr"] = knobs.learning_rate
     # The fused kernels look here, as they do for a gradient scaler, and leave everything where it is.
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
+    if params.teacher_follows == "after_step":
+        pretext.follow_student_(knobs.encoder_decay, knobs.head_decay)
     return Report(update, losses, grad_norm.detach(), finite, stop, health, knobs)
 
 

@@ -22,9 +22,10 @@ class Outcome(NamedTuple):
     """What is minimised, Eq. (5)."""
     means: Float[Tensor, " mean"]
     """Means over the masked patches, without gradient: prediction, classification and total loss, then
-    what the centre follows, one number a cluster."""
+    what the centre follows, one number a cluster. Zeros stand for what is not computed."""
     views: Views
-    target_probs: Float[Tensor, "batch masked cluster"]
+    target_probs: Float[Tensor, "batch masked cluster"] | None
+    """None where nothing is classified."""
 
 
 class Objective(nn.Module):
@@ -53,11 +54,13 @@ class Objective(nn.Module):
         split: Split,
         teacher_temperature: Float[Tensor, ""],
         choice_temperature: Float[Tensor, ""] | None,
+        *,
+        classify: bool = True,
     ) -> Outcome:
         """Temperatures are tensors, so that a compiled step is not compiled again when they move."""
         bfloat16 = self.params.precision == "bfloat16"
         with torch.autocast(log_mel.device.type, torch.bfloat16, enabled=bfloat16):
-            views = self.pretext(log_mel, split)
+            views = self.pretext(log_mel, split, classify=classify)
         return self._compare(
             views, self.pretext.center.value, self.params, teacher_temperature, choice_temperature
         )
@@ -71,8 +74,11 @@ def compare(
     choice_temperature: Float[Tensor, ""] | None,
 ) -> Outcome:
     # Autocast leaves bfloat16, which is too coarse for a softmax over thousands of classes.
-    views = Views(*(values.float() for values in views))
+    views = Views._make(None if values is None else values.float() for values in views)
     prediction = prediction_loss(views.distances, choice_temperature)
+    if views.target_logits is None or views.predicted_logits is None:
+        losses = torch.stack([prediction, torch.zeros_like(prediction), prediction]).detach()
+        return Outcome(prediction, torch.cat([losses, torch.zeros_like(center)]), views, None)
     target_probs = teacher_probabilities(views.target_logits, center, teacher_temperature)
     classification = classification_loss(views.predicted_logits, target_probs, params.student_temperature)
     loss = total_loss(classification, prediction, params.alpha)

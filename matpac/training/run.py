@@ -318,13 +318,15 @@ class Run:
         )
 
     def _log(self, pretext: Pretext, rows: list[Row], looks: list[Row], first: int) -> Log:
+        classify = self.params.pretrain.alpha < 1
+        flops = training_flops(pretext, self.params.model.mask_ratio, classify=classify)
         return Log(
             rows,
             looks,
             self.params,
             self.lasting,
             LivePlots(self.work / "dvclive", rows, looks),
-            flops_per_crop=training_flops(pretext, self.params.model.mask_ratio) / self.ranks.number,
+            flops_per_crop=flops.total / self.ranks.number,
             first_update=first,
         )
 

@@ -1,5 +1,7 @@
 """An ablation is checked before the first of its hours."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ def test_every_grid_fits_every_preset(grid, preset):
 
 def test_a_grid_becomes_changes_that_dvc_takes():
     changes = overrides(GRIDS / "alpha.yaml", PARAMS)
-    assert changes == [f"pretrain.alpha={value}" for value in ("0.25", "0.5", "0.75", "1.0")]
+    assert list(changes) == [f"pretrain.alpha={value}" for value in ("0.25", "0.5", "0.75", "1.0")]
 
 
 @pytest.mark.parametrize(
@@ -33,5 +35,20 @@ def test_a_value_that_cannot_be_is_refused_before_anything_runs(tmp_path, line, 
 
 
 def test_an_unknown_grid_is_answered_with_those_there_are():
-    with pytest.raises(ValueError, match=r"need a grid of presets/grids \(alpha, clusters, temperature\)"):
+    with pytest.raises(
+        ValueError, match=r"need a grid of presets/grids \(alpha, clusters, crop, mask_ratio, temperature\)"
+    ):
         overrides(GRIDS / "beta.yaml", PARAMS)
+
+
+def test_what_a_grid_costs_stands_beside_params_yaml():
+    said = subprocess.run(
+        [sys.executable, "-m", "flows.grid", "mask_ratio", "--cost"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert [line.split()[0] for line in said.splitlines()[1:]] == [
+        "params.yaml",
+        *(f"model.mask_ratio={value}" for value in (0.6, 0.7, 0.8, 0.9)),
+    ]

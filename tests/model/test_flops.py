@@ -9,8 +9,9 @@ from matpac.model.pretext import Pretext
 from matpac.model.sizes import SIZES
 
 
+@pytest.mark.parametrize("classify", [True, False])
 @pytest.mark.parametrize("num_hypotheses", [1, 5])
-def test_the_count_is_that_of_pytorch(generator, num_hypotheses):
+def test_the_count_is_that_of_pytorch(generator, num_hypotheses, classify):
     pretext = Pretext(
         SIZES["tiny"],
         num_mels=80,
@@ -23,19 +24,31 @@ def test_the_count_is_that_of_pytorch(generator, num_hypotheses):
     counter = FlopCounterMode(display=False)
     # Attention in the open: fused kernels compute some products twice.
     with sdpa_kernel(SDPBackend.MATH), counter:
-        views = pretext(torch.randn(3, 80, 208, generator=generator), split)
-        (views.distances.mean() + views.predicted_logits.mean()).backward()
-    assert counter.get_total_flops() == 3 * training_flops(pretext, 0.7)
+        views = pretext(torch.randn(3, 80, 208, generator=generator), split, classify=classify)
+        loss = views.distances.mean()
+        (loss + views.predicted_logits.mean() if classify else loss).backward()
+    assert counter.get_total_flops() == 3 * training_flops(pretext, 0.7, classify=classify).total
 
 
-def test_a_crop_of_the_paper_costs_about_91_gflop():
+@pytest.mark.parametrize(
+    ("mask_ratio", "crop_frames", "classify", "gflop"),
+    [
+        (0.7, 608, True, [30.0, 23.4, 31.1, 7.3]),
+        (0.7, 608, False, [30.0, 23.4, 31.1, 0.0]),
+        # The teacher sees what the student does not, and the predictor sees every place.
+        (0.9, 608, True, [9.9, 30.5, 31.1, 9.4]),
+        (0.7, 304, True, [14.9, 11.7, 15.2, 3.7]),
+    ],
+)
+def test_what_the_parts_of_a_crop_cost_at_the_papers_size(mask_ratio, crop_frames, classify, gflop):
     with torch.device("meta"):
         pretext = Pretext(
             SIZES["base"],
             num_mels=80,
-            crop_frames=608,
+            crop_frames=crop_frames,
             num_clusters=2048,
             num_hypotheses=1,
             center_momentum=0.9,
         )
-    assert training_flops(pretext, 0.7) / 1e9 == pytest.approx(91, abs=1)
+    found = training_flops(pretext, mask_ratio, classify=classify)
+    assert [part / 1e9 for part in found] == pytest.approx(gflop, abs=0.1)

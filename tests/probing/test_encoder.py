@@ -200,6 +200,12 @@ def test_other_shapes_are_refused(encoder, shape):
         encoder.embed(np.zeros(shape), RATE)
 
 
+def test_long_clips_are_embedded_in_chunks_as_long_as_the_crops_of_training(encoder):
+    log_mel = np.random.default_rng(0).normal(size=(64 + 64 + 40, 80)).astype(np.float32)
+    whole, *chunks = encoder.embed_log_mels_in_time([log_mel, log_mel[:64], log_mel[64:128], log_mel[128:]])
+    np.testing.assert_allclose(whole, np.concatenate(chunks), atol=1e-5)
+
+
 def test_channels_are_averaged(encoder, noise):
     stereo = np.stack([noise, np.zeros_like(noise)])[None]
     np.testing.assert_allclose(encoder.embed(stereo, RATE), encoder.embed(noise / 2, RATE), atol=1e-5)

@@ -3,7 +3,7 @@ from shutil import copytree
 import pytest
 
 from matpac.files import read_json, write_json
-from matpac.params import parse_params
+from matpac.params import BEFORE, parse_params
 from matpac.probing.scores import DETAILS, more_than_chance, repeat_scores
 from matpac.report.experiments import (
     Experiment,
@@ -55,6 +55,17 @@ def test_a_record_of_another_format_is_refused_by_name(tmp_path):
     write_json(tmp_path / "old.json", {"format": 0})
     with pytest.raises(ValueError, match=r"old\.json: need an experiment of format 1, got 0"):
         read_experiments(tmp_path)
+
+
+def test_a_record_that_is_older_than_a_key_did_what_was_done_before(copy, params):
+    record_run(copy, params)
+    new = read_experiments(copy / "data/experiments")
+    for path in (copy / "data/experiments").glob("*.json"):
+        raw = read_json(path)
+        for key in BEFORE:
+            raw["settings"].pop(f"pretrain.{key}", None)
+        write_json(path, raw)
+    assert read_experiments(copy / "data/experiments") == new
 
 
 def test_a_run_keeps_what_the_same_settings_were_probed_on_before(copy, params):

@@ -126,6 +126,17 @@ def test_watching_changes_nothing(fresh, examples):
     assert always(examples) == seldom(examples)
 
 
+def test_without_classification_the_heads_work_for_watched_updates_only(fresh, examples):
+    seldom, always = fresh(log_every_updates=100, alpha=1.0), fresh(log_every_updates=1, alpha=1.0)
+    calls = []
+    for head in (seldom.learner.pretext.student_head, seldom.learner.pretext.teacher_head):
+        head.register_forward_hook(lambda *_: calls.append(1))
+    assert always(examples) == seldom(examples)
+    assert len(calls) == 2, "a call of each head, for update 0"
+    unlike = {name for name, value in always.weights().items() if not value.equal(seldom.weights()[name])}
+    assert unlike == {"center.value"}
+
+
 class NobodyLooks(TorchDispatchMode):
     """Refuses what makes the host wait for a device: values, and shapes that depend on values."""
 

@@ -1,0 +1,69 @@
+"""params.yaml -> what its pre-training costs, before it begins.
+
+Counted by matpac/model/flops.py, not measured: metrics.csv of a run has how fast a machine really is.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from matpac.datasets.overview import in_columns
+from matpac.model.flops import Flops, training_flops
+from matpac.params import Params
+from matpac.shards.crops import Crops
+from matpac.training.checkpoint import blank_pretext
+from matpac.training.schedules import durations
+
+
+def cost_table(
+    runs: Mapping[str, Params],
+    shards: Path,
+    *,
+    num_clips: int | None = None,
+    tflop_per_s: float | None = None,
+) -> str:
+    """A line for each run: GFLOP a crop by part, PFLOP of the whole run, hours at `tflop_per_s`.
+
+    Clips are `num_clips`, or those of the finished shards in the folder `shards`. Where a run has neither,
+    only its crops are known. Raises ValueError where there are too few clips for one update.
+    """
+    header = ["GFLOP a crop", *Flops._fields, "all", "of the first", "crops", "PFLOP", "hours"]
+    all_flops = {name: flops_of(params) for name, params in runs.items()}
+    first = next(iter(all_flops.values())).total
+    rows = []
+    for name, params in runs.items():
+        flops = all_flops[name]
+        num_crops = crops_of(params, clips_in(shards, params) if num_clips is None else num_clips)
+        whole = ["-", "-", "-"]
+        if num_crops is not None:
+            total = num_crops * flops.total
+            hours = "-" if tflop_per_s is None else f"{total / (tflop_per_s * 1e12) / 3600:,.2f}"
+            whole = [f"{num_crops:,}", f"{float(f'{total / 1e15:.3g}'):,g}", hours]
+        parts = [f"{part / 1e9:.3g}" for part in (*flops, flops.total)]
+        rows.append([name, *parts, f"{flops.total / first:.0%}", *whole])
+    return "\n".join(in_columns([header, *rows], right=range(1, len(header))))
+
+
+def flops_of(params: Params) -> Flops:
+    with torch.device("meta"):
+        pretext = blank_pretext(params.logmel, params.model, params.pretrain)
+    return training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.alpha < 1)
+
+
+def crops_of(params: Params, num_clips: int | None) -> int | None:
+    """Crops that a run sees, from its first update to its last."""
+    if not params.pretrain.num_epochs:
+        return 0
+    if num_clips is None:
+        return None
+    return durations(num_clips, params.pretrain).total * params.pretrain.batch_size
+
+
+def clips_in(shards: Path, params: Params) -> int | None:
+    """Clips that are long enough for the run; None where a dataset has no finished shards."""
+    pretrain = params.pretrain
+    folders = [shards / name for name in pretrain.datasets]
+    if not folders or not all((folder / "index.parquet").exists() for folder in folders):
+        return None
+    return Crops(folders, pretrain.crop_frames, pretrain.short_clips, pretrain.seed).num_clips

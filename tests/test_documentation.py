@@ -4,12 +4,17 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import typer
 import yaml
 
 from matpac.cli import app
+from matpac.training.weights import PAPER_LOGMEL
+from tests.probing.conftest import untrained_checkpoint
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -89,3 +94,28 @@ def understood_by_python(words: list[str]) -> None:
         assert (PROJECT / "presets/grids" / f"{words[2]}.yaml").is_file()
     if words[1] == "matpac":
         understood_by_matpac(words[2:])
+
+
+def blocks_of_python(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_lines_of_python_that_use_an_encoder_run(project, tmp_path, monkeypatch):
+    untrained_checkpoint(tmp_path / "data/checkpoints/pretrained", PAPER_LOGMEL)
+    monkeypatch.chdir(tmp_path)
+    blocks = [block for path in PAGES for block in blocks_of_python(path) if "matpac.load(" in block]
+    assert len(blocks) >= 2
+    for block in blocks:
+        names = {"waveform": np.zeros(8_000, dtype=np.float32), "sample_rate": 8_000}
+        exec(block, names)
+        assert np.isfinite(names["embeddings"]).all()
+
+
+def test_the_example_of_another_encoder_is_one(project):
+    [block] = [block for block in blocks_of_python(project / "README.md") if "def load_model" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    model = names["load_model"]()
+    embeddings = names["get_scene_embeddings"](torch.randn(3, 2 * model.sample_rate), model)
+    assert embeddings.shape == (3, model.scene_embedding_size)
+    assert torch.isfinite(embeddings).all()

@@ -209,9 +209,12 @@ def call_all() -> None:
         pretrain_stage(shards, checkpoint, params, corpus)
     for name in params.probe.datasets:
         with timed("embed"):
+            from matpac.datasets.registry import recordings_root
             from matpac.probing.embed import embed_stage
+            from matpac.probing.others import Located
 
-            embed_stage(shards / name, checkpoint, embeddings / name, params.embed)
+            located = Located(data / "raw" / name, recordings_root(name, params.datasets[name]))
+            embed_stage(shards / name, located, checkpoint, embeddings / name, params.embed)
     for name in params.probe.datasets:
         with timed("probe"):
             from matpac.probing.probe import probe

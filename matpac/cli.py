@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 SOURCES = Path("data/sources")
+RAW = Path("data/raw")
 SHARDS = Path("data/shards")
 CORPUS = Path("data/corpus.json")
 CHECKPOINT = Path("data/checkpoints/pretrained")
@@ -123,11 +124,17 @@ def embed(
     matpac embed --dataset esc10             the pipeline's stage (data/embeddings/esc10)
     """
     if dataset is not None and not files:
+        from matpac.datasets.registry import recordings_root
         from matpac.params import load_params
         from matpac.probing.embed import embed_stage
+        from matpac.probing.others import Located
 
         checked = load_params(params)
-        embed_stage(SHARDS / dataset, checkpoint, EMBEDDINGS / dataset, checked.embed)
+        if dataset not in checked.datasets:
+            names = ", ".join(checked.datasets)
+            raise ValueError(f"embed: need a name under `datasets` in {params} ({names}), got {dataset}")
+        located = Located(RAW / dataset, recordings_root(dataset, checked.datasets[dataset]))
+        embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
     elif files and out is not None and dataset is None:
         from matpac.probing.embed import embed_files
 

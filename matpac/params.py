@@ -370,9 +370,34 @@ class Online(Section):
     """How many nearest clips vote."""
 
 
+TAKEN = (
+    *("pretrained", "random_init", "logmel_statistics"),
+    *("ids", "split", "fold", "labels", "observed"),
+)
+"""What a store of embeddings holds anyway (matpac/probing/embeddings.py)."""
+
+
+class Other(Section):
+    """An encoder that is not ours. See matpac/probing/others.py."""
+
+    module: Annotated[str, StringConstraints(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]
+    """With the HEAR 2021 API; installed, or in a folder on PYTHONPATH."""
+    model: str | None
+    """What its `load_model` is given: a path or a name; null: nothing, for the module's default."""
+
+
 class Embed(Section):
     batch_size: PositiveInt
-    """Chunks per forward pass."""
+    """Chunks per forward pass; of other encoders, clips of equal length."""
+    others: dict[Name, Other]
+    """Other encoders, by names of yours: they read the recordings, and are probed exactly as ours."""
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "Embed":
+        for name in self.others:
+            if name in TAKEN:
+                raise ValueError(f"others: need names other than {', '.join(TAKEN)}, got {name}")
+        return self
 
 
 class Probe(Section):

@@ -12,6 +12,7 @@ from matpac.datasets.recordings import audio_files, take_inventory, write_record
 from matpac.files import read_json
 from matpac.params import Embed, Params, load_params, parse_params
 from matpac.probing.embed import embed_stage
+from matpac.probing.others import Located
 from matpac.probing.probe import probe
 from matpac.shards.build import build_shard
 from matpac.shards.finish import Summary, finish
@@ -98,9 +99,10 @@ def scores_of(kind: str, params: Params) -> dict:
     checkpoint = Path("checkpoint")
     checkpoint.mkdir(exist_ok=True)
     untrained_checkpoint(checkpoint)
-    embed_stage(Path("data/shards", kind), checkpoint, Path("data/embeddings", kind), Embed(batch_size=16))
-    out = Path("data/scores", f"{kind}.json")
-    probe(kind, Path("data/embeddings", kind), out, params.probe)
+    located = Located(Path("data/raw", kind), registry.recordings_root(kind, params.datasets[kind]))
+    embeddings, out = Path("data/embeddings", kind), Path("data/scores", f"{kind}.json")
+    embed_stage(Path("data/shards", kind), located, checkpoint, embeddings, Embed(batch_size=16, others={}))
+    probe(kind, embeddings, out, params.probe)
     return read_json(out)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from matpac.params import Embed, LogMel
 from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.encoder import load_encoder, untrained_encoder
 from matpac.probing.folds import folds_of
+from matpac.probing.others import Located, load_other, read_sounds, recordings_of
 from matpac.progress import Progress
 from matpac.shards.folder import ShardFolder
 from matpac.shards.leaks import refuse_leaks
 from matpac.signal.audio import UnusableAudio
 
 
-def embed_stage(shards: Path, checkpoint: Path, out: Path, params: Embed) -> None:
-    """Embed a labelled dataset: trained encoder, untrained encoder, log-mel statistics.
+def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, params: Embed) -> None:
+    """Embed a labelled dataset: trained encoder, untrained encoder, log-mel statistics, other encoders.
 
-    Clips without a split or a fold take no part in probing and are left out.
+    Clips without a split or a fold take no part in probing and are left out. The recordings of the shards
+    (`located`) are read by other encoders only.
     Raises ValueError where the dataset has no labels or cannot be probed (`folds_of`), where a group is in
-    several splits or folds that are not official, or where its shards have another front end than the
-    checkpoint.
+    several splits or folds that are not official, where its shards have another front end than the
+    checkpoint, or where another encoder cannot be used (`load_other`).
     """
     folder = ShardFolder(shards)
     raw_task = read_json(shards / "task.json")
@@ -48,6 +51,8 @@ def embed_stage(shards: Path, checkpoint: Path, out: Path, params: Embed) -> Non
     folds_of(clips)
     if not task.official_split:
         refuse_leaks(shards.name, table)
+    others = [load_other(name, other) for name, other in params.others.items()]
+    clips = replace(clips, others={other.name: other.origin for other in others})
 
     def log_mels() -> Iterator[NDArray[np.float16]]:
         return (folder.read_clip(clip) for clip in chosen.tolist())
@@ -58,6 +63,10 @@ def embed_stage(shards: Path, checkpoint: Path, out: Path, params: Embed) -> Non
         "random_init": untrained.embed_log_mels(log_mels(), batch_size=batch_size),
         "logmel_statistics": map(statistics, log_mels()),
     }
+    recordings = recordings_of(table["path"].to_pylist(), located) if others else []
+    for other in others:
+        sounds = read_sounds(recordings, located.root, other.sample_rate_hz, folder.logmel.resampler)
+        features[other.name] = other.embed(clips.ids, sounds, batch_size)
     progress = Progress(f"embed {shards.name}", len(features) * len(chosen), "clips")
     counted = {name: counting(rows, progress) for name, rows in features.items()}
     write_embeddings(out, clips, counted)

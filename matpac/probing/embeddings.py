@@ -2,10 +2,10 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import zarr
@@ -16,10 +16,19 @@ from matpac.datasets.clip import Task
 from matpac.files import move_into_place
 
 FEATURES = ("pretrained", "random_init", "logmel_statistics")
-"""What probes are trained on: the encoder's embeddings, those of the same encoder before training,
+"""What probes are always trained on: the encoder's embeddings, those of the same encoder before training,
 and mean, standard deviation and maximum of the log-mel over time."""
 
 CLIPS_PER_CHUNK = 1024
+
+
+class Origin(NamedTuple):
+    """Which encoder it was, of those that `embed.others` names: what stays the same under another name."""
+
+    module: str
+    model: str | None
+    digest: str
+    """Of the module's file, and of what lies at `model` if that is a path."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,13 @@ class EmbeddedClips:
     """1 where the clip has the class; columns in the order of `task.classes`."""
     observed: UInt8[np.ndarray, "clip class"]
     """1 where it is known whether the clip has the class, 0 where nobody looked."""
+    others: Mapping[str, Origin] = field(default_factory=dict)
+    """Other encoders whose embeddings are in the store, too, by their names."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of all that probes are trained on, in the order of the store."""
+        return (*FEATURES, *self.others)
 
 
 def write_embeddings(
@@ -51,8 +67,8 @@ def write_embeddings(
 ) -> None:
     """Replace the store `folder`; its bytes depend on the values only.
 
-    `features` (keys: FEATURES) give a row per clip, in order. They are consumed one after the other, and
-    no more than CLIPS_PER_CHUNK rows are in memory.
+    `features` (keys: `clips.features`) give a row per clip, in order. They are consumed one after the
+    other, and no more than CLIPS_PER_CHUNK rows are in memory.
     Raises ValueError where lengths differ, an id occurs twice or a value is not finite.
     """
     check(clips)
@@ -68,6 +84,7 @@ def write_embeddings(
             "metric": clips.task.metric,
             "num_folds": clips.task.num_folds,
             "official_split": clips.task.official_split,
+            "others": {name: origin._asdict() for name, origin in clips.others.items()},
         }
     )
     _put(group, "ids", np.array(clips.ids, dtype=np.dtypes.StringDType()), "clip")
@@ -104,6 +121,10 @@ def read_clips(folder: Path) -> EmbeddedClips:
             folds=_get(group, "fold"),
             labels=_get(group, "labels"),
             observed=_get(group, "observed"),
+            others={
+                name: Origin(**origin)
+                for name, origin in cast(dict[str, dict[str, str]], attrs["others"]).items()
+            },
         )
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(f"{folder}: need a store of embeddings, found {error!r}") from error
@@ -114,7 +135,7 @@ def read_clips(folder: Path) -> EmbeddedClips:
 def read_feature(
     folder: Path, name: str, chosen: Int64[np.ndarray, " chosen"] | None = None
 ) -> Float32[np.ndarray, "clip dim"]:
-    """One of FEATURES, of the `chosen` clips (their positions, in order) or of all."""
+    """One of `clips.features`, of the `chosen` clips (their positions, in order) or of all."""
     array = cast(zarr.Array, zarr.open_group(folder, mode="r")[name])
     return cast(np.ndarray, array[...] if chosen is None else array.oindex[chosen])
 

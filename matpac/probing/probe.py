@@ -7,7 +7,7 @@ import torch
 
 from matpac.files import write_json
 from matpac.params import Probe
-from matpac.probing.embeddings import FEATURES, read_clips, read_feature
+from matpac.probing.embeddings import read_clips, read_feature
 from matpac.probing.folds import folds_of
 from matpac.probing.knn import neighbour_votes
 from matpac.probing.linear import fit_probes
@@ -18,9 +18,9 @@ from matpac.progress import Progress
 def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     """Read the store `embeddings`; write the scores to `out` and `<dataset>.details.json` beside it.
 
-    A repeat begins with the same weights and sees the clips in the same order for the trained and the
-    untrained encoder, so their differences are paired. A second reading (`params.knn`) stands beside the
-    probes in the details, and in no score.
+    A repeat begins with the same weights and sees the clips in the same order for features of equal length,
+    those of the trained and the untrained encoder above all, so their differences are paired. A second
+    reading (`params.knn`) stands beside the probes in the details, and in no score.
     Raises ValueError where the store cannot be probed (no validation clips, for example).
     """
     clips = read_clips(embeddings)
@@ -29,10 +29,10 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     labels, observed = (
         torch.from_numpy(values).to(device, torch.float32) for values in (clips.labels, clips.observed)
     )
-    progress = Progress(f"probe {dataset}", len(FEATURES) * params.max_epochs, "epochs at most")
+    progress = Progress(f"probe {dataset}", len(clips.features) * params.max_epochs, "epochs at most")
 
     details, neighbours = {}, {}
-    for name in FEATURES:
+    for name in clips.features:
         features = torch.from_numpy(read_feature(embeddings, name)).to(device)
         if params.knn is not None:
             votes = neighbour_votes(
@@ -64,6 +64,7 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
             "num_observed_test_clips": clips.observed[tested].sum(0).tolist(),
             "folds": [{part: len(members) for part, members in fold._asdict().items()} for fold in folds],
             "checkpoint": clips.checkpoint,
+            "others": {name: origin._asdict() for name, origin in clips.others.items()},
             "features": details,
             "second_reading": {"knn": {"num_neighbours": params.knn, **neighbours}} if neighbours else {},
         },

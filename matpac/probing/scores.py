@@ -131,11 +131,13 @@ def summary_of(
     """What tables and the report say of a dataset's scores; scores are fractions.
 
     `num_classes_scored` are those that accuracy or mAP are made of, in the fold where they are fewest;
-    `observed` is the share of the entries [test clip, class] that were.
+    `observed` is the share of the entries [test clip, class] that were. `others` has the scores of other
+    encoders, and by how much they are ahead of the trained one, repeat by repeat.
     """
     task, tested = clips.task, np.concatenate([fold.test for fold in folds])
-    repeats = {name: repeat_scores(details[name]["scores"]) for name in FEATURES}
+    repeats = {name: repeat_scores(details[name]["scores"]) for name in clips.features}
     gain = np.subtract(repeats["pretrained"], repeats["random_init"])
+    ahead = {name: np.subtract(repeats[name], repeats["pretrained"]).tolist() for name in clips.others}
     return {
         "dataset": clips.dataset,
         "metric": task.metric,
@@ -149,6 +151,10 @@ def summary_of(
         "chance": chance(clips.labels[tested], clips.observed[tested], task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},
         "gain_over_random_init": mean_and_interval(gain.tolist()),
+        "others": {
+            name: mean_and_interval(repeats[name]) | {"minus_encoder": mean_and_interval(gap)}
+            for name, gap in ahead.items()
+        },
     }
 
 
@@ -158,6 +164,7 @@ def compared(summary: dict[str, Any]) -> dict[str, float]:
         "chance": summary["chance"],
         **{name: summary[name]["mean"] for name in FEATURES},
         "gain": summary["gain_over_random_init"]["mean"],
+        **{f"others.{name}": score["mean"] for name, score in summary["others"].items()},
     }
 
 
@@ -193,13 +200,21 @@ def beats_random_init(summary: dict[str, Any]) -> bool:
     return bool(ours["mean"] - ours["interval"] > floor["mean"] + floor["interval"])
 
 
+def more_than_chance(gap: dict[str, float]) -> bool:
+    """Whether the interval of a difference leaves out 0."""
+    return bool(abs(gap["mean"]) > gap["interval"])
+
+
 def percent(score: dict[str, float], *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     return f"{100 * score['mean']:{sign}.1f} ± {100 * score['interval']:.1f}"
 
 
 def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
-    """Plain text, one line per task; `datasets` as in `read_summaries`."""
+    """Plain text, a line per task, then one per task and other encoder; `datasets` as in `read_summaries`."""
+    summaries = read_summaries(folder, datasets)
+    if not summaries:
+        return f"No scores in {folder}: probe.datasets in params.yaml names no dataset."
     header = ["task", "metric", "chance", "encoder", "random init", "log-mel statistics", "gain"]
     lines = [
         [
@@ -210,21 +225,42 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
             percent(summary["gain_over_random_init"], signed=True)
             + (" *" if beats_random_init(summary) else "  "),
         ]
-        for summary in read_summaries(folder, datasets)
-    ]
-    if not lines:
-        return f"No scores in {folder}: probe.datasets in params.yaml names no dataset."
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    text = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, ["-" * width for width in widths], *lines]
+        for summary in summaries
     ]
     notes = [
         "",
         "Percent: mean and 95 % interval over repeats of the linear probe. gain: encoder minus",
         "random init, repeat by repeat; * where it is ahead by more than both intervals.",
     ]
-    return "\n".join(text + notes)
+    return "\n".join([*aligned(header, lines), *notes, *others_table(summaries)])
+
+
+def others_table(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """Empty where there are none."""
+    lines = [
+        [
+            summary["dataset"],
+            name,
+            percent(score),
+            percent(score["minus_encoder"], signed=True)
+            + (" *" if more_than_chance(score["minus_encoder"]) else "  "),
+        ]
+        for summary in summaries
+        for name, score in summary["others"].items()
+    ]
+    if not lines:
+        return []
+    notes = ["", "minus encoder: repeat by repeat; * where the interval of the difference leaves out 0."]
+    return ["", *aligned(["task", "other encoder", "score", "minus encoder"], lines), *notes]
+
+
+def aligned(header: list[str], lines: Sequence[list[str]]) -> list[str]:
+    """The first two columns hold words, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, ["-" * width for width in widths], *lines]
+    ]

@@ -16,10 +16,13 @@ from matpac.shards.corpus import fingerprint
 
 FORMAT = 1
 SECTIONS = ("logmel", "model", "pretrain", "probe")
-"""What a score depends on, besides the recordings."""
+"""What a score of ours depends on, besides the recordings."""
+SECTIONS_OF_OTHERS = ("logmel", "probe")
+"""And one of another encoder: `logmel` has the resampler, and decides which clips are too short."""
 
 Settings = dict[str, Any]
-"""`pretrain.alpha: 0.5`, ...: the sections flat, and a fingerprint of each corpus as `corpus.<dataset>`."""
+"""`pretrain.alpha: 0.5`, ...: the sections flat, a fingerprint of each corpus as `corpus.<dataset>`, and of
+the weights that `pretrain.init` named. Of another encoder: its name and `Origin` as `encoder.<field>`."""
 
 
 class Result(NamedTuple):
@@ -37,22 +40,29 @@ class Experiment(NamedTuple):
 
 
 def record_run(root: Path, params: Params) -> None:
-    """Add the run that lies in `root`/data to its folder `experiments`.
+    """Add the run that lies in `root`/data to its folder `experiments`; other encoders, too.
 
-    A dataset that was probed with the same settings before, and is no longer, keeps its result.
+    These have records of their own: their scores do not depend on what was trained. A dataset that was
+    probed with the same settings before, and is no longer, keeps its result.
     """
     data = root / "data"
-    settings = settings_of(params, read_json(data / "corpus.json"))
-    results = {name: result_of(data, name)._asdict() for name in params.probe.datasets}
-    path = data / "experiments" / f"{digest(settings)}.json"
+    folder = data / "experiments"
+    folder.mkdir(exist_ok=True)
+    meta = read_json(data / "checkpoints" / "pretrained" / "meta.json")
+    ours = settings_of(params, read_json(data / "corpus.json"), meta)
+    for dataset in params.probe.datasets:
+        details = read_json(data / "scores" / f"{dataset}{DETAILS}")
+        others = {name: settings_of_other(params, name, raw) for name, raw in details["others"].items()}
+        for name, settings in ({"pretrained": ours} | others).items():
+            repeats = repeat_scores(details["features"][name]["scores"])
+            add(folder, settings, dataset, Result(fingerprint(data / "shards" / dataset), repeats))
+
+
+def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
+    path = folder / f"{digest(settings)}.json"
     earlier = read_json(path)["results"] if path.exists() else {}
-    write_json(path, {"format": FORMAT, "settings": settings, "results": earlier | results})
-
-
-def result_of(data: Path, dataset: str) -> Result:
-    details = read_json(data / "scores" / f"{dataset}{DETAILS}")
-    scores = repeat_scores(details["features"]["pretrained"]["scores"])
-    return Result(fingerprint(data / "shards" / dataset), scores)
+    results = earlier | {dataset: result._asdict()}
+    write_json(path, {"format": FORMAT, "settings": settings, "results": results})
 
 
 def read_experiments(folder: Path) -> list[Experiment]:
@@ -69,11 +79,27 @@ def read_experiments(folder: Path) -> list[Experiment]:
     return experiments
 
 
-def settings_of(params: Params, corpus: dict[str, Any]) -> Settings:
-    """Which datasets are probed is left out: it changes no score."""
-    sections = params.model_dump(mode="json", include=set(SECTIONS))
+def settings_of(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
+    """Of the run that made the checkpoint with `meta`. Which datasets are probed changes no score."""
+    settings = flat({**sections_of(params, SECTIONS), "corpus": corpus.get("datasets", {})})
+    # What `pretrain.init` names may be another file tomorrow.
+    init = meta.get("init_digest")
+    return settings | {"pretrain.init_digest": init[:16]} if init else settings
+
+
+def settings_of_other(params: Params, name: str, origin: dict[str, Any]) -> Settings:
+    return flat({**sections_of(params, SECTIONS_OF_OTHERS), "encoder": {"name": name, **origin}})
+
+
+def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
+    sections = params.model_dump(mode="json", include=set(names))
     del sections["probe"]["datasets"]
-    return flat({name: sections[name] for name in SECTIONS} | {"corpus": corpus.get("datasets", {})})
+    return {name: sections[name] for name in names}
+
+
+def is_other(settings: Settings) -> bool:
+    """Whether an encoder was probed that is not ours."""
+    return "encoder.name" in settings
 
 
 def flat(section: dict[str, Any], prefix: str = "") -> Settings:
@@ -115,7 +141,3 @@ def same_data(left: Experiment, right: Experiment, datasets: Sequence[str]) -> b
 
 def probed_by(key: str) -> bool:
     return key.startswith("probe.")
-
-
-def more_than_chance(gap: dict[str, float]) -> bool:
-    return bool(abs(gap["mean"]) > gap["interval"])

@@ -53,7 +53,7 @@ def build_report(root: Path, out: Path, params: Params) -> None:
         spectrograms(source / "shards", params),
         maps(source / "embeddings", params.probe.datasets),
         classes(source / "scores", params.probe.datasets),
-        paper(source / "shards", out, experiments, settings_of(params, corpus), params),
+        paper(source / "shards", out, experiments, settings_of(params, corpus, meta), params),
         data(source / "shards", params),
         provenance(meta, corpus, params),
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matpac.files import read_json
-from matpac.probing.scores import DETAILS, beats_random_init, percent, read_summaries
+from matpac.probing.scores import DETAILS, beats_random_init, more_than_chance, percent, read_summaries
 from matpac.report.markup import bar, folded, grid, paragraph, section, table
 
 NAMES = {
@@ -14,6 +14,11 @@ NAMES = {
     "random_init": "Untrained encoder",
     "logmel_statistics": "Log-mel statistics",
 }
+ABOUT_OTHERS = (
+    "Other encoders (embed.others in params.yaml) embed the same recordings, read by the same probes. "
+    "Beside their score: minus that of our encoder, repeat by repeat; coloured where the interval of this "
+    "difference leaves out 0, which is more than the chance of probing, at 95 %."
+)
 MAX_CLASSES_IN_MATRIX = 20
 NUM_MISTAKES = 8
 
@@ -22,6 +27,7 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
     summaries = read_summaries(scores, datasets)
     if not summaries:
         return section("Scores", paragraph("No dataset was probed (probe.datasets is empty)."))
+    others = names_of_others(summaries)
     rows = [
         [
             f"<b>{escape(summary['dataset'])}</b>",
@@ -29,14 +35,15 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
             f"{100 * summary['chance']:.1f}",
             *(score_cell(summary, name) for name in NAMES),
             verdict(summary),
+            *(other_cell(summary, name) for name in others),
         ]
         for summary in summaries
     ]
-    header = ["Task", "Measured by", "Chance", *NAMES.values(), "Gain by pre-training"]
+    header = ["Task", "Measured by", "Chance", *NAMES.values(), "Gain by pre-training", *others]
     return section(
         "Scores",
         paragraph(sentence(summaries), "lead"),
-        table(header, rows, "scores"),
+        f'<div class="wide">{table(header, rows, "scores")}</div>',
         paragraph(
             "In percent, higher is better: mean ± half the 95 % interval over "
             f"{summaries[0]['num_repeats']} repeats. A linear probe is a single linear layer, trained "
@@ -48,23 +55,39 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
             "pre-training seed.",
             "note",
         ),
+        paragraph(ABOUT_OTHERS, "note") if others else "",
         grid([bars(summary) for summary in summaries], "three"),
         second_reading(scores, summaries),
     )
 
 
+def names_of_others(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for summary in summaries for name in summary["others"]))
+
+
+def other_cell(summary: dict[str, Any], name: str) -> str:
+    """Empty where the encoder has not been probed on this task."""
+    score = summary["others"].get(name)
+    if score is None:
+        return ""
+    gap = score["minus_encoder"]
+    kind = ("ahead" if gap["mean"] > 0 else "behind") if more_than_chance(gap) else "even"
+    return f'{percent(score)} <span class="tag {kind}">{percent(gap, signed=True)}</span>'
+
+
 def second_reading(scores: Path, summaries: Sequence[dict[str, Any]]) -> str:
     """Empty where no embeddings were read by k-NN."""
     rows, numbers = [], set()
+    features = dict(NAMES) | {name: name for name in names_of_others(summaries)}
     for summary in summaries:
         knn = read_json(scores / f"{summary['dataset']}{DETAILS}")["second_reading"].get("knn")
         if knn is not None:
             numbers.add(knn["num_neighbours"])
-            shown = [f"{100 * knn[name]['mean']:.1f}" for name in NAMES]
+            shown = [f"{100 * knn[name]['mean']:.1f}" if name in knn else "" for name in features]
             rows.append([escape(summary["dataset"]), escape(summary["metric"]), *shown])
     if not rows:
         return ""
-    content = table(["Task", "Measured by", *NAMES.values()], rows)
+    content = table(["Task", "Measured by", *features.values()], rows)
     note = (
         f"The same embeddings and the same test clips, read without any training: the nearest "
         f"{', '.join(map(str, sorted(numbers)))} training clips (by cosine) vote for their labels. Where "
@@ -106,14 +129,13 @@ def verdict(summary: dict[str, Any]) -> str:
 
 
 def bars(summary: dict[str, Any]) -> str:
+    values = [(label, summary[name]["mean"], name) for name, label in NAMES.items()]
+    values += [(name, score["mean"], "other") for name, score in summary["others"].items()]
+    values += [("Chance", summary["chance"], "chance")]
     lines = "".join(
-        f'<span class="name">{escape(label)}</span>{bar(summary[name]["mean"], name)}'
-        f'<span class="value">{100 * summary[name]["mean"]:.1f}</span>'
-        for name, label in NAMES.items()
-    )
-    lines += (
-        f'<span class="name">Chance</span>{bar(summary["chance"], "chance")}'
-        f'<span class="value">{100 * summary["chance"]:.1f}</span>'
+        f'<span class="name">{escape(label)}</span>{bar(fraction, kind)}'
+        f'<span class="value">{100 * fraction:.1f}</span>'
+        for label, fraction, kind in values
     )
     return f'<div class="card"><h3>{escape(summary["dataset"])}</h3><div class="bars">{lines}</div></div>'
 

@@ -11,12 +11,12 @@ import yaml
 from matpac.datasets.registry import PAGES
 from matpac.files import read_json
 from matpac.params import Params
-from matpac.probing.scores import mean_and_interval, percent, protocol
+from matpac.probing.scores import mean_and_interval, more_than_chance, percent, protocol
 from matpac.report.experiments import (
     Experiment,
     Settings,
     difference,
-    more_than_chance,
+    is_other,
     repeats_of,
     same_data,
 )
@@ -113,7 +113,8 @@ def used_for(name: str, params: Params) -> str:
 
 
 def table_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
-    """Printed rows, the run of params.yaml, the paper's variations of it, and every other experiment."""
+    """Printed rows, the run of params.yaml, the paper's variations of it, every other experiment, and
+    every encoder that is not ours."""
     known = printed()
     columns = [
         *(Column(title, kind, of_kinds([kind], params)) for kind, title in known["datasets"].items()),
@@ -127,11 +128,11 @@ def table_2(experiments: Sequence[Experiment], settings: Settings, params: Param
     ]
     asked = [asked[0], *(run for run in asked[1:] if run.settings != settings)]
     others = [
-        Run(what_differs(one.settings, settings), one.settings, one)
+        Run(label_of(one, experiments, settings), one.settings, one)
         for one in experiments
         if all(one.settings != run.settings for run in asked)
     ]
-    asked += sorted(others, key=lambda run: run.label)
+    asked += sorted(others, key=lambda run: (is_other(run.settings), run.label))
     rows = []
     for row in known["table_2"]:
         scores = dict(zip(known["datasets"], row["scores"], strict=True)) | {"mean": row["mean"]}
@@ -229,6 +230,22 @@ def base_of(runs: Sequence[Run], settings: Settings) -> Run:
     return next(run for run in runs if run.settings == settings)
 
 
+def label_of(one: Experiment, experiments: Sequence[Experiment], base: Settings) -> str:
+    """What differs from `base`. Of another encoder its name first; of several of one name also whatever
+    tells them apart."""
+    if not is_other(one.settings):
+        return what_differs(one.settings, base)
+    name = one.settings["encoder.name"]
+    namesakes = [other.settings for other in experiments if other.settings.get("encoder.name") == name]
+    keys = [
+        key
+        for key, value in one.settings.items()
+        if base.get(key, value) != value
+        or (key.startswith("encoder.") and any(other[key] != value for other in namesakes))
+    ]
+    return ", ".join([name, *values_of(one.settings, keys)])
+
+
 def what_differs(settings: Settings, base: Settings) -> str:
     """`pretrain.alpha 0.25`, ...; another corpus is named by its datasets, not by its fingerprint."""
     keys = [
@@ -236,10 +253,12 @@ def what_differs(settings: Settings, base: Settings) -> str:
         for key in sorted(settings.keys() | base.keys())
         if settings.get(key) != base.get(key) and not key.startswith("corpus.")
     ]
+    return ", ".join(values_of(settings, keys)) or "other recordings"
+
+
+def values_of(settings: Settings, keys: Sequence[str]) -> list[str]:
     words = [f"{NAMES.get(key, key)} {settings.get(key)}" for key in keys[:MAX_DIFFERENCES]]
-    if len(keys) > MAX_DIFFERENCES:
-        words.append(f"and {len(keys) - MAX_DIFFERENCES} more")
-    return ", ".join(words) or "other recordings"
+    return words + ([f"and {len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else [])
 
 
 def printed_cells(scores: dict[str, float], columns: Sequence[Column]) -> list[str]:
@@ -248,9 +267,10 @@ def printed_cells(scores: dict[str, float], columns: Sequence[Column]) -> list[s
 
 def our_rows(run: Run, base: Run, columns: Sequence[Column]) -> list[list[str]]:
     """Scores, and below them how far they are from those of `base`, where the two can be compared."""
-    scores = [run.label, "ours", *(score_cell(run, base, column) for column in columns)]
+    source = "measured here" if is_other(run.settings) else "ours"
+    scores = [run.label, source, *(score_cell(run, base, column) for column in columns)]
     gaps = [gap_cell(run, base, column) for column in columns]
-    return [scores, ["minus this run", "ours", *gaps]] if any(gaps) else [scores]
+    return [scores, ["minus this run", source, *gaps]] if any(gaps) else [scores]
 
 
 def score_cell(run: Run, base: Run, column: Column) -> str:

@@ -133,7 +133,7 @@ def _usable_clips(
 
 def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, Any]]:
     recording = Recording(row["path"], row["bytes"], row["sha256"], row["file"], row["position"])
-    source = _unchanged(recording, job.root)
+    source = unchanged(recording, job.root)
     samples, native_rate_hz = decode(source, Path(recording.path), job.reject)
     waveform = resample(samples, native_rate_hz, job.logmel.sample_rate_hz, job.logmel.resampler)
     frames = log_mel(waveform, job.logmel)
@@ -148,7 +148,7 @@ def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, 
     return StoredClip(row["id"], stored, about), result
 
 
-def _unchanged(recording: Recording, root: Path) -> Path | bytes:
+def unchanged(recording: Recording, root: Path) -> Path | bytes:
     """A shard must follow from the inventory, which the pipeline tracks, and not from later edits."""
     if not recording.sha256:
         raise UnusableAudio(Path(recording.path), "cannot be read (nor could it for the inventory)")

@@ -1,12 +1,12 @@
 import pytest
 
 from matpac.files import read_json, write_json
+from matpac.probing.scores import more_than_chance
 from matpac.report.experiments import (
     Experiment,
     Result,
     difference,
     flat,
-    more_than_chance,
     read_experiments,
     repeats_of,
 )

@@ -27,7 +27,7 @@ def paper_params():
 
 
 def experiment(params, scores, datasets=DEMO, **changes):
-    settings = settings_of(params, {"datasets": {"x": "f00d"}}) | {
+    settings = settings_of(params, {"datasets": {"x": "f00d"}}, {}) | {
         key.replace("__", "."): value for key, value in changes.items()
     }
     return Experiment(settings, {name: Result("same", scores) for name in datasets})

@@ -51,11 +51,8 @@ def get_timestamp_embeddings(
     one embedding remains, at its middle. Raises ValueError where samples are missing or not finite.
     """
     encoder = model.audio_encoder
-    steps = np.stack(
-        encoder.embed_log_mels_in_time(
-            [encoder.log_mel(sound, model.sample_rate) for sound in sounds_of(audio)]
-        )
-    )
+    log_mels = (encoder.log_mel(sound, model.sample_rate) for sound in sounds_of(audio))
+    steps = np.stack([over_time.steps for over_time in encoder.embed_log_mels_in_time(log_mels)])
     duration_ms = 1000 * audio.shape[1] / model.sample_rate
     centers_ms = encoder.step_centers_ms(steps.shape[1])
     centers_ms = centers_ms[centers_ms <= duration_ms]

@@ -12,8 +12,8 @@ in them by cross attention, and gives that to a linear layer. In this one
 - all queries are 0 at first. Then the attention is even, and the probe is the linear probe: with `num_heads *
   dim` numbers more to learn, whatever it is ahead by comes from listening at the right moments.
 
-Trained as the linear probe (matpac/probing/linear.py): the same folds, first weights, orders of clips, batches,
-losses, optimizer and stopping. Nothing else tells steps apart than what is in them: their order has no say.
+Trained as the linear probe (matpac/probing/linear.py): the same folds, first weights, orders of clips,
+batches, losses, optimizer and stopping. Steps differ by what is in them only: their order has no say.
 """
 
 import math

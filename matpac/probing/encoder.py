@@ -17,6 +17,7 @@ from matpac.model.pretext import Pretext
 from matpac.model.released import read_released
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
+from matpac.probing.steps import OverTime
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
@@ -78,14 +79,17 @@ class AudioEncoder:
     ) -> NDArray[np.float32]:
         """Embeddings of one clip `[time]`, one every 16 frames: `[step, dim]` or `[layer, step, dim]`."""
         [clip] = clips_of(waveform)
-        [over_time] = self._over_time([self.log_mel(clip, sample_rate)], batch_size=32, layers=layers)
-        return over_time if layers else over_time[-1]
+        [(_, steps)] = self._over_time([self.log_mel(clip, sample_rate)], batch_size=32, layers=layers)
+        return steps if layers else steps[-1]
 
     def embed_log_mels_in_time(
-        self, log_mels: Sequence[NDArray[np.floating]], *, batch_size: int = 32
-    ) -> list[NDArray[np.float32]]:
-        """`[step, dim]` for each log-mel `[frame, mel]` (not standardized); they share forward passes."""
-        return [over_time[-1] for over_time in self._over_time(log_mels, batch_size, layers=False)]
+        self, log_mels: Iterable[NDArray[np.floating]], *, batch_size: int = 32
+    ) -> Iterator[OverTime]:
+        """Steps, and what `embed_log_mels` gives, for each log-mel `[frame, mel]` (not standardized)."""
+        for window in windows(log_mels):
+            outputs = self._over_time(window, batch_size, layers=False)
+            for clip, (sums, steps) in zip(window, outputs, strict=True):
+                yield OverTime(mean=sums[-1].sum(axis=0) / num_patches(len(clip)), steps=steps[-1])
 
     def embed_file(self, path: str | Path) -> NDArray[np.float32]:
         """Mean embedding `[dim]` of an audio file of any rate, length and number of channels.
@@ -117,18 +121,17 @@ class AudioEncoder:
         Chunks of equal length share a forward pass, so no padding enters a mean.
         """
         for window in windows(log_mels):
-            sums = self._over_time(window, batch_size, layers=layers, summed=True)
-            for clip, of_chunks in zip(window, sums, strict=True):
-                pooled = of_chunks.sum(axis=1) / num_patches(len(clip))
+            outputs = self._over_time(window, batch_size, layers=layers, steps=False)
+            for clip, (sums, _) in zip(window, outputs, strict=True):
+                pooled = sums.sum(axis=1) / num_patches(len(clip))
                 yield pooled if layers else pooled[-1]
 
     @torch.inference_mode()
     def _over_time(
-        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool, summed: bool = False
-    ) -> list[NDArray[np.float32]]:
-        """`[layer, step, dim]` for each clip, its chunks joined in time.
-
-        Or `[layer, chunk, dim]`, the sums over the steps of each chunk: less to bring back from a device.
+        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool, steps: bool = True
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """For each clip `[layer, chunk, dim]`, the sums over the steps of each chunk, and all its steps,
+        `[layer, step, dim]`. Without `steps` none of them: less to bring back from a device.
         """
         chunks = [
             (clip, whole[first : first + self.chunk_frames])
@@ -138,18 +141,20 @@ class AudioEncoder:
         by_length: dict[int, list[int]] = {}
         for position, (_, chunk) in enumerate(chunks):
             by_length.setdefault(num_patches(len(chunk)), []).append(position)
-        embedded = [torch.empty(0)] * len(chunks)
+        embedded = [(torch.empty(0), torch.empty(0))] * len(chunks)
         for positions in by_length.values():
             for first in range(0, len(positions), batch_size):
                 batch = positions[first : first + batch_size]
                 outputs = self._forward([chunks[position][1] for position in batch], layers=layers)
-                outputs = outputs.sum(dim=2, keepdim=True) if summed else outputs
-                for position, output in zip(batch, outputs.cpu(), strict=True):
-                    embedded[position] = output
-        joined: list[list[Tensor]] = [[] for _ in log_mels]
-        for (clip, _), output in zip(chunks, embedded, strict=True):
-            joined[clip].append(output)
-        return [torch.cat(outputs, dim=1).numpy() for outputs in joined]
+                sums = outputs.sum(dim=2, keepdim=True).cpu()
+                kept = outputs.cpu() if steps else outputs[:, :, :0].cpu()
+                for position, of_chunk in zip(batch, zip(sums, kept, strict=True), strict=True):
+                    embedded[position] = of_chunk
+        of_clips: list[list[tuple[Tensor, Tensor]]] = [[] for _ in log_mels]
+        for (clip, _), of_chunk in zip(chunks, embedded, strict=True):
+            of_clips[clip].append(of_chunk)
+        joined = ((torch.cat(parts, dim=1).numpy() for parts in zip(*clip, strict=True)) for clip in of_clips)
+        return [(sums, in_time) for sums, in_time in joined]
 
     def _forward(
         self, chunks: Sequence[NDArray[np.floating]], *, layers: bool

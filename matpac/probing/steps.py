@@ -43,8 +43,8 @@ class StepWriter:
             rounded = steps.astype(np.float16)
         if not np.isfinite(rounded).all():
             raise ValueError(
-                f"{self._feature}: need finite values of at most 65,504 over time (they are stored as float16), "
-                f"got {np.abs(steps).max():,.6g} for clip {clip}. Set embed.over_time: false."
+                f"embed.over_time: {self._feature}: need finite steps of at most 65,504 (float16), "
+                f"got {np.abs(steps).max():,.6g} for clip {clip}. Set it to false."
             )
         self._num_steps.append(len(rounded))
         self._waiting.append(rounded)
@@ -106,7 +106,7 @@ class Steps:
     def padded(
         self, clips: Int64[np.ndarray, " chosen"]
     ) -> tuple[Float16[np.ndarray, "chosen step dim"], Bool[np.ndarray, "chosen step"]]:
-        """All steps of these clips, followed by zeros up to the longest one, and which are no such filling."""
+        """All steps of these clips, followed by zeros up to the longest one, and which are not filling."""
         num_steps = self.num_steps[clips]
         present = np.arange(num_steps.max()) < num_steps[:, None]
         steps = np.empty((*present.shape, self.dim), dtype=np.float16)

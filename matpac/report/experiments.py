@@ -80,7 +80,7 @@ def read_experiments(folder: Path) -> list[Experiment]:
 
 
 def settings_of(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
-    """Of the run that made the checkpoint with `meta`. Which datasets are probed changes no score."""
+    """Of the run that made the checkpoint with `meta`."""
     settings = flat({**sections_of(params, SECTIONS), "corpus": corpus.get("datasets", {})})
     # What `pretrain.init` names may be another file tomorrow.
     init = meta.get("init_digest")
@@ -92,8 +92,10 @@ def settings_of_other(params: Params, name: str, origin: dict[str, Any]) -> Sett
 
 
 def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
+    """Without what changes no score: which datasets are probed, and second readings."""
     sections = params.model_dump(mode="json", include=set(names))
-    del sections["probe"]["datasets"]
+    for key in ("datasets", "knn", "attentive"):
+        del sections["probe"][key]
     return {name: sections[name] for name in names}
 
 

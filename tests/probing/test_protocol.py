@@ -28,6 +28,7 @@ PARAMS = Probe(
     patience_epochs=10,
     standardize=True,
     knn=15,
+    attentive=None,
     seed=0,
 )
 

@@ -31,7 +31,7 @@ from matpac.probing.folds import Fold
 from matpac.probing.linear import Fit, Problem, Scaler, clip_losses, first_weights, problems_of, threads
 from matpac.probing.steps import Steps
 
-PART_BYTES = {"cpu": 4 * 2**20, "cuda": 2**29}
+PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**29}
 """What the steps of clips that are computed together may take, filling included: near a CPU's cache."""
 
 

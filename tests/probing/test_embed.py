@@ -14,6 +14,7 @@ from matpac.probing.embed import annotated, check_front_end, embed_stage, statis
 from matpac.probing.embeddings import FEATURES, read_clips, read_feature
 from matpac.probing.encoder import PAPER_LOGMEL, load_encoder
 from matpac.probing.others import Located
+from matpac.probing.steps import Steps
 from matpac.shards.folder import ShardFolder
 from matpac.shards.index import SCHEMA, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
@@ -116,6 +117,24 @@ def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
     assert np.array_equal(plain, np.stack([statistics(log_mel) for log_mel in log_mels]))
     assert ours.shape == untrained.shape
     assert not np.allclose(ours, untrained)
+
+
+def test_steps_come_on_top_and_change_no_mean(shards, checkpoint, tmp_path):
+    for over_time in (False, True):
+        params = Embed(batch_size=4, over_time=over_time, others={})
+        embed_stage(shards, NOWHERE, checkpoint, tmp_path / str(over_time), params)
+    for name in FEATURES:
+        without, with_steps = (read_feature(tmp_path / str(over_time), name) for over_time in (False, True))
+        assert np.array_equal(without, with_steps)
+    folder, encoder = ShardFolder(shards), load_encoder(checkpoint)
+    steps, present = Steps(tmp_path / "True", "pretrained").padded(np.array([6, 0]))
+    # 80 and 40 frames, 16 a step.
+    assert present.sum(1).tolist() == [5, 3]
+    for clip, found, here in zip((8, 0), steps, present, strict=True):
+        [alone] = encoder.embed_log_mels_in_time([folder.read_clip(clip)])
+        np.testing.assert_allclose(found[here], alone.steps, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"Set embed\.over_time: true"):
+        Steps(tmp_path / "False", "pretrained")
 
 
 def test_a_dataset_with_an_empty_split_is_refused_before_anything_is_embedded(shards, checkpoint, tmp_path):

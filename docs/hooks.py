@@ -83,6 +83,8 @@ def kind(annotation: Any) -> str:
         return " or ".join(f"`{argument}`" for argument in arguments)
     if origin is typing.Annotated:
         return kind(arguments[0])
+    if origin is dict:
+        return f"names of yours, each with {kind(arguments[1])}"
     if origin is tuple:
         return f"list of {kind(arguments[0])}"
     if arguments:
@@ -92,7 +94,7 @@ def kind(annotation: Any) -> str:
 
 def shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {shown(part)}" for key, part in value.items())
+        return ", ".join(f"{key} {shown(part)}" for key, part in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(shown(part) for part in value) or "none"
     return "null" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -70,11 +70,13 @@ def inspect(
 
 @app.command()
 def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Note whether recordings that are read in place have changed (data/sources)."""
-    from matpac.datasets.sources import write_sources
+    """Note whether recordings and weights that are read in place have changed (data/sources)."""
+    from matpac.datasets.sources import write_encoders, write_sources
     from matpac.params import load_params
 
-    write_sources(SOURCES, load_params(params).datasets)
+    checked = load_params(params)
+    write_sources(SOURCES, checked.datasets)
+    write_encoders(SOURCES, checked.pretrain.init, checked.embed.others)
 
 
 @app.command()

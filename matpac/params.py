@@ -372,8 +372,8 @@ class Online(Section):
 
 TAKEN = (
     *("pretrained", "random_init", "logmel_statistics"),
-    *("pretrained_steps", "pretrained_num_steps", "random_init_steps", "random_init_num_steps"),
     *("ids", "split", "fold", "labels", "observed"),
+    *("pretrained_steps", "pretrained_num_steps", "random_init_steps", "random_init_num_steps"),
 )
 """What a store of embeddings holds anyway (matpac/probing/embeddings.py)."""
 
@@ -381,10 +381,17 @@ TAKEN = (
 class Other(Section):
     """An encoder that is not ours. See matpac/probing/others.py."""
 
-    module: Annotated[str, StringConstraints(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]
+    module: str
     """With the HEAR 2021 API; installed, or in a folder on PYTHONPATH."""
     model: str | None
     """What its `load_model` is given: a path or a name; null: nothing, for the module's default."""
+
+    @model_validator(mode="after")
+    def _module_has_a_name(self) -> "Other":
+        words = self.module.split(".")
+        if words[-1] == "py" or not all(word.isidentifier() for word in words):
+            raise ValueError(f"module: need a name as after `import`, no path of a file, got {self.module}")
+        return self
 
 
 class Embed(Section):

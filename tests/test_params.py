@@ -53,6 +53,18 @@ def test_the_shipped_files_are_valid(project, name):
             "pretrain: num_epochs: need more than 0, or weights in `init` to be taken as they are, got 0",
         ),
         ("pretrain.datasets", [], "pretrain: datasets: need one at least, or num_epochs: 0, got none"),
+        (
+            "embed.others",
+            {"labels": {"module": "hear_ast", "model": None}},
+            "params: embed: others: need names other than pretrained, random_init, logmel_statistics, ids, ",
+        ),
+        (
+            "embed.others",
+            {"ast": {"module": "hear_ast.py", "model": None}},
+            "embed.others.ast: module: need a name as after `import`, no path of a file, got hear_ast.py",
+        ),
+        ("embed.others", {"ast": {"module": "./hear-ast", "model": None}}, "need a name as after `import`"),
+        ("embed.others", {"ast": {"module": "hear_ast"}}, "embed.others.ast.model: this key is missing"),
         ("pretrain.init", 5, "pretrain.init: input should be a valid string, got 5"),
         ("pretrain.encoder_decay.last", 1.5, "encoder_decay: need values from 0 to 1"),
         ("pretrain.teacher_temperature.first", 0, "teacher_temperature: need values above 0"),

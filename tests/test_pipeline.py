@@ -133,6 +133,7 @@ def test_a_second_repro_runs_no_stage_and_is_quick(project):
         ("logmel.num_mels", 64, {"shards", "pretrain", "record", "report"}),
         ("datasets.demo_scenes.seed", 9, {"download", "shards", "report"}),
         ("embed.batch_size", 8, {"embed", "report"}),
+        ("embed.others", {"own": {"module": "matpac.hear", "model": None}}, {"embed", "report"}),
         ("shards.num_workers", 1, set()),
     ],
 )

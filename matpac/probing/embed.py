@@ -18,7 +18,7 @@ from matpac.params import Embed, LogMel
 from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.encoder import load_encoder, untrained_encoder
 from matpac.probing.folds import folds_of
-from matpac.probing.others import Located, load_other, read_sounds, recordings_of
+from matpac.probing.others import Located, OtherEncoder, load_other, read_sounds, recordings_of
 from matpac.probing.steps import OverTime
 from matpac.progress import Progress
 from matpac.shards.folder import ShardFolder
@@ -65,9 +65,16 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
         features[name] = iter(embed(log_mels(), batch_size=batch_size))
     features["logmel_statistics"] = map(statistics, log_mels())
     recordings = recordings_of(table["path"].to_pylist(), located) if others else []
+
+    def scenes(other: OtherEncoder, num_clips: int) -> Iterator[NDArray[np.float32]]:
+        first = recordings[:num_clips]
+        sounds = read_sounds(first, located.root, other.sample_rate_hz, folder.logmel.resampler)
+        return other.embed(clips.ids[:num_clips], sounds, batch_size)
+
     for other in others:
-        sounds = read_sounds(recordings, located.root, other.sample_rate_hz, folder.logmel.resampler)
-        features[other.name] = other.embed(clips.ids, sounds, batch_size)
+        # Whether it works at all: before hours of embedding, too.
+        next(scenes(other, 1))
+        features[other.name] = scenes(other, len(chosen))
     progress = Progress(f"embed {shards.name}", len(features) * len(chosen), "clips")
     counted = {name: counting(rows, progress) for name, rows in features.items()}
     write_embeddings(out, clips, counted)

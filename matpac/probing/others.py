@@ -3,7 +3,10 @@
 https://hearbenchmark.com/hear-api.html
 """
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby, islice
@@ -27,6 +30,7 @@ from matpac.signal.resample import resample
 
 FUNCTIONS, SIZES = ("load_model", "get_scene_embeddings"), ("sample_rate", "scene_embedding_size")
 """What we use of the API: functions of the module, and attributes of the model."""
+SOUNDS_AHEAD = 32
 
 
 class Located(NamedTuple):
@@ -142,7 +146,13 @@ def origin_of(module: ModuleType, params: Other) -> Origin:
 
 
 def content_of(path: Path) -> dict[str, str]:
-    """Checksums of a file, or of all files in a folder; none where a name is no path."""
+    """Checksums of a file, or of all files in a folder; none where a name is no path.
+
+    Of a checkpoint of ours its networks: other files in it say how long training took.
+    """
+    networks = path / "networks.safetensors"
+    if networks.is_file():
+        return content_of(networks)
     if path.is_file():
         return {"": checksum(path)}
     files = sorted(path.rglob("*")) if path != Path() else []
@@ -173,12 +183,24 @@ def read_sounds(
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Mono, -1 to 1, one by one; decoded and resampled as for shards.
 
-    What MP3 and resampling leave beyond full scale is cut off there, as the API demands.
-    Raises ValueError where a recording is gone or has changed since the inventory was taken.
+    What MP3 and resampling leave beyond full scale is cut off there, as the API demands. Threads decode the
+    next few. Raises ValueError where a recording is gone or has changed since the inventory was taken.
     """
-    for recording in recordings:
+
+    def decoded(name: Path, source: Path | bytes) -> Float32[np.ndarray, " time"]:
+        samples, native_rate_hz = decode(source, name)
+        return resample(samples, native_rate_hz, sample_rate_hz, resampler).clip(-1, 1)
+
+    waiting: deque[Future[Float32[np.ndarray, " time"]]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         try:
-            samples, native_rate_hz = decode(unchanged(recording, root), Path(recording.path))
+            for recording in recordings:
+                # Read here: rows of a parquet file are found fastest one after the other.
+                source = unchanged(recording, root)
+                waiting.append(threads.submit(decoded, Path(recording.path), source))
+                if len(waiting) == SOUNDS_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         except UnusableAudio as error:
             raise ValueError(f"embed.others: need the recordings in {root} as they were; {error}") from error
-        yield resample(samples, native_rate_hz, sample_rate_hz, resampler).clip(-1, 1)

@@ -16,7 +16,7 @@ NAMES = {
 }
 ABOUT_OTHERS = (
     "Other encoders (embed.others in params.yaml) embed the same recordings, read by the same probes. "
-    "Beside their score: minus that of our encoder, repeat by repeat; coloured where the interval of this "
+    "Below their score: minus that of our encoder, repeat by repeat; coloured where the interval of this "
     "difference leaves out 0, which is more than the chance of probing, at 95 %."
 )
 READ_BY = {"knn": "{num_neighbours} nearest neighbours", "attentive": "attention, {num_heads} heads"}

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from matpac.datasets.registry import recordings_root
-from matpac.datasets.sources import fingerprint, write_sources
+from matpac.datasets.sources import fingerprint, write_encoders, write_sources
 from matpac.files import read_json
-from matpac.params import Esc50, Folder, load_params
+from matpac.params import Esc50, Folder, Other, load_params
 
 
 def folder(source: Path, labels: str = "folders") -> Folder:
@@ -67,6 +67,52 @@ def test_what_is_not_read_in_place_never_changes(tmp_path):
     datasets = load_params().datasets
     write_sources(tmp_path, datasets)
     assert {path.stem: read_json(path) for path in tmp_path.iterdir()} == {name: {} for name in datasets}
+
+
+@pytest.fixture
+def encoders(tmp_path, monkeypatch):
+    """A module, its weights in a folder, and a file to begin with."""
+    (tmp_path / "weights").mkdir()
+    for name in ("hear_own.py", "weights/a.pt", "init.pt"):
+        (tmp_path / name).write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    others = {"own": Other(module="hear_own", model=str(tmp_path / "weights"))}
+
+    def noted():
+        write_encoders(tmp_path / "sources", str(tmp_path / "init.pt"), others)
+        return {path.name: read_json(path) for path in (tmp_path / "sources").iterdir()}
+
+    return noted
+
+
+@pytest.mark.parametrize(
+    ("changed", "noted_in"),
+    [
+        ("hear_own.py", "other-encoders.json"),
+        ("weights/a.pt", "other-encoders.json"),
+        ("init.pt", "initial-weights.json"),
+    ],
+)
+def test_every_change_of_an_encoder_shows(encoders, tmp_path, changed, noted_in):
+    before = encoders()
+    assert encoders() == before
+    (tmp_path / changed).write_text("pass")
+    after = encoders()
+    assert {name for name in before if before[name] != after[name]} == {noted_in}
+
+
+def test_nothing_is_noted_of_names_that_are_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data/checkpoints/pretrained").mkdir(parents=True)
+    others = {
+        "missing": Other(module="no_such.module", model=None),
+        "by_name": Other(module="no_such_module", model="base"),
+        # What the pipeline trains is a dependency already.
+        "own": Other(module="no_such_module", model="data/checkpoints/pretrained"),
+    }
+    write_encoders(Path("sources"), "matpac_10_2048", others)
+    assert read_json(Path("sources/initial-weights.json")) == {}
+    assert read_json(Path("sources/other-encoders.json")) == {name: [{}, {}] for name in others}
 
 
 def test_a_mended_archive_is_unpacked_into_another_folder(tmp_path):

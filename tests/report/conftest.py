@@ -6,7 +6,7 @@ import pytest
 from matpac.datasets.clip import Task
 from matpac.files import write_json
 from matpac.params import load_params, parse_params
-from matpac.probing.embeddings import EmbeddedClips, write_embeddings
+from matpac.probing.embeddings import EmbeddedClips, Origin, write_embeddings
 from matpac.probing.probe import probe
 from matpac.probing.steps import OverTime
 from matpac.shards.index import table_of, write_index
@@ -92,11 +92,13 @@ def embeddings(name, multi_label):
         folds=np.zeros(60, dtype=np.int64),
         labels=labels,
         observed=np.ones_like(labels),
+        others={"ast": Origin("hear_ast", "a.pt", "f00d")},
     )
     seen = noise + np.tile(labels.astype(np.float32), 4)
     features = {
         "pretrained": [OverTime(row, np.stack([row, row])) for row in seen],
         "random_init": [OverTime(row, row[None]) for row in noise],
         "logmel_statistics": noise[:, :3],
+        "ast": 2 * np.tile(labels.astype(np.float32), 3),
     }
     return clips, features

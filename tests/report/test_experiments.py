@@ -1,15 +1,21 @@
+from shutil import copytree
+
 import pytest
 
 from matpac.files import read_json, write_json
-from matpac.probing.scores import more_than_chance
+from matpac.params import parse_params
+from matpac.probing.scores import DETAILS, more_than_chance, repeat_scores
 from matpac.report.experiments import (
     Experiment,
     Result,
     difference,
     flat,
+    is_other,
     read_experiments,
+    record_run,
     repeats_of,
 )
+from matpac.report.tables import table_2, what_differs
 
 
 def experiment(data="same", learning_rate=0.001, **repeats):
@@ -51,18 +57,67 @@ def test_a_record_of_another_format_is_refused_by_name(tmp_path):
         read_experiments(tmp_path)
 
 
-def test_a_run_keeps_what_the_same_settings_were_probed_on_before(project, params):
-    from matpac.params import parse_params
-    from matpac.report.experiments import record_run
-
-    record_run(project, params)
-    [path] = (project / "data/experiments").glob("*.json")
-    whole = read_json(path)
-    assert set(whole["results"]) == {"notes", "tags"}
+def test_a_run_keeps_what_the_same_settings_were_probed_on_before(copy, params):
+    record_run(copy, params)
+    ours, other = records(copy)
+    assert set(ours["results"]) == set(other["results"]) == {"notes", "tags"}
+    assert other["settings"]["encoder.module"] == "hear_ast"
+    assert not any(key.startswith("pretrain.") for key in other["settings"])
+    details = read_json(copy / f"data/scores/notes{DETAILS}")
+    for record, name in ((ours, "pretrained"), (other, "ast")):
+        assert record["results"]["notes"]["repeats"] == repeat_scores(details["features"][name]["scores"])
     raw = params.model_dump(mode="json")
     raw["probe"]["datasets"] = ["notes"]
-    record_run(project, parse_params(raw))
-    assert read_json(path) == whole
+    record_run(copy, parse_params(raw))
+    assert records(copy) == [ours, other]
+    # Another training is another record of ours; the other encoder's is the same as before.
     raw["pretrain"]["alpha"] = 0.25
-    record_run(project, parse_params(raw))
-    assert len(read_experiments(project / "data/experiments")) == 2
+    record_run(copy, parse_params(raw))
+    assert len(read_experiments(copy / "data/experiments")) == 3
+
+
+@pytest.mark.parametrize(("field", "value"), [("module", "hear_b"), ("model", "b.pt"), ("digest", "cafe")])
+def test_another_encoder_of_the_same_name_does_not_take_the_place_of_the_first(copy, params, field, value):
+    record_run(copy, params)
+    _, first = records(copy)
+    for name in ("notes", "tags"):
+        path = copy / f"data/scores/{name}{DETAILS}"
+        details = read_json(path)
+        details["others"]["ast"][field] = value
+        details["features"]["ast"]["scores"] = [[0.25], [0.75]]
+        write_json(path, details)
+    record_run(copy, params)
+    ours, *others = records(copy)
+    assert len(others) == 2
+    assert first in others
+    experiments, settings = read_experiments(copy / "data/experiments"), ours["settings"]
+    labels = [row[0] for row in table_2(experiments, settings, params).rows if row[1] == "measured here"]
+    assert f"ast, encoder.{field} {value}" in labels
+    assert len({*labels} - {"minus this run"}) == 2
+
+
+def test_other_initial_weights_at_the_same_path_are_another_run(copy, params):
+    raw = params.model_dump(mode="json")
+    raw["pretrain"]["init"] = "weights.pt"
+    meta = copy / "data/checkpoints/pretrained/meta.json"
+    for init_digest in ("a" * 64, "b" * 64):
+        write_json(meta, read_json(meta) | {"init_digest": init_digest})
+        record_run(copy, parse_params(raw))
+    first, second, _ = (record["settings"] for record in records(copy))
+    assert {first["pretrain.init_digest"], second["pretrain.init_digest"]} == {"a" * 16, "b" * 16}
+    assert what_differs(first, second) == f"pretrain.init_digest {first['pretrain.init_digest']}"
+
+
+@pytest.fixture
+def copy(project, tmp_path):
+    """Of the project's scores: records of one test are none of the next one's."""
+    for part in ("scores", "shards", "checkpoints", "corpus.json"):
+        source, target = project / "data" / part, tmp_path / "data" / part
+        copytree(source, target) if source.is_dir() else write_json(target, read_json(source))
+    return tmp_path
+
+
+def records(root):
+    """Ours before those of other encoders."""
+    found = [read_json(path) for path in sorted((root / "data/experiments").glob("*.json"))]
+    return sorted(found, key=lambda one: is_other(one["settings"]))

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import yaml
 
-from matpac.probing.scores import percent
+from matpac.files import read_json
+from matpac.probing.scores import DETAILS, percent
 from matpac.report.curves import thinned
+from matpac.report.experiments import record_run
 from matpac.report.report import build_report
 
 
 @pytest.fixture(scope="module")
 def page(project, params):
+    record_run(project, params)
     build_report(project, project / "report", params)
     return (project / "report/index.html").read_text(encoding="utf-8")
 
@@ -59,6 +62,25 @@ def test_the_page_holds_the_numbers_of_the_score_files(page, project):
         for feature in ("pretrained", "random_init", "logmel_statistics"):
             assert percent(summary[feature]) in text
         assert percent(summary["gain_over_random_init"], signed=True) in text
+        assert percent(summary["others"]["ast"]) in text
+        assert percent(summary["others"]["ast"]["minus_encoder"], signed=True) in text
+
+
+def test_another_encoder_has_a_column_and_a_row_of_table_2(page, project):
+    table = (project / "report/table_2.csv").read_text(encoding="utf-8").splitlines()
+    [ours] = [line for line in table if line.startswith("this run,ours")]
+    [row, gap] = table[-2:]
+    assert row.startswith("ast,measured here,not run")
+    assert gap.startswith("minus this run,measured here")
+    for name in ("notes", "tags"):
+        summary = read_json(project / f"data/scores/{name}{DETAILS}")["summary"]
+        column = table[0].split(",").index(name)
+        assert row.split(",")[column] == percent(summary["others"]["ast"])
+        assert gap.split(",")[column].removesuffix(" *") == percent(
+            summary["others"]["ast"]["minus_encoder"], signed=True
+        )
+        assert ours.split(",")[column] == percent(summary["pretrained"])
+    assert '<th scope="col">ast</th>' in page.split("Second reading")[0]
 
 
 def test_the_second_reading_has_a_table_of_its_own(page, project):
@@ -69,12 +91,13 @@ def test_the_second_reading_has_a_table_of_its_own(page, project):
         knn, attentive = (details["second_reading"][kind] for kind in ("knn", "attentive"))
         shown = cells[cells.index(name) :]
         assert shown[:3] == [name, metric, "3 nearest neighbours"]
-        assert shown[3:6] == [
+        assert shown[3:7] == [
             f"{100 * knn[feature]['mean']:.1f}"
-            for feature in ("pretrained", "random_init", "logmel_statistics")
+            for feature in ("pretrained", "random_init", "logmel_statistics", "ast")
         ]
-        assert shown[6:9] == [name, metric, "attention, 2 heads"]
-        assert shown[9:12] == [percent(attentive["pretrained"]), percent(attentive["random_init"]), ""]
+        assert shown[7:10] == [name, metric, "attention, 2 heads"]
+        assert shown[10:12] == [percent(attentive[feature]) for feature in ("pretrained", "random_init")]
+        assert shown[12:14] == ["", ""]
     assert "neighbour" not in first
     assert "attention" not in first
 

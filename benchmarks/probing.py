@@ -108,6 +108,7 @@ def params(max_epochs: int, patience_epochs: int, learning_rate: float) -> Probe
         patience_epochs=patience_epochs,
         standardize=False,
         knn=None,
+        attentive=None,
         seed=0,
     )
 

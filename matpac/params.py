@@ -390,6 +390,7 @@ class Online(Section):
 TAKEN = (
     *("pretrained", "random_init", "logmel_statistics"),
     *("ids", "split", "fold", "labels", "observed"),
+    *("pretrained_steps", "pretrained_num_steps", "random_init_steps", "random_init_num_steps"),
 )
 """What a store of embeddings holds anyway (matpac/probing/embeddings.py)."""
 
@@ -413,6 +414,10 @@ class Other(Section):
 class Embed(Section):
     batch_size: PositiveInt
     """Chunks per forward pass; of other encoders, clips of equal length."""
+    over_time: bool
+    """Keep what our encoder says every 160 ms as well, not only the mean; `probe.attentive` reads that. In
+    float16: for 10,000 clips of 10 s and the paper's 3,840 dimensions 5 GB, and the untrained encoder's too.
+    """
     others: dict[Name, Other]
     """Other encoders, by names of yours: they read the recordings, and are probed exactly as ours."""
 
@@ -439,6 +444,9 @@ class Probe(Section):
     knn: PositiveInt | None
     """Read embeddings a second time by the votes of so many nearest training clips; null: do not.
     Stands in .details.json and below the report's table, never among the scores."""
+    attentive: PositiveInt | None
+    """Read our encoder's embeddings over time (`embed.over_time`) by probes that learn when to listen, with
+    so many heads; null: do not. Stands where `knn` does. See matpac/probing/attentive.py."""
     seed: NonNegativeInt
 
 
@@ -496,6 +504,12 @@ class Params(Section):
                     | Demo(recipe="corpus")
                 ):
                     raise ValueError(f"probe.datasets: need datasets with labels, got {name}, which has none")
+        return self
+
+    @model_validator(mode="after")
+    def _attention_has_steps(self) -> "Params":
+        if self.probe.attentive is not None and not self.embed.over_time:
+            raise ValueError("probe.attentive: need embed.over_time: true, got false")
         return self
 
     @model_validator(mode="after")

@@ -78,6 +78,7 @@ def test_the_shipped_files_are_valid(project, name):
             "params: pretrain.datasets: need names listed under `datasets` "
             "(demo_corpus, demo_melodies, demo_rhythms, demo_scenes), got musik",
         ),
+        ("probe.attentive", 8, "params: probe.attentive: need embed.over_time: true, got false"),
         ("online.dataset", "musik", "params: online.dataset: need names listed under `datasets` "),
         ("logmel.window_ms", 0.025, "logmel: window_ms: need milliseconds that hold a sample at 16000 Hz"),
         ("probe.datasets", ["demo_corpus"], "probe.datasets: need datasets with labels, got demo_corpus"),

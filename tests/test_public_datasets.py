@@ -101,7 +101,13 @@ def scores_of(kind: str, params: Params) -> dict:
     untrained_checkpoint(checkpoint)
     located = Located(Path("data/raw", kind), registry.recordings_root(kind, params.datasets[kind]))
     embeddings, out = Path("data/embeddings", kind), Path("data/scores", f"{kind}.json")
-    embed_stage(Path("data/shards", kind), located, checkpoint, embeddings, Embed(batch_size=16, others={}))
+    embed_stage(
+        Path("data/shards", kind),
+        located,
+        checkpoint,
+        embeddings,
+        Embed(batch_size=16, over_time=False, others={}),
+    )
     probe(kind, embeddings, out, params.probe)
     return read_json(out)
 

@@ -18,6 +18,7 @@ from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.encoder import load_encoder, untrained_encoder
 from matpac.probing.folds import folds_of
 from matpac.probing.others import Located, OtherEncoder, load_other, read_sounds, recordings_of
+from matpac.probing.steps import OverTime
 from matpac.progress import Progress
 from matpac.shards.folder import ShardFolder
 from matpac.shards.leaks import refuse_leaks
@@ -56,11 +57,11 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
         return (folder.read_clip(clip) for clip in chosen.tolist())
 
     batch_size = params.batch_size
-    features = {
-        "pretrained": trained.embed_log_mels(log_mels(), batch_size=batch_size),
-        "random_init": untrained.embed_log_mels(log_mels(), batch_size=batch_size),
-        "logmel_statistics": map(statistics, log_mels()),
-    }
+    features: dict[str, Iterator[NDArray[np.float32] | OverTime]] = {}
+    for name, encoder in (("pretrained", trained), ("random_init", untrained)):
+        embed = encoder.embed_log_mels_in_time if params.over_time else encoder.embed_log_mels
+        features[name] = iter(embed(log_mels(), batch_size=batch_size))
+    features["logmel_statistics"] = map(statistics, log_mels())
     recordings = recordings_of(table["path"].to_pylist(), located) if others else []
 
     def scenes(other: OtherEncoder, num_clips: int) -> Iterator[NDArray[np.float32]]:
@@ -77,7 +78,9 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     write_embeddings(out, clips, counted)
 
 
-def counting(rows: Iterable[NDArray[np.float32]], progress: Progress) -> Iterator[NDArray[np.float32]]:
+def counting(
+    rows: Iterable[NDArray[np.float32] | OverTime], progress: Progress
+) -> Iterator[NDArray[np.float32] | OverTime]:
     for row in rows:
         progress.advance()
         yield row

@@ -184,10 +184,14 @@ def _embed(
                 reasons.append("")
                 yield outcome
 
-    embed = encoder.embed_log_mels_in_time if in_time else encoder.embed_log_mels
+    embedded = (
+        (clip.steps for clip in encoder.embed_log_mels_in_time(log_mels()))
+        if in_time
+        else encoder.embed_log_mels(log_mels())
+    )
     rows = [np.empty((0, encoder.dim), dtype=np.float32)]
-    for embedded in embed(log_mels()):
-        rows.append(np.atleast_2d(embedded))
+    for of_file in embedded:
+        rows.append(np.atleast_2d(of_file))
         progress.advance()
     counts = iter(rows[1:])
     num_rows = [0 if reason else len(next(counts)) for reason in reasons]

@@ -1,7 +1,7 @@
 """Embeddings of a dataset <-> Zarr store that probes, notebooks and xarray read."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from zarr.errors import ZarrUserWarning
 
 from matpac.datasets.clip import Task
 from matpac.files import move_into_place
+from matpac.probing.steps import OverTime, StepWriter
 
 FEATURES = ("pretrained", "random_init", "logmel_statistics")
 """What probes are always trained on: the encoder's embeddings, those of the same encoder before training,
@@ -63,12 +64,13 @@ class EmbeddedClips:
 def write_embeddings(
     folder: Path,
     clips: EmbeddedClips,
-    features: Mapping[str, Iterable[Float32[np.ndarray, " dim"]]],
+    features: Mapping[str, Iterable[Float32[np.ndarray, " dim"] | OverTime]],
 ) -> None:
     """Replace the store `folder`; its bytes depend on the values only.
 
-    `features` (keys: `clips.features`) give a row per clip, in order. They are consumed one after the
-    other, and no more than CLIPS_PER_CHUNK rows are in memory.
+    `features` (keys: `clips.features`) give a row per clip, in order; where it comes with embeddings over
+    time, they are kept as well (see matpac/probing/steps.py). They are consumed one after the other, and no
+    more than CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps are in memory.
     Raises ValueError where lengths differ, an id occurs twice or a value is not finite.
     """
     check(clips)
@@ -160,9 +162,20 @@ def check(clips: EmbeddedClips) -> None:
 
 
 def _put_feature(
-    group: zarr.Group, name: str, rows: Iterable[Float32[np.ndarray, " dim"]], clips: EmbeddedClips
+    group: zarr.Group,
+    name: str,
+    rows: Iterable[Float32[np.ndarray, " dim"] | OverTime],
+    clips: EmbeddedClips,
 ) -> None:
-    num_clips, source = len(clips.ids), iter(rows)
+    writer = StepWriter(group, name)
+
+    def means() -> Iterator[Float32[np.ndarray, " dim"]]:
+        for clip, row in zip(clips.ids, rows, strict=False):
+            if isinstance(row, OverTime):
+                writer.append(row.steps, clip)
+            yield row.mean if isinstance(row, OverTime) else row
+
+    num_clips, source = len(clips.ids), means()
     for start in range(0, num_clips, CLIPS_PER_CHUNK):
         ids = clips.ids[start : start + CLIPS_PER_CHUNK]
         chunk = list(islice(source, len(ids)))
@@ -178,6 +191,7 @@ def _put_feature(
             shape = (num_clips, values.shape[1])
             array = create_array(group, name, shape, values.dtype, "clip", f"{name}_dim")
         array[start : start + len(ids)] = values
+    writer.close()
 
 
 def put_array(group: zarr.Group, name: str, values: np.ndarray, *dimensions: str) -> None:

@@ -21,6 +21,7 @@ from matpac.model.sizes import PATCH
 from matpac.params import LogMel
 from matpac.probing.facts import of_release, of_run
 from matpac.probing.hub import TrainedEncoder, is_pretrained
+from matpac.probing.steps import OverTime
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
@@ -105,9 +106,9 @@ class AudioEncoder(TrainedEncoder):
         """
         timed = []
         log_mels = self._log_mels(waveform, sample_rate)
-        for over_time in self.embed_log_mels_in_time(log_mels, layers=layers):
-            *_, num_steps, _ = over_time.shape
-            embeddings = self._by_patch(over_time) if patches else over_time
+        for _, steps in self.embed_log_mels_in_time(log_mels, layers=layers):
+            *_, num_steps, _ = steps.shape
+            embeddings = self._by_patch(steps) if patches else steps
             timed.append(Timed(embeddings, self.step_centers_ms(num_steps)))
         return timed
 
@@ -148,9 +149,9 @@ class AudioEncoder(TrainedEncoder):
         Chunks of equal length share a forward pass, so no padding enters a mean.
         """
         for window in windows(log_mels):
-            sums = self._over_time(window, batch_size, layers=layers, summed=True)
-            for clip, of_chunks in zip(window, sums, strict=True):
-                pooled = of_chunks.sum(axis=1) / num_patches(len(clip))
+            outputs = self._over_time(window, batch_size, layers=layers, steps=False)
+            for clip, (sums, _) in zip(window, outputs, strict=True):
+                pooled = sums.sum(axis=1) / num_patches(len(clip))
                 yield pooled if layers else pooled[-1]
 
     def embed_log_mels_in_time(
@@ -159,11 +160,13 @@ class AudioEncoder(TrainedEncoder):
         *,
         batch_size: int = 32,
         layers: bool = False,
-    ) -> Iterator[NDArray[np.float32]]:
-        """`[step, dim]` or `[layer, step, dim]` for each log-mel `[frame, mel]`, as `embed_log_mels`."""
+    ) -> Iterator[OverTime]:
+        """Steps, and what `embed_log_mels` gives, for each log-mel `[frame, mel]` (not standardized)."""
         for window in windows(log_mels):
-            for over_time in self._over_time(window, batch_size, layers=layers):
-                yield over_time if layers else over_time[-1]
+            outputs = self._over_time(window, batch_size, layers=layers)
+            for clip, (sums, steps) in zip(window, outputs, strict=True):
+                mean = sums.sum(axis=1) / num_patches(len(clip))
+                yield OverTime(mean, steps) if layers else OverTime(mean[-1], steps[-1])
 
     def _by_patch(self, over_time: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[..., step, dim]` -> `[..., freq, step, dim / freq]`."""
@@ -172,11 +175,10 @@ class AudioEncoder(TrainedEncoder):
 
     @torch.inference_mode()
     def _over_time(
-        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool, summed: bool = False
-    ) -> list[NDArray[np.float32]]:
-        """`[layer, step, dim]` for each clip, its chunks joined in time.
-
-        Or `[layer, chunk, dim]`, the sums over the steps of each chunk: less to bring back from a device.
+        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool, steps: bool = True
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """For each clip `[layer, chunk, dim]`, the sums over the steps of each chunk, and all its steps,
+        `[layer, step, dim]`. Without `steps` none of them: less to bring back from a device.
         """
         chunks = [
             (clip, whole[first : first + self.chunk_frames])
@@ -186,18 +188,20 @@ class AudioEncoder(TrainedEncoder):
         by_length: dict[int, list[int]] = {}
         for position, (_, chunk) in enumerate(chunks):
             by_length.setdefault(num_patches(len(chunk)), []).append(position)
-        embedded = [torch.empty(0)] * len(chunks)
+        embedded = [(torch.empty(0), torch.empty(0))] * len(chunks)
         for positions in by_length.values():
             for first in range(0, len(positions), batch_size):
                 batch = positions[first : first + batch_size]
                 outputs = self._forward([chunks[position][1] for position in batch], layers=layers)
-                outputs = outputs.sum(dim=2, keepdim=True) if summed else outputs
-                for position, output in zip(batch, outputs.cpu(), strict=True):
-                    embedded[position] = output
-        joined: list[list[Tensor]] = [[] for _ in log_mels]
-        for (clip, _), output in zip(chunks, embedded, strict=True):
-            joined[clip].append(output)
-        return [torch.cat(outputs, dim=1).numpy() for outputs in joined]
+                sums = outputs.sum(dim=2, keepdim=True).cpu()
+                kept = outputs.cpu() if steps else outputs[:, :, :0].cpu()
+                for position, of_chunk in zip(batch, zip(sums, kept, strict=True), strict=True):
+                    embedded[position] = of_chunk
+        of_clips: list[list[tuple[Tensor, Tensor]]] = [[] for _ in log_mels]
+        for (clip, _), of_chunk in zip(chunks, embedded, strict=True):
+            of_clips[clip].append(of_chunk)
+        joined = ((torch.cat(parts, dim=1).numpy() for parts in zip(*clip, strict=True)) for clip in of_clips)
+        return [(sums, in_time) for sums, in_time in joined]
 
     def _forward(
         self, chunks: Sequence[NDArray[np.floating]], *, layers: bool

@@ -63,11 +63,7 @@ def fit_probes(
     Needs an observed entry among the training and the validation clips of each fold (`folds_of` checks).
     """
     data = Data(features, labels, observed, folds, params.standardize, multi_label)
-    problems = [
-        Problem(number, fold, np.random.default_rng([params.seed, number, fold]))
-        for number in range(params.num_repeats)
-        for fold in range(len(folds))
-    ]
+    problems = problems_of(folds, params)
     with threads(features.device) as pool:
         stacks = list(pool.map(Stack, parts(problems, data, params.batch_size), repeat(data), repeat(params)))
         for _ in range(params.max_epochs):
@@ -77,17 +73,7 @@ def fit_probes(
             if not stacks:
                 break
     tests = [data.inputs(fold.test, index) for index, fold in enumerate(folds)]
-    return [
-        Fit(
-            repeat=problem.repeat,
-            fold=problem.fold,
-            train_losses=problem.train_losses,
-            validation_losses=problem.validation_losses,
-            best_epoch=problem.best_epoch,
-            test_logits=F.linear(tests[problem.fold], *problem.best).cpu().numpy(),
-        )
-        for problem in problems
-    ]
+    return [problem.fit(F.linear(tests[problem.fold], *problem.best).cpu().numpy()) for problem in problems]
 
 
 class Data:
@@ -146,7 +132,37 @@ class Problem:
     best_loss: float = math.inf
     best_epoch: int = 0
     best: tuple[Tensor, ...] = ()
-    """Weight and bias after `best_epoch`."""
+    """What was learned by `best_epoch`: weight and bias."""
+
+    def note_(self, validation_loss: float) -> bool:
+        """Whether this epoch, which is over, is the best one so far."""
+        self.validation_losses.append(validation_loss)
+        better = validation_loss < self.best_loss
+        if better:
+            self.best_loss, self.best_epoch = validation_loss, len(self.validation_losses)
+        return better
+
+    def goes_on(self, patience_epochs: int) -> bool:
+        return len(self.validation_losses) - self.best_epoch < patience_epochs
+
+    def fit(self, test_logits: Float[np.ndarray, "test class"]) -> Fit:
+        return Fit(
+            self.repeat,
+            self.fold,
+            self.train_losses,
+            self.validation_losses,
+            self.best_epoch,
+            test_logits,
+        )
+
+
+def problems_of(folds: Sequence[Fold], params: Probe) -> list[Problem]:
+    """Repeats first, then folds. What is drawn for one depends on neither the others nor the features."""
+    return [
+        Problem(number, fold, np.random.default_rng([params.seed, number, fold]))
+        for number in range(params.num_repeats)
+        for fold in range(len(folds))
+    ]
 
 
 @contextmanager
@@ -225,12 +241,9 @@ class Stack:
             losses[here] = clip_losses(logits, labels, observed, self.data.multi_label).sum(1) / part.share
         better, going_on = [], []
         for index, (problem, loss) in enumerate(zip(self.problems, losses.tolist(), strict=True)):
-            problem.validation_losses.append(loss)
-            epoch = len(problem.validation_losses)
-            if loss < problem.best_loss:
-                problem.best_loss, problem.best_epoch = loss, epoch
+            if problem.note_(loss):
                 better.append(index)
-            if epoch - problem.best_epoch < self.params.patience_epochs:
+            if problem.goes_on(self.params.patience_epochs):
                 going_on.append(index)
         self._keep_best(better)
         if len(going_on) < len(self.problems):

@@ -1,26 +1,43 @@
 """Embeddings of a dataset -> scores of linear probes on them, with their baselines."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from matpac.files import write_json
 from matpac.params import Probe
-from matpac.probing.embeddings import read_clips, read_feature
-from matpac.probing.folds import folds_of
+from matpac.probing.attentive import fit_attentive_probes
+from matpac.probing.embeddings import EmbeddedClips, read_clips, read_feature
+from matpac.probing.folds import Fold, folds_of
 from matpac.probing.knn import neighbour_votes
 from matpac.probing.linear import fit_probes
-from matpac.probing.scores import DETAILS, compared, details_of, fold_scores, summary_of
+from matpac.probing.scores import (
+    DETAILS,
+    compared,
+    details_of,
+    fold_scores,
+    mean_and_interval,
+    repeat_scores,
+    summary_of,
+)
+from matpac.probing.steps import Steps
 from matpac.progress import Progress
+
+OVER_TIME = ("pretrained", "random_init")
+"""Features that have steps, of which an attentive probe can choose."""
 
 
 def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     """Read the store `embeddings`; write the scores to `out` and `<dataset>.details.json` beside it.
 
     A repeat begins with the same weights and sees the clips in the same order for features of equal length,
-    those of the trained and the untrained encoder above all, so their differences are paired. A second
-    reading (`params.knn`) stands beside the probes in the details, and in no score.
+    those of the trained and the untrained encoder above all, so their differences are paired. Second
+    readings (`params.knn`, `params.attentive`) stand beside the probes in the details, and in no score.
     Raises ValueError where the store cannot be probed (no validation clips, for example).
     """
     clips = read_clips(embeddings)
@@ -53,6 +70,13 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
         if num_epochs < params.max_epochs:
             progress.advance(params.max_epochs - num_epochs)
 
+    second_reading = {}
+    if params.knn is not None:
+        second_reading["knn"] = {"num_neighbours": params.knn, **neighbours}
+    if params.attentive is not None:
+        listened = attentive(dataset, embeddings, clips, folds, params, labels, observed)
+        second_reading["attentive"] = {"num_heads": params.attentive, **listened}
+
     tested = np.concatenate([fold.test for fold in folds])
     summary = summary_of(details, clips, folds)
     write_json(
@@ -66,7 +90,41 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
             "checkpoint": clips.checkpoint,
             "others": {name: origin._asdict() for name, origin in clips.others.items()},
             "features": details,
-            "second_reading": {"knn": {"num_neighbours": params.knn, **neighbours}} if neighbours else {},
+            "second_reading": second_reading,
         },
     )
     write_json(out, compared(summary))
+
+
+def attentive(
+    dataset: str,
+    embeddings: Path,
+    clips: EmbeddedClips,
+    folds: Sequence[Fold],
+    params: Probe,
+    labels: Float[Tensor, "clip class"],
+    observed: Float[Tensor, "clip class"],
+) -> dict[str, dict[str, Any]]:
+    """Scores of attentive probes by feature: mean and interval over repeats, and all repeats and folds."""
+    assert params.attentive is not None
+    num_epochs = len(OVER_TIME) * params.max_epochs
+    progress = Progress(f"probe {dataset}, attentive", num_epochs, "epochs at most")
+    found = {}
+    for name in OVER_TIME:
+        fits = fit_attentive_probes(
+            Steps(embeddings, name),
+            labels,
+            observed,
+            folds,
+            params,
+            params.attentive,
+            multi_label=clips.task.multi_label,
+            on_epoch=progress.advance,
+        )
+        details = details_of(fits, clips, folds)
+        kept = {key: details[key] for key in ("scores", "best_epochs")}
+        found[name] = mean_and_interval(repeat_scores(details["scores"])) | kept
+        num_epochs = max(len(fit.validation_losses) for fit in fits)
+        if num_epochs < params.max_epochs:
+            progress.advance(params.max_epochs - num_epochs)
+    return found

@@ -20,6 +20,9 @@ SECTIONS = ("logmel", "model", "pretrain", "probe")
 SECTIONS_OF_OTHERS = ("logmel", "probe")
 """And one of another encoder: `logmel` has the resampler, and decides which clips are too short."""
 
+SECOND_READINGS = ("probe.knn", "probe.attentive")
+"""No score depends on them; older records name them."""
+
 Settings = dict[str, Any]
 """`pretrain.alpha: 0.5`, ...: the sections flat, a fingerprint of each corpus as `corpus.<dataset>`, and of
 the weights that `pretrain.init` named. Of another encoder: its name and `Origin` as `encoder.<field>`."""
@@ -76,12 +79,13 @@ def read_experiments(folder: Path) -> list[Experiment]:
             )
         results = {name: Result(**result) for name, result in raw["results"].items()}
         older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
-        experiments.append(Experiment(older | raw["settings"], results))
+        settings = {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
+        experiments.append(Experiment(older | settings, results))
     return experiments
 
 
 def settings_of(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
-    """Of the run that made the checkpoint with `meta`. Which datasets are probed changes no score."""
+    """Of the run that made the checkpoint with `meta`."""
     settings = flat({**sections_of(params, SECTIONS), "corpus": corpus.get("datasets", {})})
     # What `pretrain.init` names may be another file tomorrow.
     init = meta.get("init_digest")
@@ -93,8 +97,10 @@ def settings_of_other(params: Params, name: str, origin: dict[str, Any]) -> Sett
 
 
 def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
+    """Without what changes no score: which datasets are probed, and second readings."""
     sections = params.model_dump(mode="json", include=set(names))
-    del sections["probe"]["datasets"]
+    for key in ("probe.datasets", *SECOND_READINGS):
+        del sections["probe"][key.removeprefix("probe.")]
     return {name: sections[name] for name in names}
 
 

@@ -19,6 +19,21 @@ ABOUT_OTHERS = (
     "Below their score: minus that of our encoder, repeat by repeat; coloured where the interval of this "
     "difference leaves out 0, which is more than the chance of probing, at 95 %."
 )
+READ_BY = {"knn": "{num_neighbours} nearest neighbours", "attentive": "attention, {num_heads} heads"}
+ABOUT_READINGS = {
+    "knn": (
+        "Nearest neighbours: the same embeddings and the same test clips, read without any training. The "
+        "training clips nearest by cosine vote for their labels. Where this tells another story than the "
+        "linear probe, the embeddings hold the classes, but not as neighbourhoods. It has no randomness, "
+        "hence no interval, and counts for none of the above."
+    ),
+    "attentive": (
+        "Attention: a linear probe not on the mean over time, but on a mean that learns which moments to "
+        "listen to. Same training and test clips, same repeats. Where this is far ahead of the linear probe, "
+        "the encoder hears the classes at moments that the mean over time drowns. It counts for none of the "
+        "above; log-mel statistics have no moments to choose from."
+    ),
+}
 MAX_CLASSES_IN_MATRIX = 20
 NUM_MISTAKES = 8
 
@@ -76,25 +91,26 @@ def other_cell(summary: dict[str, Any], name: str) -> str:
 
 
 def second_reading(scores: Path, summaries: Sequence[dict[str, Any]]) -> str:
-    """Empty where no embeddings were read by k-NN."""
-    rows, numbers = [], set()
+    """Empty where embeddings were read by linear probes only."""
+    rows, kinds = [], set()
     features = dict(NAMES) | {name: name for name in names_of_others(summaries)}
     for summary in summaries:
-        knn = read_json(scores / f"{summary['dataset']}{DETAILS}")["second_reading"].get("knn")
-        if knn is not None:
-            numbers.add(knn["num_neighbours"])
-            shown = [f"{100 * knn[name]['mean']:.1f}" if name in knn else "" for name in features]
-            rows.append([escape(summary["dataset"]), escape(summary["metric"]), *shown])
+        readings = read_json(scores / f"{summary['dataset']}{DETAILS}")["second_reading"]
+        kinds |= readings.keys()
+        for kind, reading in readings.items():
+            cells = [read_cell(reading[name]) if name in reading else "" for name in features]
+            task = [escape(summary["dataset"]), escape(summary["metric"])]
+            rows.append([*task, READ_BY[kind].format(**reading), *cells])
     if not rows:
         return ""
-    content = table(["Task", "Measured by", *features.values()], rows)
-    note = (
-        f"The same embeddings and the same test clips, read without any training: the nearest "
-        f"{', '.join(map(str, sorted(numbers)))} training clips (by cosine) vote for their labels. Where "
-        "this tells another story than the linear probe, the embeddings hold the classes, but not as "
-        "neighbourhoods. It has no randomness, hence no interval, and counts for none of the above."
-    )
-    return f"<h3>Second reading: nearest neighbours</h3>{content}{paragraph(note, 'note')}"
+    content = table(["Task", "Measured by", "Read by", *features.values()], rows)
+    notes = [paragraph(note, "note") for kind, note in ABOUT_READINGS.items() if kind in kinds]
+    return f'<h3>Second reading</h3><div class="wide">{content}</div>{"".join(notes)}'
+
+
+def read_cell(score: dict[str, Any]) -> str:
+    """With an interval where the reading has randomness."""
+    return percent(score) if "interval" in score else f"{100 * score['mean']:.1f}"
 
 
 def sentence(summaries: Sequence[dict[str, Any]]) -> str:

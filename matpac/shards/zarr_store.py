@@ -77,15 +77,15 @@ def first_frames(num_frames: NDArray[np.int64]) -> NDArray[np.int64]:
 class ZarrFrames(Frames):
     """The frames of clips that lie in a store; read from its files without Zarr."""
 
-    def __init__(self, path: Path, offset: NDArray[np.int64]) -> None:
-        """`offset` [clip] as in the index. Raises ValueError for a layout that is not ours."""
-        array = read_json(path / "log_mel" / "zarr.json")
+    def __init__(self, path: Path, offset: NDArray[np.int64], name: str = "log_mel") -> None:
+        """`offset` [clip] as in the index, `name` of the array. Raises ValueError for a layout not ours."""
+        array = read_json(path / name / "zarr.json")
         self._path = path
-        total, num_mels = array["shape"]
+        total, self.width = array["shape"]
         self._frames_per_file, _ = array["chunk_grid"]["configuration"]["chunk_shape"]
         num_files = -(-total // self._frames_per_file)
-        self.files = OpenFiles([path / "log_mel/c" / str(n) / "0" for n in range(num_files)])
-        self._frame_bytes = 2 * num_mels
+        self.files = OpenFiles([path / name / "c" / str(n) / "0" for n in range(num_files)])
+        self._frame_bytes = 2 * self.width
         self._offset = offset
         self._check_layout(array, total)
 

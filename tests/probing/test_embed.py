@@ -14,6 +14,7 @@ from matpac.probing.embed import annotated, check_front_end, embed_stage, statis
 from matpac.probing.embeddings import FEATURES, read_clips, read_feature
 from matpac.probing.encoder import PAPER_LOGMEL, load_encoder
 from matpac.probing.others import Located
+from matpac.probing.steps import Steps
 from matpac.shards.folder import ShardFolder
 from matpac.shards.index import SCHEMA, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
@@ -100,7 +101,9 @@ def write_task(folder, num_folds):
 
 
 def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
-    embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", Embed(batch_size=4, others={}))
+    embed_stage(
+        shards, NOWHERE, checkpoint, tmp_path / "embeddings", Embed(batch_size=4, over_time=False, others={})
+    )
     clips = read_clips(tmp_path / "embeddings")
     assert clips.ids == [f"clip{number}" for number in (0, 1, 3, 4, 5, 7, 8)]
     assert clips.folds.tolist() == [1, 2, 1, 2, 3, 2, 3]
@@ -116,10 +119,34 @@ def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
     assert not np.allclose(ours, untrained)
 
 
+def test_steps_come_on_top_and_change_no_mean(shards, checkpoint, tmp_path):
+    for over_time in (False, True):
+        params = Embed(batch_size=4, over_time=over_time, others={})
+        embed_stage(shards, NOWHERE, checkpoint, tmp_path / str(over_time), params)
+    for name in FEATURES:
+        without, with_steps = (read_feature(tmp_path / str(over_time), name) for over_time in (False, True))
+        assert np.array_equal(without, with_steps)
+    folder, encoder = ShardFolder(shards), load_encoder(checkpoint)
+    steps, present = Steps(tmp_path / "True", "pretrained").padded(np.array([6, 0]))
+    # 80 and 40 frames, 16 a step.
+    assert present.sum(1).tolist() == [5, 3]
+    for clip, found, here in zip((8, 0), steps, present, strict=True):
+        [alone] = encoder.embed_log_mels_in_time([folder.read_clip(clip)])
+        np.testing.assert_allclose(found[here], alone.steps, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"Set embed\.over_time: true"):
+        Steps(tmp_path / "False", "pretrained")
+
+
 def test_a_dataset_with_an_empty_split_is_refused_before_anything_is_embedded(shards, checkpoint, tmp_path):
     write_task(shards, num_folds=None)
     with pytest.raises(ValueError, match=r"^birds: need clips in the train split, found none"):
-        embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", Embed(batch_size=4, others={}))
+        embed_stage(
+            shards,
+            NOWHERE,
+            checkpoint,
+            tmp_path / "embeddings",
+            Embed(batch_size=4, over_time=False, others={}),
+        )
     assert not (tmp_path / "embeddings").exists()
 
 
@@ -129,7 +156,13 @@ def test_a_group_in_two_folds_is_refused_before_anything_is_embedded(shards, che
     rows[0]["group"] = rows[1]["group"] = "rex"
     write_index(index, pa.Table.from_pylist(rows, SCHEMA))
     with pytest.raises(ValueError, match=r"^birds: .* found 'rex' in fold 1, fold 2 \(2 clips\)"):
-        embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", Embed(batch_size=4, others={}))
+        embed_stage(
+            shards,
+            NOWHERE,
+            checkpoint,
+            tmp_path / "embeddings",
+            Embed(batch_size=4, over_time=False, others={}),
+        )
     assert not (tmp_path / "embeddings").exists()
 
 
@@ -139,5 +172,11 @@ def test_an_id_in_two_folds_is_refused_before_anything_is_embedded(shards, check
     rows[1]["id"] = rows[0]["id"]
     write_index(index, pa.Table.from_pylist(rows, SCHEMA))
     with pytest.raises(ValueError, match=r"^birds: need ids that occur once, got clip0 twice"):
-        embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", Embed(batch_size=4, others={}))
+        embed_stage(
+            shards,
+            NOWHERE,
+            checkpoint,
+            tmp_path / "embeddings",
+            Embed(batch_size=4, over_time=False, others={}),
+        )
     assert not (tmp_path / "embeddings").exists()

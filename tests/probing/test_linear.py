@@ -21,6 +21,7 @@ def probe_params(**changes):
         "patience_epochs": 3,
         "standardize": False,
         "knn": None,
+        "attentive": None,
         "seed": 5,
     }
     return Probe(**{**values, **changes})

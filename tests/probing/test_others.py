@@ -35,6 +35,7 @@ PROBE = Probe(
     patience_epochs=20,
     standardize=True,
     knn=3,
+    attentive=None,
     seed=0,
 )
 
@@ -237,7 +238,7 @@ def shards(noises, tmp_path):
 def test_a_value_that_is_not_finite_names_encoder_and_clip(shards, noises, tmp_path, write_module):
     bands = Other(module=write_module(BANDS.replace("1e-6", "float('nan')")), model=None)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
-    params = Embed(batch_size=4, others={"bands": bands})
+    params = Embed(batch_size=4, over_time=False, others={"bands": bands})
     with pytest.raises(ValueError, match=r"^noises: bands: need finite values, got others for clip a000$"):
         embed_stage(shards, listed(noises), checkpoint, tmp_path / "embeddings/noises", params)
 
@@ -249,7 +250,7 @@ def test_an_encoder_that_fails_does_so_before_anything_is_embedded(shards, noise
     with pytest.raises(ValueError, match=r"^embed.others.bands: .* \(clip a000\)"):
         embed_stage(
             *(shards, listed(noises), checkpoint, tmp_path / "embeddings/noises"),
-            Embed(batch_size=4, others={"bands": bands}),
+            Embed(batch_size=4, over_time=False, others={"bands": bands}),
         )
     assert not (tmp_path / "embeddings").exists()
 
@@ -258,7 +259,7 @@ def test_the_store_holds_every_encoder_and_the_probes_score_it(shards, noises, t
     bands = Other(module=write_module(BANDS), model=None)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
     store = tmp_path / "embeddings/noises"
-    params = Embed(batch_size=4, others={"bands": bands, "again": bands})
+    params = Embed(batch_size=4, over_time=True, others={"bands": bands, "again": bands})
     embed_stage(shards, listed(noises), checkpoint, store, params)
     clips = read_clips(store)
     assert clips.features == (*FEATURES, "bands", "again")
@@ -303,7 +304,11 @@ def test_our_encoder_under_the_hear_api_has_the_scores_that_it_has_anyway(tmp_pa
     ours = Other(module="matpac.hear", model=str(checkpoint))
     store, out = tmp_path / "embeddings/scenes", tmp_path / "scenes.json"
     embed_stage(
-        tmp_path / "shards/scenes", located, checkpoint, store, Embed(batch_size=32, others={"again": ours})
+        tmp_path / "shards/scenes",
+        located,
+        checkpoint,
+        store,
+        Embed(batch_size=32, over_time=False, others={"again": ours}),
     )
     first, again = (read_feature(store, name) for name in ("pretrained", "again"))
     assert np.abs(first - again).max() < 0.005 * first.std()

@@ -20,6 +20,7 @@ PARAMS = Probe(
     patience_epochs=10,
     standardize=False,
     knn=None,
+    attentive=None,
     seed=0,
 )
 

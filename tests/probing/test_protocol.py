@@ -16,6 +16,7 @@ from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.knn import neighbour_votes
 from matpac.probing.linear import fit_probes
 from matpac.probing.probe import probe
+from matpac.probing.steps import OverTime
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARTS = ("train", "validation", "test")
@@ -28,6 +29,7 @@ PARAMS = Probe(
     patience_epochs=10,
     standardize=True,
     knn=15,
+    attentive=None,
     seed=0,
 )
 
@@ -50,7 +52,9 @@ def probed(tmp_path, features, labels, *, observed=None, multi_label=False, num_
         labels=labels.astype(np.uint8),
         observed=np.ones(labels.shape, dtype=np.uint8) if observed is None else observed.astype(np.uint8),
     )
-    rows = features.astype(np.float32)
+    rows: list = list(features.astype(np.float32))
+    if params.attentive is not None:
+        rows = [OverTime(row, np.stack([row - 1, row + 1])) for row in rows]
     write_embeddings(tmp_path / "known", clips, dict.fromkeys(FEATURES, rows))
     probe("known", tmp_path / "known", tmp_path / "known.json", params)
     return json.loads((tmp_path / "known.details.json").read_text())
@@ -216,15 +220,24 @@ def test_a_second_reading_changes_no_score(tmp_path):
     random = np.random.default_rng(6)
     labels = np.eye(3)[random.integers(0, 3, 90)]
     features = labels + random.normal(size=labels.shape)
-    with_knn = probed(tmp_path, features, labels)
-    scores = (tmp_path / "known.json").read_bytes()
     without = probed(tmp_path, features, labels, params=PARAMS.model_copy(update={"knn": None}))
-    assert (tmp_path / "known.json").read_bytes() == scores
+    scores = (tmp_path / "known.json").read_bytes()
     assert without["second_reading"] == {}
-    assert without | {"second_reading": with_knn["second_reading"]} == with_knn
+    for changes, kinds in (({}, {"knn"}), ({"attentive": 3}, {"knn", "attentive"})):
+        read_again = probed(tmp_path, features, labels, params=PARAMS.model_copy(update=changes))
+        assert (tmp_path / "known.json").read_bytes() == scores
+        assert read_again["second_reading"].keys() == kinds
+        assert without | {"second_reading": read_again["second_reading"]} == read_again
+    attentive = read_again["second_reading"]["attentive"]
+    assert attentive["num_heads"] == 3
+    for name in ("pretrained", "random_init"):
+        assert np.shape(attentive[name]["scores"]) == (2, 1)
+        assert attentive[name]["mean"] == pytest.approx(np.mean(attentive[name]["scores"]))
+    assert "logmel_statistics" not in attentive
 
 
 @pytest.mark.parametrize("path", ["params.yaml", "presets/paper.yaml", "presets/esc10.yaml"])
 def test_five_repeats_and_no_second_reading_are_the_default(path):
     params = load_params(PROJECT / path)
-    assert (params.probe.num_repeats, params.probe.knn) == (5, None)
+    assert (params.probe.num_repeats, params.probe.knn, params.probe.attentive) == (5, None, None)
+    assert not params.embed.over_time

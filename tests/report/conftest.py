@@ -8,6 +8,7 @@ from matpac.files import write_json
 from matpac.params import load_params, parse_params
 from matpac.probing.embeddings import EmbeddedClips, Origin, write_embeddings
 from matpac.probing.probe import probe
+from matpac.probing.steps import OverTime
 from matpac.shards.index import table_of, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
 from matpac.training.history import write_history
@@ -24,7 +25,9 @@ def params():
     }
     raw["pretrain"] |= {"datasets": ["corpus"], "crop_frames": 32}
     raw["online"]["dataset"] = "notes"
-    raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2, "knn": 3}
+    raw["probe"] |= {"datasets": ["notes", "tags"], "max_epochs": 10, "num_repeats": 2}
+    raw["probe"] |= {"knn": 3, "attentive": 2}
+    raw["embed"]["over_time"] = True
     return parse_params(raw)
 
 
@@ -91,9 +94,10 @@ def embeddings(name, multi_label):
         observed=np.ones_like(labels),
         others={"ast": Origin("hear_ast", "a.pt", "f00d")},
     )
+    seen = noise + np.tile(labels.astype(np.float32), 4)
     features = {
-        "pretrained": noise + np.tile(labels.astype(np.float32), 4),
-        "random_init": noise,
+        "pretrained": [OverTime(row, np.stack([row, row])) for row in seen],
+        "random_init": [OverTime(row, row[None]) for row in noise],
         "logmel_statistics": noise[:, :3],
         "ast": 2 * np.tile(labels.astype(np.float32), 3),
     }

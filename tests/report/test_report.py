@@ -84,18 +84,22 @@ def test_another_encoder_has_a_column_and_a_row_of_table_2(page, project):
 
 
 def test_the_second_reading_has_a_table_of_its_own(page, project):
-    first, second = page.split("Second reading: nearest neighbours")
-    cells = re.sub("<[^>]+>", " ", second.partition("</table>")[0]).split()
-    for name in ("notes", "tags"):
+    first, second = page.split("Second reading")
+    cells = re.findall("<td[^>]*><span>(.*?)</span></td>", second.partition("</table>")[0])
+    for name, metric in (("notes", "accuracy"), ("tags", "mAP")):
         details = json.loads((project / f"data/scores/{name}.details.json").read_text())
-        knn = details["second_reading"]["knn"]
+        knn, attentive = (details["second_reading"][kind] for kind in ("knn", "attentive"))
         shown = cells[cells.index(name) :]
-        assert shown[2:6] == [
+        assert shown[:3] == [name, metric, "3 nearest neighbours"]
+        assert shown[3:7] == [
             f"{100 * knn[feature]['mean']:.1f}"
             for feature in ("pretrained", "random_init", "logmel_statistics", "ast")
         ]
-    assert "nearest 3 training clips" in second
+        assert shown[7:10] == [name, metric, "attention, 2 heads"]
+        assert shown[10:12] == [percent(attentive[feature]) for feature in ("pretrained", "random_init")]
+        assert shown[12:14] == ["", ""]
     assert "neighbour" not in first
+    assert "attention" not in first
 
 
 def test_the_page_says_what_it_was_made_from(page, params):

@@ -1,0 +1,223 @@
+"""Embeddings over time, labels, folds -> test logits of attentive probes: a second reading, which learns
+when to listen.
+
+An attentive probe (Chen et al., Context Autoencoder, https://arxiv.org/abs/2202.03026; Bardes et al., V-JEPA,
+https://arxiv.org/abs/2404.08471) takes, instead of the mean over a clip's steps, what a learned query finds
+in them by cross attention, and gives that to a linear layer. In this one
+
+- each head compares the steps themselves with a query of its own: to project them into keys first would only
+  turn the query (Psomas et al., https://arxiv.org/abs/2506.10178);
+- each head averages its share of the dimensions, and the linear layer reads these averages: it takes the
+  place of the projections of values and of the output, and learns the same sums with fewer weights;
+- all queries are 0 at first. Then the attention is even, and the probe is the linear probe: with `num_heads *
+  dim` numbers more to learn, whatever it is ahead by comes from listening at the right moments.
+
+Trained as the linear probe (matpac/probing/linear.py): the same folds, first weights, orders of clips,
+batches, losses, optimizer and stopping. Steps differ by what is in them only: their order has no say.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor, nn
+
+from matpac.params import Probe
+from matpac.probing.folds import Fold
+from matpac.probing.linear import Fit, Problem, Scaler, clip_losses, first_weights, problems_of, threads
+from matpac.probing.steps import Steps
+
+PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**29}
+"""What the steps of clips that are computed together may take, filling included: near a CPU's cache."""
+
+
+def fit_attentive_probes(
+    steps: Steps,
+    labels: Float32[Tensor, "clip class"],
+    observed: Float32[Tensor, "clip class"],
+    folds: Sequence[Fold],
+    params: Probe,
+    num_heads: int,
+    *,
+    multi_label: bool,
+    on_epoch: Callable[[], object] = lambda: None,
+) -> list[Fit]:
+    """Train `num_repeats` attentive probes per fold on the device of `labels`; repeats first, then folds.
+
+    Arguments as in `fit_probes`. Steps are read anew in each epoch, a batch at a time. `standardize`: by mean
+    and deviation of all steps of the fold's training clips. Raises ValueError where the dimensions cannot be
+    shared among the heads.
+    """
+    if steps.dim % num_heads:
+        raise ValueError(
+            f"probe.attentive: need a number of heads that divides the {steps.dim} dimensions of an "
+            f"embedding, got {num_heads}"
+        )
+    data = Data(steps, labels, observed, folds, params.standardize, multi_label)
+    runs = [Run(problem, data, params, num_heads) for problem in problems_of(folds, params)]
+    with threads(labels.device) as pool:
+        going_on = runs
+        for _ in range(params.max_epochs):
+            list(pool.map(Run.epoch_, going_on))
+            on_epoch()
+            going_on = [run for run in going_on if run.problem.goes_on(params.patience_epochs)]
+            if not going_on:
+                break
+        return list(pool.map(Run.test, runs))
+
+
+class Data:
+    """What all problems share."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        labels: Float32[Tensor, "clip class"],
+        observed: Float32[Tensor, "clip class"],
+        folds: Sequence[Fold],
+        standardize: bool,
+        multi_label: bool,
+    ) -> None:
+        self.steps, self.labels, self.observed = steps, labels, observed
+        self.folds, self.multi_label = folds, multi_label
+        self.shares = (observed.sum(1) / observed.shape[1]).cpu().numpy()
+        """How much of a clip was observed: 1 where all classes were."""
+        self.scaler = self._scaler() if standardize else None
+
+    def parts(self, clips: Int64[np.ndarray, " chosen"]) -> Iterator["Part"]:
+        """The clips with their steps: few at a time, and those of about the same length together."""
+        num_steps, device = self.steps.num_steps[clips], self.labels.device
+        room = PART_BYTES[device.type] // (4 * self.steps.dim)
+        order, first = np.argsort(num_steps, kind="stable"), 0
+        for end in range(1, len(order) + 1):
+            # The next one is the longest.
+            if end == len(order) or (end + 1 - first) * num_steps[order[end]] > room:
+                positions = order[first:end]
+                steps, present = (
+                    torch.from_numpy(values).to(device) for values in self.steps.padded(clips[positions])
+                )
+                yield Part(positions, steps.float(), present)
+                first = end
+
+    def losses(self, probe: "AttentiveProbe", clips: Int64[np.ndarray, " chosen"]) -> Iterator[Tensor]:
+        """The sum over each part of the clips (`clip_losses`)."""
+        for part in self.parts(clips):
+            logits, chosen = probe(part.steps, part.present), clips[part.positions]
+            truth = self.labels[chosen][None], self.observed[chosen][None]
+            yield clip_losses(logits[None], *truth, self.multi_label).sum()
+
+    @torch.no_grad()
+    def _scaler(self) -> Scaler:
+        """Of single steps. Sums of float16 values are exact in float64, so what is constant has no spread."""
+        trains = np.zeros((len(self.folds), len(self.shares)))
+        for row, fold in zip(trains, self.folds, strict=True):
+            row[fold.train] = 1
+        used = np.flatnonzero(trains.any(axis=0))
+        sums = self.labels.new_zeros((2, len(trains), self.steps.dim), dtype=torch.float64)
+        for part in self.parts(used):
+            wide, of_fold = part.steps.double(), torch.from_numpy(trains[:, used[part.positions]]).to(sums)
+            sums += torch.stack([of_fold @ wide.sum(1), of_fold @ wide.square().sum(1)])
+        mean, mean_square = sums / torch.from_numpy(trains @ self.steps.num_steps).to(sums)[:, None]
+        std = (mean_square - mean.square()).clamp(min=0).sqrt()
+        factor = 1 / torch.where(std > 0, std, 1)
+        return Scaler(mean[:, None].float(), factor[:, None].float())
+
+
+class Part(NamedTuple):
+    """Clips that are computed together."""
+
+    positions: Int64[np.ndarray, " clip"]
+    """Where they were in the list that was asked for."""
+    steps: Float32[Tensor, "clip step dim"]
+    """Zeros after the last step of a clip."""
+    present: Bool[Tensor, "clip step"]
+    """False for these."""
+
+
+class AttentiveProbe(nn.Module):
+    def __init__(
+        self,
+        weight: Float32[Tensor, "class dim"],
+        bias: Float32[Tensor, " class"],
+        num_heads: int,
+        mean: Float32[Tensor, " dim"],
+        factor: Float32[Tensor, " dim"],
+    ) -> None:
+        """`weight` and `bias` to begin with; steps are taken as `(steps - mean) * factor`."""
+        super().__init__()
+        self.queries = nn.Parameter(weight.new_zeros(num_heads, weight.shape[1]))
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.mean, self.factor = mean, factor
+
+    def forward(
+        self, steps: Float32[Tensor, "clip step dim"], present: Bool[Tensor, "clip step"]
+    ) -> Float32[Tensor, "clip class"]:
+        """Logits. Steps are scaled where they are few: in the queries, and in the averages.
+
+        The mean would add the same to all of a clip's scores, which a softmax does not notice.
+        """
+        scores = steps @ (self.queries * self.factor / math.sqrt(steps.shape[2])).T
+        attention = scores.masked_fill(~present[:, :, None], -math.inf).softmax(1)
+        # Every head's average of all dimensions; of its own share only, it would be slower.
+        averages = (attention.mT @ steps).unflatten(2, (len(self.queries), -1))
+        shares = averages.diagonal(dim1=1, dim2=2).mT.flatten(1)
+        return F.linear((shares - self.mean) * self.factor, self.weight, self.bias)
+
+
+class Run:
+    """One problem's training."""
+
+    def __init__(self, problem: Problem, data: Data, params: Probe, num_heads: int) -> None:
+        self.problem, self.data, self.params = problem, data, params
+        self.fold = data.folds[problem.fold]
+        dim, like = data.steps.dim, data.labels
+        weight, bias = (values[0].to(like) for values in first_weights([problem.random], dim, like.shape[1]))
+        mean, factor = like.new_zeros(dim), like.new_ones(dim)
+        if data.scaler is not None:
+            mean, factor = data.scaler.mean[problem.fold, 0], data.scaler.factor[problem.fold, 0]
+        self.probe = AttentiveProbe(weight, bias[:, 0], num_heads, mean, factor)
+        self.optimizer = torch.optim.Adam(self.probe.parameters(), lr=params.learning_rate, fused=True)
+        self._keep_best()
+
+    def epoch_(self) -> None:
+        self.problem.train_losses.append(self._train())
+        if self.problem.note_(self._validation_loss()):
+            self._keep_best()
+
+    def test(self) -> Fit:
+        for parameter, best in zip(self.probe.parameters(), self.problem.best, strict=True):
+            parameter.data.copy_(best)
+        clips = self.fold.test
+        logits = np.empty((len(clips), self.data.labels.shape[1]), dtype=np.float32)
+        with torch.no_grad():
+            for part in self.data.parts(clips):
+                logits[part.positions] = self.probe(part.steps, part.present).cpu().numpy()
+        return self.problem.fit(logits)
+
+    def _train(self) -> float:
+        """Mean loss of the observed entries, taken while the weights move."""
+        order = self.problem.random.permutation(self.fold.train)
+        total = self.data.labels.new_zeros(())
+        for first in range(0, len(order), self.params.batch_size):
+            batch = order[first : first + self.params.batch_size]
+            share = float(self.data.shares[batch].sum())
+            if share > 0:
+                self.optimizer.zero_grad()
+                for loss in self.data.losses(self.probe, batch):
+                    (loss / share).backward()
+                    total += loss.detach()
+                self.optimizer.step()
+        return total.item() / float(self.data.shares[order].sum())
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        clips = self.fold.validation
+        total = torch.stack(list(self.data.losses(self.probe, clips))).sum()
+        return total.item() / float(self.data.shares[clips].sum())
+
+    def _keep_best(self) -> None:
+        self.problem.best = tuple(parameter.detach().clone() for parameter in self.probe.parameters())

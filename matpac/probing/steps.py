@@ -1,0 +1,117 @@
+"""Embeddings over time <-> ragged arrays in the store of embeddings: the steps of all clips in a row.
+
+`<feature>_steps` [step, dim] holds them in float16, in the order of the clips, `<feature>_num_steps` [clip]
+how many each clip has. The array is cut into files of many chunks ("sharding") and not compressed, so the
+steps of a clip are one run of bytes, or two.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import zarr
+from jaxtyping import Bool, Float16, Float32, Int64
+
+from matpac.shards.zarr_store import ZarrFrames, first_frames
+
+STEPS_PER_CHUNK = 128
+STEPS_PER_FILE = 64 * STEPS_PER_CHUNK
+"""60 MiB of the paper's 3,840 dimensions, which is what writing holds in memory."""
+
+
+class OverTime(NamedTuple):
+    """What the encoder makes of one clip."""
+
+    mean: Float32[np.ndarray, "*layer dim"]
+    """Of the steps, before they are rounded."""
+    steps: Float32[np.ndarray, "*layer step dim"]
+
+
+class StepWriter:
+    """Adds the steps of one clip after the other to a store; bytes depend on the values only."""
+
+    def __init__(self, group: zarr.Group, feature: str) -> None:
+        self._group, self._feature = group, feature
+        self._waiting: list[Float16[np.ndarray, "step dim"]] = []
+        self._num_waiting = 0
+        self._num_steps: list[int] = []
+        self._array: zarr.Array | None = None
+
+    def append(self, steps: Float32[np.ndarray, "step dim"], clip: str) -> None:
+        """Raises ValueError, which names the clip, where a value is not finite or too large for float16."""
+        with np.errstate(over="ignore"):
+            rounded = steps.astype(np.float16)
+        if not np.isfinite(rounded).all():
+            raise ValueError(
+                f"embed.over_time: {self._feature}: need finite steps of at most 65,504 (float16), "
+                f"got {np.abs(steps).max():,.6g} for clip {clip}. Set it to false."
+            )
+        self._num_steps.append(len(rounded))
+        self._waiting.append(rounded)
+        self._num_waiting += len(rounded)
+        while self._num_waiting >= STEPS_PER_FILE:
+            self._write(STEPS_PER_FILE)
+
+    def close(self) -> None:
+        """Write what is left. Leaves no trace where nothing was added."""
+        if not self._num_steps:
+            return
+        self._write(self._num_waiting)
+        self._group.create_array(
+            f"{self._feature}_num_steps",
+            data=np.array(self._num_steps, dtype=np.int64),
+            chunks=(len(self._num_steps),),
+            compressors=None,
+            dimension_names=["clip"],
+        )
+
+    def _write(self, num_steps: int) -> None:
+        waiting = np.concatenate(self._waiting)
+        if self._array is None:
+            dim = waiting.shape[1]
+            self._array = self._group.create_array(
+                f"{self._feature}_steps",
+                shape=(0, dim),
+                dtype=np.float16,
+                chunks=(STEPS_PER_CHUNK, dim),
+                shards=(STEPS_PER_FILE, dim),
+                compressors=None,
+                dimension_names=[f"{self._feature}_step", f"{self._feature}_dim"],
+                # A chunk of zeros would be left out, and the next one would lie in its place.
+                config={"write_empty_chunks": True},
+            )
+        self._array.append(waiting[:num_steps])
+        self._waiting, self._num_waiting = [waiting[num_steps:]], len(waiting) - num_steps
+
+
+class Steps:
+    """The embeddings over time of a store, which may be larger than memory: read clip by clip."""
+
+    def __init__(self, folder: Path, feature: str) -> None:
+        """Raises ValueError where the store has none of this feature."""
+        try:
+            num_steps = cast(zarr.Array, zarr.open_group(folder, mode="r")[f"{feature}_num_steps"])
+        except KeyError:
+            raise ValueError(
+                f"{folder}: need embeddings over time ({feature}_steps), found none. "
+                "Set embed.over_time: true and run `dvc repro`."
+            ) from None
+        self.num_steps: Int64[np.ndarray, " clip"] = cast(np.ndarray, num_steps[...])
+        self._rows = ZarrFrames(folder, first_frames(self.num_steps)[:-1], f"{feature}_steps")
+
+    @property
+    def dim(self) -> int:
+        return self._rows.width
+
+    def padded(
+        self, clips: Int64[np.ndarray, " chosen"]
+    ) -> tuple[Float16[np.ndarray, "chosen step dim"], Bool[np.ndarray, "chosen step"]]:
+        """All steps of these clips, followed by zeros up to the longest one, and which are not filling."""
+        num_steps = self.num_steps[clips]
+        present = np.arange(num_steps.max()) < num_steps[:, None]
+        steps = np.empty((*present.shape, self.dim), dtype=np.float16)
+        steps[~present] = 0
+        places = np.arange(len(clips)) * steps.strides[0]
+        runs = self._rows.runs(clips, np.zeros_like(num_steps), num_steps, places)
+        self._rows.files.read(steps, runs)
+        return steps, present

@@ -154,10 +154,10 @@ def usual_loop(data: Dataset, probe: Probe) -> list[Score]:
     criterion = nn.CrossEntropyLoss()
     for repeat in range(probe.num_repeats):
         for index, fold in enumerate(data.folds):
-            random = np.random.default_rng([probe.seed, repeat, index])
+            random, orders = np.random.default_rng([probe.seed, repeat, index]).spawn(2)
             model = first_layer(data, random)
             optimizer = torch.optim.Adam(model.parameters(), lr=probe.learning_rate)
-            training = loader(Shuffled(fold.train, random))
+            training = loader(Shuffled(fold.train, orders))
             validation, test = loader(fold.validation.tolist()), loader(fold.test.tolist())
             best_loss, best_epoch, best_state = float("inf"), 0, model.state_dict()
             for epoch in range(1, probe.max_epochs + 1):
@@ -193,13 +193,13 @@ def lean_loop(data: Dataset, probe: Probe) -> list[Score]:
     criterion = nn.CrossEntropyLoss()
     for repeat in range(probe.num_repeats):
         for index, fold in enumerate(data.folds):
-            random = np.random.default_rng([probe.seed, repeat, index])
+            random, orders = np.random.default_rng([probe.seed, repeat, index]).spawn(2)
             model = first_layer(data, random)
             optimizer = torch.optim.Adam(model.parameters(), lr=probe.learning_rate)
             held_out, held_out_classes = data.features[fold.validation], data.classes[fold.validation]
             best_loss, best_epoch, best_state = float("inf"), 0, model.state_dict()
             for epoch in range(1, probe.max_epochs + 1):
-                order = torch.from_numpy(random.permutation(fold.train)).to(DEVICE)
+                order = torch.from_numpy(orders.permutation(fold.train)).to(DEVICE)
                 for batch in order.split(probe.batch_size):
                     optimizer.zero_grad()
                     criterion(model(data.features[batch]), data.classes[batch]).backward()

@@ -175,7 +175,9 @@ class Run:
         self.problem, self.data, self.params = problem, data, params
         self.fold = data.folds[problem.fold]
         dim, like = data.steps.dim, data.labels
-        weight, bias = (values[0].to(like) for values in first_weights([problem.random], dim, like.shape[1]))
+        weight, bias = (
+            values[0].to(like) for values in first_weights([problem.first_weights], dim, like.shape[1])
+        )
         mean, factor = like.new_zeros(dim), like.new_ones(dim)
         if data.scaler is not None:
             mean, factor = data.scaler.mean[problem.fold, 0], data.scaler.factor[problem.fold, 0]
@@ -200,7 +202,7 @@ class Run:
 
     def _train(self) -> float:
         """Mean loss of the observed entries, taken while the weights move."""
-        order = self.problem.random.permutation(self.fold.train)
+        order = self.problem.orders.permutation(self.fold.train)
         total = self.data.labels.new_zeros(())
         for first in range(0, len(order), self.params.batch_size):
             batch = order[first : first + self.params.batch_size]

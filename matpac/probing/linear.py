@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import product, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -126,7 +126,9 @@ class Problem:
 
     repeat: int
     fold: int
-    random: np.random.Generator
+    first_weights: np.random.Generator
+    orders: np.random.Generator
+    """Of the clips, one an epoch."""
     train_losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     best_loss: float = math.inf
@@ -157,12 +159,13 @@ class Problem:
 
 
 def problems_of(folds: Sequence[Fold], params: Probe) -> list[Problem]:
-    """Repeats first, then folds. What is drawn for one depends on neither the others nor the features."""
-    return [
-        Problem(number, fold, np.random.default_rng([params.seed, number, fold]))
-        for number in range(params.num_repeats)
-        for fold in range(len(folds))
-    ]
+    """Repeats first, then folds. What is drawn for one does not depend on the others; first weights do on how
+    many features there are, orders do not, so that repeats of different encoders are pairs."""
+    problems = []
+    for number, fold in product(range(params.num_repeats), range(len(folds))):
+        weights, orders = np.random.default_rng([params.seed, number, fold]).spawn(2)
+        problems.append(Problem(number, fold, weights, orders))
+    return problems
 
 
 @contextmanager
@@ -198,7 +201,7 @@ class Stack:
     def __init__(self, problems: list[Problem], data: Data, params: Probe) -> None:
         self.problems, self.data, self.params = problems, data, params
         dim, num_classes = data.features.shape[1], data.labels.shape[1]
-        first = first_weights([problem.random for problem in problems], dim, num_classes)
+        first = first_weights([problem.first_weights for problem in problems], dim, num_classes)
         self.optimizer = StackedAdam([values.to(data.features) for values in first], params.learning_rate)
         self._keep_best(range(len(problems)))
 
@@ -212,7 +215,7 @@ class Stack:
         data, (weight, bias) = self.data, self.optimizer.parameters
         weight_gradient, bias_gradient = self.optimizer.gradients
         fold = torch.tensor([problem.fold for problem in self.problems], device=weight.device)
-        orders = [problem.random.permutation(data.folds[problem.fold].train) for problem in self.problems]
+        orders = [problem.orders.permutation(data.folds[problem.fold].train) for problem in self.problems]
         room = weight.new_empty(len(orders) * self.params.batch_size, weight.shape[2])
         sums = weight.new_zeros(len(orders))
         for batch in stacked_batches(orders, data.shares, self.params.batch_size, weight):

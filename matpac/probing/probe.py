@@ -35,8 +35,8 @@ OVER_TIME = ("pretrained", "random_init")
 def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     """Read the store `embeddings`; write the scores to `out` and `<dataset>.details.json` beside it.
 
-    A repeat begins with the same weights and sees the clips in the same order for features of equal length,
-    those of the trained and the untrained encoder above all, so their differences are paired. Second
+    A repeat sees the clips in the same order for all features, and begins with the same weights for those of
+    equal length, the trained and the untrained encoder's above all, so differences are paired. Second
     readings (`params.knn`, `params.attentive`) stand beside the probes in the details, and in no score.
     Raises ValueError where the store cannot be probed (no validation clips, for example).
     """

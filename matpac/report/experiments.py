@@ -128,8 +128,9 @@ def repeats_of(experiment: Experiment, datasets: Sequence[str]) -> list[float] |
 def difference(ours: Experiment, base: Experiment, datasets: Sequence[str]) -> dict[str, float] | None:
     """Mean of `ours` minus `base`, and its 95 % interval by Student's t over pairs of repeats.
 
-    Repeats of the same number begin with the same weights and see the clips in the same order, which makes
-    them pairs. None where they are not: other recordings, another probe, or nothing to compare.
+    Repeats of the same number see the clips in the same order and, where embeddings are of equal length,
+    begin with the same weights, which makes them pairs. None where they are not: other recordings, another
+    probe, or nothing to compare.
     """
     probes = [{key: value for key, value in one.settings.items() if probed_by(key)} for one in (ours, base)]
     left, right = repeats_of(ours, datasets), repeats_of(base, datasets)

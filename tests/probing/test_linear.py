@@ -8,7 +8,7 @@ from torch import nn
 from matpac.params import Probe
 from matpac.probing import linear
 from matpac.probing.folds import Fold, cross_validation_fold
-from matpac.probing.linear import fit_probes
+from matpac.probing.linear import first_weights, fit_probes, problems_of
 
 
 def probe_params(**changes):
@@ -34,7 +34,7 @@ def masked_loss(logits, labels, observed):
 
 def fit_alone(features, labels, observed, fold, params, repeat, index, *, multi_label):
     """The same probe in the plainest words."""
-    random = np.random.default_rng([params.seed, repeat, index])
+    random, orders = np.random.default_rng([params.seed, repeat, index]).spawn(2)
     dim, num_classes = features.shape[1], labels.shape[1]
     layer = nn.Linear(dim, num_classes, dtype=features.dtype)
     first = random.uniform(-1 / dim**0.5, 1 / dim**0.5, (dim + 1, num_classes))
@@ -54,7 +54,7 @@ def fit_alone(features, labels, observed, fold, params, repeat, index, *, multi_
 
     losses, best, test_logits = [], float("inf"), None
     for epoch in range(1, params.max_epochs + 1):
-        for clips in torch.tensor(random.permutation(fold.train)).split(params.batch_size):
+        for clips in torch.tensor(orders.permutation(fold.train)).split(params.batch_size):
             if not observed[clips].any():
                 continue
             optimizer.zero_grad()
@@ -165,7 +165,8 @@ def test_the_training_loss_is_the_mean_over_the_observed_entries():
     # So slow that the weights stay what they were.
     params = probe_params(learning_rate=1e-12, max_epochs=1)
     [fit, *_] = fit_probes(features, labels, observed, [fold], params, multi_label=True)
-    first = torch.tensor(np.random.default_rng([params.seed, 0, 0]).uniform(-1, 1, (6, 4)) / 5**0.5).float()
+    random, _ = np.random.default_rng([params.seed, 0, 0]).spawn(2)
+    first = torch.tensor(random.uniform(-1, 1, (6, 4)) / 5**0.5).float()
     logits = features @ first[:-1] + first[-1]
     for part, [loss] in ((fold.train, fit.train_losses), (fold.validation, fit.validation_losses)):
         expected = masked_loss(logits[part], labels[part], observed[part]).item()
@@ -211,3 +212,13 @@ def test_labels_that_have_nothing_to_do_with_the_features_are_not_predicted():
         right = fit.test_logits.argmax(1) == labels[1000:].argmax(1).numpy()
         # Chance is 1/4; four standard deviations of 2,000 draws are 0.039.
         assert right.mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_encoders_of_any_size_see_the_clips_in_the_same_order():
+    """Else repeats of two encoders would be no pairs."""
+    orders = []
+    for dim in (3, 50):
+        [problem, *_] = problems_of([Fold(*np.arange(12).reshape(3, 4))], probe_params())
+        first_weights([problem.first_weights], dim, 2)
+        orders.append(problem.orders.permutation(100))
+    assert np.array_equal(*orders)

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import markdown
 import numpy as np
 import pytest
 import soundfile
@@ -143,3 +144,13 @@ def test_the_page_on_encoders_runs_from_top_to_bottom(project, tmp_path, monkeyp
     assert names["first"].embeddings.shape == (names["first"].centers_ms.size, 640)
     assert names["rows"].num_rows == 2
     assert names["of_first_file"].shape == (6, 640)
+
+
+def test_a_line_that_begins_with_an_equation_stays_in_its_paragraph(project):
+    spec = importlib.util.spec_from_file_location("hooks", project / "docs/hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    html = markdown.markdown(hooks.on_page_markdown(r"\(z\) is a latent, \(x\) a patch."))
+    assert html.startswith("<p>")
+    assert html.count("<p>") == 1
+    assert html.count("<math") == 2

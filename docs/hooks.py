@@ -33,7 +33,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def mathml(latex: str, display: str) -> str:
-    return latex2mathml.converter.convert(latex.strip(), display=display)
+    converted = latex2mathml.converter.convert(latex.strip(), display=display)
+    # Markdown takes a line that begins with <math> for one that ends the paragraph.
+    return f"<span>{converted}</span>" if display == "inline" else converted
 
 
 def source(name: str) -> str:

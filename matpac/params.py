@@ -188,6 +188,7 @@ class LogMel(Section):
     fmin_hz: NonNegative
     fmax_hz: PositiveFloat
     resampler: Literal["soxr_hq", "kaiser_best"]
+    """soxr's, or the windowed sinc of the released code."""
 
     @property
     def window_samples(self) -> int:
@@ -234,7 +235,9 @@ class LogMel(Section):
 
 class Shards(Section):
     format: Literal["webdataset", "zarr"]
+    """Tars that any WebDataset reader opens, or one Zarr array; batches are the same, bit for bit."""
     clips_per_shard: PositiveInt
+    """A shard is the unit of work: converted, retried and mended as a whole."""
     reject: tuple[Literal["silent", "truncated", "duplicate"], ...]
     """What is left out although it can be decoded. The released code leaves out none of these.
     Public datasets keep their duplicates: official splits stay as they are."""
@@ -252,6 +255,7 @@ class Model(Section):
     size: Literal["tiny", "base"]
     """Row of the table in matpac/model/sizes.py; `base` is the paper's."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the patches that are hidden from the student, and predicted."""
     num_clusters: Annotated[int, Field(ge=2)]
     """K, classes of the pretext classification."""
     num_predictor_heads: PositiveInt
@@ -272,6 +276,7 @@ class Pretrain(Section):
     """Weights to begin with: a checkpoint folder, a released .pt file or a released name
     (matpac/training/weights.py). They need their front end and bring their statistics. null: random ones."""
     crop_frames: PositiveInt
+    """What is seen of a clip in an epoch, at a random place; a multiple of 16."""
     short_clips: Literal["drop", "pad"]
     """What becomes of clips shorter than a crop: left out, or followed by digital silence."""
     batch_size: PositiveInt
@@ -279,6 +284,7 @@ class Pretrain(Section):
     num_epochs: NonNegative
     """0: the weights of `init` as they are, to be probed without any training."""
     warmup_epochs: NonNegative
+    """In which the learning rate rises from 0; then it falls to 0 along a cosine."""
     peak_learning_rate: PositiveFloat
     weight_decay: NonNegative
     weight_decay_on: Literal["all", "matrices"]
@@ -290,8 +296,11 @@ class Pretrain(Section):
     alpha: Fraction
     """Eq. (5): weight of the prediction loss; the classification loss has 1 - alpha."""
     student_temperature: PositiveFloat
+    """tau_s in Eq. (4)."""
     teacher_temperature: Ramp
+    """tau_t in Eq. (3)."""
     teacher_temperature_epochs: PositiveFloat
+    """n_tau: epochs in which tau_t goes from first to last."""
     encoder_decay: Ramp
     """lambda: decay of the teacher encoder's moving average, over the whole run."""
     head_decay: Ramp
@@ -304,11 +313,13 @@ class Pretrain(Section):
     center_of: Literal["logits", "probabilities"]
     """Eq. (3) centers with the mean of the logits; the released code averages probabilities."""
     center_momentum: Fraction
+    """Share of the centre that stays at every update."""
     choice_temperature: Ramp
     """MATPAC++: temperature of the choice among predictor heads, and the floor below which it is hard."""
     choice_decay: Fraction
     """MATPAC++: the choice temperature is multiplied by this at every update."""
     seed: NonNegativeInt
+    """Initial weights, order of clips, crops and masks follow from it."""
     precision: Literal["float32", "bfloat16"]
     """Of the forward pass (autocast); weights, optimiser and teacher stay in float32."""
 
@@ -369,6 +380,7 @@ class Compute(Section):
     recompute_activations: bool
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     log_every_updates: PositiveInt
+    """A row of metrics.csv each time."""
     save_every_s: PositiveFloat
     """How much work a kill may cost."""
 
@@ -381,6 +393,7 @@ class Online(Section):
     dataset: Name | None
     """Labelled, one label a clip; null: never look."""
     every_updates: PositiveInt
+    """How often to look."""
     num_clips: PositiveInt
     """At most so many of the train split vote on at most so many of the validation split."""
     k: PositiveInt
@@ -433,7 +446,9 @@ class Probe(Section):
     """Paper: one linear layer, batch 128, Adam 1e-4, best validation loss kept, five repeats."""
 
     datasets: tuple[Name, ...]
+    """What is embedded and probed; needs labels."""
     num_repeats: Annotated[int, Field(ge=2)]
+    """Each with other initial weights and another order of clips; scores are their mean and interval."""
     batch_size: PositiveInt
     learning_rate: PositiveFloat
     max_epochs: PositiveInt

@@ -49,6 +49,6 @@ def test_embed_says_what_it_needs(folder):
 def test_a_missing_checkpoint_is_named(folder):
     code, _, said = matpac("embed", "a.wav", "--out", "e.npz", "--checkpoint", "nowhere", cwd=folder)
     assert code == 1
-    assert said.startswith("matpac: nowhere: need a checkpoint folder or a released .pt file, found neither")
+    assert said.startswith("matpac: nowhere: need a checkpoint, a saved folder or a released .pt file")
     assert "matpac_10_2048" in said
     assert said.count("\n") == 1

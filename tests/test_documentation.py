@@ -6,8 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import markdown
 import numpy as np
 import pytest
+import soundfile
 import torch
 import typer
 import yaml
@@ -97,7 +99,7 @@ def understood_by_python(words: list[str]) -> None:
 
 
 def blocks_of_python(path: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python.*?\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def test_the_lines_of_python_that_use_an_encoder_run(project, tmp_path, monkeypatch):
@@ -112,10 +114,43 @@ def test_the_lines_of_python_that_use_an_encoder_run(project, tmp_path, monkeypa
 
 
 def test_the_example_of_another_encoder_is_one(project):
-    [block] = [block for block in blocks_of_python(project / "README.md") if "def load_model" in block]
+    [block] = [block for block in blocks_of_python(project / "docs/encoders.md") if "def load_model" in block]
     names: dict[str, Any] = {}
     exec(block, names)
     model = names["load_model"]()
     embeddings = names["get_scene_embeddings"](torch.randn(3, 2 * model.sample_rate), model)
     assert embeddings.shape == (3, model.scene_embedding_size)
     assert torch.isfinite(embeddings).all()
+
+
+def test_the_page_on_encoders_runs_from_top_to_bottom(project, tmp_path, monkeypatch):
+    untrained_checkpoint(tmp_path / "data/checkpoints/pretrained", PAPER_LOGMEL)
+    (tmp_path / "recordings").mkdir()
+    noise = np.random.default_rng(0).normal(scale=0.1, size=20_000)
+    for name in ("a.wav", "b.flac", "recordings/c.wav", "recordings/d.ogg"):
+        soundfile.write(tmp_path / name, noise, 22_050)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"waveform": np.zeros(48_000, dtype=np.float32), "sample_rate": 16_000}
+    page = (project / "docs/encoders.md").read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(python|bash)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(block, names)
+            continue
+        for line in block.splitlines():
+            program, *words = shlex.split(line, comments=True)
+            if program == "matpac":
+                app(words, standalone_mode=False)
+    assert names["embeddings"].shape == (2, 640)
+    assert names["first"].embeddings.shape == (names["first"].centers_ms.size, 640)
+    assert names["rows"].num_rows == 2
+    assert names["of_first_file"].shape == (6, 640)
+
+
+def test_a_line_that_begins_with_an_equation_stays_in_its_paragraph(project):
+    spec = importlib.util.spec_from_file_location("hooks", project / "docs/hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    html = markdown.markdown(hooks.on_page_markdown(r"\(z\) is a latent, \(x\) a patch."))
+    assert html.startswith("<p>")
+    assert html.count("<p>") == 1
+    assert html.count("<math") == 2

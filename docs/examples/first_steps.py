@@ -51,8 +51,7 @@ def synthesise(folder: Path) -> Path:
 
 
 folder = Path(arguments[1]) if len(arguments) > 1 else synthesise(OUT / "sounds")
-names = audio_files(folder)
-print(f"{len(names)} recordings in {folder}")
+print(f"{len(audio_files(folder))} recordings in {folder}")
 
 # %% [markdown]
 # ## An encoder
@@ -81,17 +80,6 @@ encoder.save_pretrained(OUT / "encoder")  # and matpac.load(OUT / "encoder") ope
 print(text_of(encoder.known()))
 
 # %% [markdown]
-# ## One recording
-#
-# A list of clips `[time]` or `[channel, time]`, floats in -1 to 1; soundfile gives `[time, channel]`.
-
-# %%
-waveform, rate_hz = soundfile.read(folder / names[0], always_2d=True)
-embedding = encoder.embed([waveform.T], rate_hz)
-print(f"{names[0]}: {len(waveform) / rate_hz:.1f} s -> {embedding.shape}")
-assert np.allclose(embedding[0], encoder.embed_file(folder / names[0]), atol=1e-4)
-
-# %% [markdown]
 # ## A folder, to a table
 #
 # In a shell: `matpac embed <folder> --out embeddings.parquet`. Interrupted, the same call goes on.
@@ -115,6 +103,18 @@ for row, nearest in enumerate(similarity.argmax(axis=1)):
     print(f"{ours!s:20} is most like {theirs!s:20} ({similarity[row, nearest]:.2f})")
 
 # %% [markdown]
+# ## One recording
+#
+# A list of clips `[time]` or `[channel, time]`, floats in -1 to 1; soundfile gives `[time, channel]`.
+
+# %%
+name = Path(paths[0]).relative_to(folder)
+waveform, rate_hz = soundfile.read(paths[0], always_2d=True)
+embedding = encoder.embed([waveform.T], rate_hz)
+print(f"{name}: {len(waveform) / rate_hz:.1f} s -> {embedding.shape}")
+assert np.allclose(embedding[0], encoder.embed_file(paths[0]), atol=1e-4)
+
+# %% [markdown]
 # ## In time
 #
 # An embedding every 160 ms, and what each frequency patch says: `[freq, step, dim / freq]`, the lowest first.
@@ -124,7 +124,7 @@ for row, nearest in enumerate(similarity.argmax(axis=1)):
 [patches] = encoder.embed_in_time([waveform.T], rate_hz, patches=True)
 figure, (above, below) = plt.subplots(2, sharex=True, figsize=(8, 5), layout="constrained")
 above.plot(np.arange(len(waveform)) / rate_hz, waveform.mean(axis=1), linewidth=0.5)
-above.set_title(names[0])
+above.set_title(str(name))
 change = np.linalg.norm(np.diff(patches.embeddings, axis=1), axis=2)
 for freq, of_freq in enumerate(change):
     below.plot(steps.centers_ms[1:] / 1000, of_freq, label=f"patch {freq}")

@@ -115,7 +115,7 @@ def _some(found: Iterable[T], root: Path, holds: Collection[Held]) -> Iterator[T
 
 def _files(root: Path, holds: Collection[Held]) -> Iterator[str]:
     if not root.is_dir():
-        raise ValueError(f"{root}: need a folder of recordings, found none")
+        raise ValueError(f"{root}: need a folder of recordings, found none. Say at `source` where yours are.")
     for path in _walk(root, "", frozenset().union(*(SUFFIXES[kind] for kind in holds))):
         if not path.isascii() and os.fsencode(path) != path.encode(errors="replace"):
             raise ValueError(f"{root}: need file names in UTF-8, found {path!r}. Rename it.")

@@ -68,7 +68,7 @@ def find_weights(
     name = str(name)
     if name not in released:
         raise ValueError(
-            f"{name}: need a checkpoint folder or a released .pt file, found neither "
+            f"{name}: need a checkpoint, a saved folder or a released .pt file, found none "
             f"(released files that have a name: {', '.join(released)})"
         )
     cache = cache_folder()

@@ -251,7 +251,7 @@ def test_an_unusable_file_is_named(encoder, tmp_path):
 
 
 def test_neither_folder_nor_released_file_is_one_clear_line(tmp_path):
-    with pytest.raises(ValueError, match="need a checkpoint folder or a released"):
+    with pytest.raises(ValueError, match="need a checkpoint, a saved folder or a released"):
         matpac.load(tmp_path / "nothing.pt")
     with pytest.raises(ValueError, match=r"meta\.json is missing"):
         matpac.load(tmp_path)

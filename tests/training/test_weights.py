@@ -76,7 +76,7 @@ def test_a_path_that_exists_wins_and_others_are_told_the_names(tmp_path):
     (tmp_path / NAME).mkdir()
     assert find_weights(NAME) == find_weights(tmp_path / NAME).relative_to(tmp_path)
     with pytest.raises(
-        ValueError, match=r"need a checkpoint folder or a released .*, matpac_plus_6s_2048_enconly"
+        ValueError, match=r"need a checkpoint, a saved folder or a released .*, matpac_plus_6s_2048_enconly"
     ):
         find_weights("matpac_11_2048")
 

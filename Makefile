@@ -36,4 +36,4 @@ format: .venv/installed
 	touch $@
 
 clean:  ## all results and the environment; recordings of `source:` are not touched
-	rm -rf .venv data/.work data/[a-z]*/ data/corpus.json .dvc/cache .prefect
+	rm -rf .venv data/.work data/[a-z]*/ data/corpus.json .dvc/cache .prefect site dvc_plots dvc.lock

@@ -27,8 +27,9 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
 from matpac.params import Probe
+from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold
-from matpac.probing.linear import Fit, Problem, Scaler, clip_losses, first_weights, problems_of, threads
+from matpac.probing.linear import Problem, Scaler, clip_losses, first_weights, problems_of, threads
 from matpac.probing.steps import Steps
 
 PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**29}

@@ -22,25 +22,11 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from matpac.params import Probe
+from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold
 
 CACHE_BYTES = 16 * 2**20
 """What a stack may hold on a CPU: weights, gradients and moments of its problems, and a batch of each."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One finished problem."""
-
-    repeat: int
-    fold: int
-    """Index into the folds."""
-    train_losses: list[float]
-    """Mean over the observed entries of each epoch, taken while the weights move."""
-    validation_losses: list[float]
-    best_epoch: int
-    """From 1: where the validation loss was lowest; the test logits are of these weights."""
-    test_logits: Float[np.ndarray, "test class"]
 
 
 def fit_probes(

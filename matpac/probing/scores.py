@@ -15,8 +15,8 @@ from jaxtyping import Float, Int64, UInt8
 
 from matpac.files import read_json
 from matpac.probing.embeddings import FEATURES, EmbeddedClips
+from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, both_kinds, scored_classes
-from matpac.probing.linear import Fit
 
 Logits = Float[np.ndarray, "test class"]
 Labels = UInt8[np.ndarray, "test class"]

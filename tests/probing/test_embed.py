@@ -23,6 +23,7 @@ from tests.shards.conftest import LOGMEL
 
 NOWHERE = Located(Path("no/inventory"), Path("no/recordings"))
 """Only other encoders read recordings."""
+PARAMS = Embed(batch_size=4, over_time=False, others={})
 TAGS = Task(classes=("drums", "flute", "voice"), multi_label=True, metric="mAP", num_folds=None)
 
 
@@ -101,9 +102,7 @@ def write_task(folder, num_folds):
 
 
 def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
-    embed_stage(
-        shards, NOWHERE, checkpoint, tmp_path / "embeddings", Embed(batch_size=4, over_time=False, others={})
-    )
+    embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
     clips = read_clips(tmp_path / "embeddings")
     assert clips.ids == [f"clip{number}" for number in (0, 1, 3, 4, 5, 7, 8)]
     assert clips.folds.tolist() == [1, 2, 1, 2, 3, 2, 3]
@@ -121,7 +120,7 @@ def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
 
 def test_steps_come_on_top_and_change_no_mean(shards, checkpoint, tmp_path):
     for over_time in (False, True):
-        params = Embed(batch_size=4, over_time=over_time, others={})
+        params = PARAMS.model_copy(update={"over_time": over_time})
         embed_stage(shards, NOWHERE, checkpoint, tmp_path / str(over_time), params)
     for name in FEATURES:
         without, with_steps = (read_feature(tmp_path / str(over_time), name) for over_time in (False, True))
@@ -140,13 +139,7 @@ def test_steps_come_on_top_and_change_no_mean(shards, checkpoint, tmp_path):
 def test_a_dataset_with_an_empty_split_is_refused_before_anything_is_embedded(shards, checkpoint, tmp_path):
     write_task(shards, num_folds=None)
     with pytest.raises(ValueError, match=r"^birds: need clips in the train split, found none"):
-        embed_stage(
-            shards,
-            NOWHERE,
-            checkpoint,
-            tmp_path / "embeddings",
-            Embed(batch_size=4, over_time=False, others={}),
-        )
+        embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
     assert not (tmp_path / "embeddings").exists()
 
 
@@ -156,13 +149,7 @@ def test_a_group_in_two_folds_is_refused_before_anything_is_embedded(shards, che
     rows[0]["group"] = rows[1]["group"] = "rex"
     write_index(index, pa.Table.from_pylist(rows, SCHEMA))
     with pytest.raises(ValueError, match=r"^birds: .* found 'rex' in fold 1, fold 2 \(2 clips\)"):
-        embed_stage(
-            shards,
-            NOWHERE,
-            checkpoint,
-            tmp_path / "embeddings",
-            Embed(batch_size=4, over_time=False, others={}),
-        )
+        embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
     assert not (tmp_path / "embeddings").exists()
 
 
@@ -172,11 +159,5 @@ def test_an_id_in_two_folds_is_refused_before_anything_is_embedded(shards, check
     rows[1]["id"] = rows[0]["id"]
     write_index(index, pa.Table.from_pylist(rows, SCHEMA))
     with pytest.raises(ValueError, match=r"^birds: need ids that occur once, got clip0 twice"):
-        embed_stage(
-            shards,
-            NOWHERE,
-            checkpoint,
-            tmp_path / "embeddings",
-            Embed(batch_size=4, over_time=False, others={}),
-        )
+        embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
     assert not (tmp_path / "embeddings").exists()

@@ -437,9 +437,11 @@ def test_one_file_that_fails_stops_the_others(site, tmp_path):
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 from matpac.datasets.download import RemoteFile, download
+# Ignored where the tests themselves run in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 download([RemoteFile("a.zip", (sys.argv[1],), sys.argv[2])], Path(sys.argv[3]))
 """
 

@@ -63,25 +63,37 @@ def record_run(root: Path, params: Params) -> None:
 
 def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
     path = folder / f"{digest(settings)}.json"
-    earlier = read_json(path)["results"] if path.exists() else {}
-    results = earlier | {dataset: result._asdict()}
+    # Records from before a key have other names; two of the same settings would be one too many.
+    same = [one for one in sorted(folder.glob("*.json")) if settings_in(one) == settings]
+    results: dict[str, Any] = {}
+    for one in sorted(same, key=lambda one: one == path):
+        results |= read_json(one)["results"]
+    results[dataset] = result._asdict()
     write_json(path, {"format": FORMAT, "settings": settings, "results": results})
+    for one in same:
+        if one != path:
+            one.unlink()
 
 
 def read_experiments(folder: Path) -> list[Experiment]:
     """Raises ValueError for a record of another format."""
-    experiments = []
-    for path in sorted(folder.glob("*.json")):
-        raw = read_json(path)
-        if raw.get("format") != FORMAT:
-            raise ValueError(
-                f"{path}: need an experiment of format {FORMAT}, got {raw.get('format')}. Delete the file."
-            )
-        results = {name: Result(**result) for name, result in raw["results"].items()}
-        older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
-        settings = {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
-        experiments.append(Experiment(older | settings, results))
-    return experiments
+    return [
+        Experiment(
+            settings_in(path), {name: Result(**result) for name, result in read_json(path)["results"].items()}
+        )
+        for path in sorted(folder.glob("*.json"))
+    ]
+
+
+def settings_in(path: Path) -> Settings:
+    """Of a record; an older one did what was done before today's keys. Raises ValueError as above."""
+    raw = read_json(path)
+    if raw.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: need an experiment of format {FORMAT}, got {raw.get('format')}. Delete the file."
+        )
+    older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
+    return older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
 
 
 def settings_of(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:

@@ -68,6 +68,23 @@ def test_a_record_that_is_older_than_a_key_did_what_was_done_before(copy, params
     assert read_experiments(copy / "data/experiments") == new
 
 
+def test_a_run_takes_the_place_of_its_record_from_before_a_key(copy, params):
+    folder = copy / "data/experiments"
+    record_run(copy, params)
+    ours, _ = records(copy)
+    older = {key: value for key, value in ours["settings"].items() if key != "pretrain.teacher_follows"}
+    scores = {"data": "same", "repeats": [0.0, 0.0]}
+    results = {"notes": scores, "no longer probed": scores}
+    for path in folder.glob("*.json"):
+        if read_json(path) == ours:
+            path.unlink()
+    write_json(folder / "0.json", ours | {"settings": older | {"probe.knn": 20}, "results": results})
+    record_run(copy, params)
+    [found] = [one for one in read_experiments(folder) if one.settings == ours["settings"]]
+    assert found.results["notes"] == Result(**ours["results"]["notes"])
+    assert set(found.results) == {"notes", "tags", "no longer probed"}
+
+
 def test_a_run_keeps_what_the_same_settings_were_probed_on_before(copy, params):
     record_run(copy, params)
     ours, other = records(copy)

@@ -42,6 +42,16 @@ def test_another_number_of_ranks_goes_on_with_the_same_samples(project_of_noise,
     expect_the_same(project_of_noise, alone)
 
 
+def test_where_nothing_is_classified_ranks_do_not_wait_for_the_heads(project_of_noise, alone):
+    """At alpha 1 heads are computed for logged updates only, and the student's has no gradient."""
+    project_of_noise.change(batch_size=7, alpha=1.0)
+    project_of_noise.run()
+    without = project_of_noise.losses(), load(project_of_noise.weights())
+    project_of_noise.run(ranks=2)
+    expect_the_same(project_of_noise, without)
+    project_of_noise.change(batch_size=7)
+
+
 def test_told_to_stop_all_ranks_stop_after_the_same_update(project_of_noise, alone):
     code, said = project_of_noise.interrupt(signal.SIGTERM, updates=10, ranks=2)
     assert code != 0

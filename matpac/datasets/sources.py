@@ -5,17 +5,18 @@ initial-weights.json       what `pretrain.init` names
 other-encoders.json        what `embed.others` names: modules and their weights
 
 The pipeline cannot name the paths of params.yaml as dependencies, since most runs have none. It looks
-at these small files instead. Names, sizes and times are read, not contents: seconds for many thousand files.
+at these small files instead. Of recordings names, sizes and times are read: seconds for many thousand files.
+Of weights and code it is contents: a copy of equal weights shall not repeat a long training.
 """
 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
+from matpac.datasets.contents import code_of, content_of
 from matpac.files import write_json
-from matpac.params import AudioSet, Dataset, Other, Own, Public
+from matpac.params import AudioSet, Dataset, Other, Own, Public, digest
 
 PRETRAINED = Path("data/checkpoints/pretrained")
 """What the pipeline makes; it knows by itself when that changes."""
@@ -30,25 +31,17 @@ def write_sources(out: Path, datasets: Mapping[str, Dataset]) -> None:
 def write_encoders(out: Path, init: str | None, others: Mapping[str, Other]) -> None:
     """Of names that are no path, and of the pipeline's own checkpoint, nothing is noted."""
     write_json(out / "initial-weights.json", weights(init))
-    noted = {name: [weights(_file_of(other.module)), weights(other.model)] for name, other in others.items()}
+    noted = {
+        name: {"code": code_of(other.module), "model": weights(other.model)} for name, other in others.items()
+    }
     write_json(out / "other-encoders.json", noted)
 
 
 def weights(name: str | None) -> dict[str, str]:
-    """Fingerprint of a file or a folder; empty where nothing is noted."""
+    """Digest of the contents of a file or a folder; empty where nothing is noted."""
     if name is None or not Path(name).exists() or Path(name).resolve() == PRETRAINED.resolve():
         return {}
-    lines = "".join(_files(Path(name)))
-    return {"source": name, "digest": hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()}
-
-
-def _file_of(module: str) -> str | None:
-    """None where Python finds no such module: whoever needs it will say so."""
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    return spec.origin if spec else None
+    return {"source": name, "digest": digest(content_of(Path(name)))}
 
 
 def fingerprint(params: Dataset) -> dict[str, str | int]:

@@ -29,7 +29,7 @@ class Origin(NamedTuple):
     module: str
     model: str | None
     digest: str
-    """Of the module's file, and of what lies at `model` if that is a path."""
+    """Of the code of the module's package, and of what lies at `model` if that is a path."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import nn
 
+from matpac.datasets.contents import code_of, content_of
 from matpac.datasets.recordings import Recording, read_recordings
-from matpac.files import checksum
 from matpac.params import Other, digest
 from matpac.probing.embeddings import Origin
 from matpac.shards.build import unchanged
@@ -112,7 +112,7 @@ def load_other(name: str, params: Other) -> OtherEncoder:
         model.to(device).eval()
     return OtherEncoder(
         name,
-        origin_of(module, params),
+        origin_of(params),
         module,
         model,
         sample_rate_hz=model.sample_rate,
@@ -140,23 +140,9 @@ def said(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def origin_of(module: ModuleType, params: Other) -> Origin:
-    code = checksum(Path(module.__file__)) if module.__file__ else ""
-    return Origin(params.module, params.model, digest(code, content_of(Path(params.model or ""))))
-
-
-def content_of(path: Path) -> dict[str, str]:
-    """Checksums of a file, or of all files in a folder; none where a name is no path.
-
-    Of a checkpoint of ours its networks: other files in it say how long training took.
-    """
-    networks = path / "networks.safetensors"
-    if networks.is_file():
-        return content_of(networks)
-    if path.is_file():
-        return {"": checksum(path)}
-    files = sorted(path.rglob("*")) if path != Path() else []
-    return {file.relative_to(path).as_posix(): checksum(file) for file in files if file.is_file()}
+def origin_of(params: Other) -> Origin:
+    contents = content_of(Path(params.model or ""))
+    return Origin(params.module, params.model, digest(code_of(params.module), contents))
 
 
 def recordings_of(paths: Sequence[str], located: Located) -> list[Recording]:

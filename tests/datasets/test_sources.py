@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from matpac.datasets.contents import code_of
 from matpac.datasets.registry import recordings_root
-from matpac.datasets.sources import fingerprint, write_encoders, write_sources
+from matpac.datasets.sources import fingerprint, weights, write_encoders, write_sources
 from matpac.files import read_json
 from matpac.params import Esc50, Folder, Other, load_params
 
@@ -101,6 +102,69 @@ def test_every_change_of_an_encoder_shows(encoders, tmp_path, changed, noted_in)
     assert {name for name in before if before[name] != after[name]} == {noted_in}
 
 
+def test_equal_copies_of_weights_and_code_are_no_change(encoders, tmp_path):
+    before = encoders()
+    for name in ("hear_own.py", "weights/a.pt", "init.pt"):
+        copy = tmp_path / "copy"
+        copy.write_bytes((tmp_path / name).read_bytes())
+        os.utime(copy, ns=(0, 1))
+        copy.replace(tmp_path / name)
+    assert encoders() == before
+
+
+def test_what_a_checkpoint_says_of_its_training_is_no_change_of_weights(tmp_path):
+    (tmp_path / "networks.safetensors").write_bytes(b"weights")
+    before = weights(str(tmp_path))
+    (tmp_path / "history.csv").write_text("epoch\n")
+    assert weights(str(tmp_path)) == before
+    (tmp_path / "networks.safetensors").write_bytes(b"changed")
+    assert weights(str(tmp_path)) != before
+
+
+@pytest.mark.parametrize(
+    ("written", "counts"),
+    [
+        ("model.safetensors", True),
+        ("config.json", True),
+        ("README.md", False),
+        (".cache/huggingface/download/config.json.metadata", False),
+    ],
+)
+def test_of_a_saved_folder_counts_what_embeddings_depend_on(tmp_path, written, counts):
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_text("{}")
+    before = weights(str(tmp_path))
+    (tmp_path / written).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / written).write_text("another")
+    assert (weights(str(tmp_path)) != before) == counts
+
+
+@pytest.mark.parametrize("begins", ["__init__.py", "encoder.py"])
+def test_a_package_counts_whole_and_nothing_of_it_runs(tmp_path, monkeypatch, begins):
+    """Without an __init__.py it is a namespace package."""
+    package = tmp_path / "hear_package"
+    (package / "layers").mkdir(parents=True)
+    (package / begins).write_text("raise RuntimeError('this runs')")
+    (package / "layers/block.py").write_text("depth = 12")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    others = {"own": Other(module="hear_package.encoder", model=None)}
+
+    def noted():
+        write_encoders(tmp_path / "sources", None, others)
+        return read_json(tmp_path / "sources/other-encoders.json")
+
+    before = noted()
+    assert before["own"]["code"]
+    (package / "notes.txt").write_text("no code")
+    assert noted() == before
+    (package / "layers/block.py").write_text("depth = 24")
+    assert noted() != before
+
+
+def test_of_our_own_modules_no_code_is_noted():
+    assert code_of("matpac.hear") == ""
+
+
 def test_nothing_is_noted_of_names_that_are_no_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data/checkpoints/pretrained").mkdir(parents=True)
@@ -112,7 +176,9 @@ def test_nothing_is_noted_of_names_that_are_no_path(tmp_path, monkeypatch):
     }
     write_encoders(Path("sources"), "matpac_10_2048", others)
     assert read_json(Path("sources/initial-weights.json")) == {}
-    assert read_json(Path("sources/other-encoders.json")) == {name: [{}, {}] for name in others}
+    assert read_json(Path("sources/other-encoders.json")) == {
+        name: {"code": "", "model": {}} for name in others
+    }
 
 
 def test_a_mended_archive_is_unpacked_into_another_folder(tmp_path):

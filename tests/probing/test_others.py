@@ -13,13 +13,14 @@ import torch
 import zarr
 
 from matpac.datasets import demo
+from matpac.datasets.contents import content_of
 from matpac.datasets.recordings import read_recordings, take_inventory, write_recordings
 from matpac.datasets.registry import recordings_root
 from matpac.files import read_json
 from matpac.params import TAKEN, Demo, Embed, Other, Probe
 from matpac.probing.embed import embed_stage
 from matpac.probing.embeddings import FEATURES, read_clips, read_feature
-from matpac.probing.others import Located, content_of, load_other, read_sounds, recordings_of
+from matpac.probing.others import Located, load_other, read_sounds, recordings_of
 from matpac.probing.probe import probe
 from matpac.probing.scores import DETAILS, percent, score_table
 from matpac.shards.plan import plan_dataset
@@ -226,6 +227,27 @@ def test_an_encoder_is_known_by_its_code_and_its_weights_whatever_it_is_called(t
     assert content_of(checkpoint) == ours
     (checkpoint / "networks.safetensors").write_text("of another run")
     assert content_of(checkpoint) != ours
+
+
+def test_an_encoder_in_a_package_is_known_by_the_code_of_all_of_it(tmp_path, monkeypatch):
+    package = tmp_path / "hear_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "bands.py").write_text(BANDS)
+    (package / "floor.py").write_text("FLOOR = 1e-6")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def origin():
+        try:
+            return load_other("bands", Other(module="hear_package.bands", model=None)).origin
+        finally:
+            for name in ("hear_package.bands", "hear_package"):
+                sys.modules.pop(name, None)
+
+    first = origin()
+    assert origin() == first
+    (package / "floor.py").write_text("FLOOR = 1e-5")
+    assert origin() == first._replace(digest=origin().digest) != first
 
 
 @pytest.fixture

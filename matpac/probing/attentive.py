@@ -10,7 +10,9 @@ in them by cross attention, and gives that to a linear layer. In this one
 - each head averages its share of the dimensions, and the linear layer reads these averages: it takes the
   place of the projections of values and of the output, and learns the same sums with fewer weights;
 - all queries are 0 at first. Then the attention is even, and the probe is the linear probe: with `num_heads *
-  dim` numbers more to learn, whatever it is ahead by comes from listening at the right moments.
+  dim` numbers more to learn, whatever it is ahead by comes from listening at the right moments. So what the
+  linear layer reads is standardized as the linear probe's inputs are, by the clips' means over time: by
+  the much larger deviation of single steps they would be small, and the layer would learn more slowly.
 
 Trained as the linear probe (matpac/probing/linear.py): the same folds, first weights, orders of clips,
 batches, losses, optimizer and stopping. Steps differ by what is in them only: their order has no say.
@@ -49,15 +51,11 @@ def fit_attentive_probes(
 ) -> list[Fit]:
     """Train `num_repeats` attentive probes per fold on the device of `labels`; repeats first, then folds.
 
-    Arguments as in `fit_probes`. Steps are read anew in each epoch, a batch at a time. `standardize`: by mean
-    and deviation of all steps of the fold's training clips. Raises ValueError where the dimensions cannot be
-    shared among the heads.
+    Arguments as in `fit_probes`. Steps are read anew in each epoch, a batch at a time. `standardize`:
+    what the linear layer reads, by mean and deviation of the means over time of the fold's training clips;
+    what queries are compared with, by the deviation of all their steps. Raises ValueError as `check_heads`.
     """
-    if steps.dim % num_heads:
-        raise ValueError(
-            f"probe.attentive: need a number of heads that divides the {steps.dim} dimensions of an "
-            f"embedding, got {num_heads}"
-        )
+    check_heads(steps, num_heads)
     data = Data(steps, labels, observed, folds, params.standardize, multi_label)
     runs = [Run(problem, data, params, num_heads) for problem in problems_of(folds, params)]
     with threads(labels.device) as pool:
@@ -69,6 +67,15 @@ def fit_attentive_probes(
             if not going_on:
                 break
         return list(pool.map(Run.test, runs))
+
+
+def check_heads(steps: Steps, num_heads: int) -> None:
+    """Raises ValueError where the dimensions cannot be shared among the heads."""
+    if steps.dim % num_heads:
+        raise ValueError(
+            f"probe.attentive: need a number of heads that divides the {steps.dim} dimensions of an "
+            f"embedding, got {num_heads}"
+        )
 
 
 class Data:
@@ -87,7 +94,7 @@ class Data:
         self.folds, self.multi_label = folds, multi_label
         self.shares = (observed.sum(1) / observed.shape[1]).cpu().numpy()
         """How much of a clip was observed: 1 where all classes were."""
-        self.scaler = self._scaler() if standardize else None
+        self.scalers = self._scalers() if standardize else None
 
     def parts(self, clips: Int64[np.ndarray, " chosen"]) -> Iterator["Part"]:
         """The clips with their steps: few at a time, and those of about the same length together."""
@@ -112,20 +119,31 @@ class Data:
             yield clip_losses(logits[None], *truth, self.multi_label).sum()
 
     @torch.no_grad()
-    def _scaler(self) -> Scaler:
-        """Of single steps. Sums of float16 values are exact in float64, so what is constant has no spread."""
+    def _scalers(self) -> "Scalers":
+        """Sums of float16 values are exact in float64, so a step that is constant has no spread."""
         trains = np.zeros((len(self.folds), len(self.shares)))
         for row, fold in zip(trains, self.folds, strict=True):
             row[fold.train] = 1
         used = np.flatnonzero(trains.any(axis=0))
+        means = self.labels.new_zeros((len(self.shares), self.steps.dim))
         sums = self.labels.new_zeros((2, len(trains), self.steps.dim), dtype=torch.float64)
         for part in self.parts(used):
-            wide, of_fold = part.steps.double(), torch.from_numpy(trains[:, used[part.positions]]).to(sums)
-            sums += torch.stack([of_fold @ wide.sum(1), of_fold @ wide.square().sum(1)])
+            clips, wide = used[part.positions], part.steps.double()
+            of_clip, of_fold = wide.sum(1), torch.from_numpy(trains[:, clips]).to(sums)
+            sums += torch.stack([of_fold @ of_clip, of_fold @ wide.square().sum(1)])
+            means[clips] = (of_clip / part.present.sum(1, keepdim=True)).float()
         mean, mean_square = sums / torch.from_numpy(trains @ self.steps.num_steps).to(sums)[:, None]
         std = (mean_square - mean.square()).clamp(min=0).sqrt()
-        factor = 1 / torch.where(std > 0, std, 1)
-        return Scaler(mean[:, None].float(), factor[:, None].float())
+        return Scalers((1 / torch.where(std > 0, std, 1)).float(), Scaler.of(means, self.folds))
+
+
+class Scalers(NamedTuple):
+    """Learned per fold on the fold's training clips only."""
+
+    step_factor: Float32[Tensor, "fold dim"]
+    """1 / standard deviation of single steps."""
+    averages: Scaler
+    """The linear probe's: of means over time."""
 
 
 class Part(NamedTuple):
@@ -145,23 +163,25 @@ class AttentiveProbe(nn.Module):
         weight: Float32[Tensor, "class dim"],
         bias: Float32[Tensor, " class"],
         num_heads: int,
+        step_factor: Float32[Tensor, " dim"],
         mean: Float32[Tensor, " dim"],
         factor: Float32[Tensor, " dim"],
     ) -> None:
-        """`weight` and `bias` to begin with; steps are taken as `(steps - mean) * factor`."""
+        """`weight` and `bias` to begin with. Queries see `steps * step_factor`, the linear layer sees
+        `(averages - mean) * factor`."""
         super().__init__()
         self.queries = nn.Parameter(weight.new_zeros(num_heads, weight.shape[1]))
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.mean, self.factor = mean, factor
+        self.step_factor, self.mean, self.factor = step_factor, mean, factor
 
     def forward(
         self, steps: Float32[Tensor, "clip step dim"], present: Bool[Tensor, "clip step"]
     ) -> Float32[Tensor, "clip class"]:
-        """Logits. Steps are scaled where they are few: in the queries, and in the averages.
+        """Logits. Steps are scaled where they are few, in the queries.
 
-        The mean would add the same to all of a clip's scores, which a softmax does not notice.
+        Their mean would add the same to all of a clip's scores, which a softmax does not notice.
         """
-        scores = steps @ (self.queries * self.factor / math.sqrt(steps.shape[2])).T
+        scores = steps @ (self.queries * self.step_factor / math.sqrt(steps.shape[2])).T
         attention = scores.masked_fill(~present[:, :, None], -math.inf).softmax(1)
         # Every head's average of all dimensions; of its own share only, it would be slower.
         averages = (attention.mT @ steps).unflatten(2, (len(self.queries), -1))
@@ -179,10 +199,11 @@ class Run:
         weight, bias = (
             values[0].to(like) for values in first_weights([problem.first_weights], dim, like.shape[1])
         )
-        mean, factor = like.new_zeros(dim), like.new_ones(dim)
-        if data.scaler is not None:
-            mean, factor = data.scaler.mean[problem.fold, 0], data.scaler.factor[problem.fold, 0]
-        self.probe = AttentiveProbe(weight, bias[:, 0], num_heads, mean, factor)
+        step_factor, mean, factor = like.new_ones(dim), like.new_zeros(dim), like.new_ones(dim)
+        if data.scalers is not None:
+            step_factor, averages = data.scalers.step_factor[problem.fold], data.scalers.averages
+            mean, factor = averages.mean[problem.fold, 0], averages.factor[problem.fold, 0]
+        self.probe = AttentiveProbe(weight, bias[:, 0], num_heads, step_factor, mean, factor)
         self.optimizer = torch.optim.Adam(self.probe.parameters(), lr=params.learning_rate, fused=True)
         self._keep_best()
 

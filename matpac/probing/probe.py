@@ -1,6 +1,6 @@
 """Embeddings of a dataset -> scores of linear probes on them, with their baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matpac.files import write_json
 from matpac.params import Probe
-from matpac.probing.attentive import fit_attentive_probes
+from matpac.probing.attentive import check_heads, fit_attentive_probes
 from matpac.probing.embeddings import EmbeddedClips, read_clips, read_feature
 from matpac.probing.folds import Fold, folds_of
 from matpac.probing.knn import neighbour_votes
@@ -38,10 +38,16 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     A repeat sees the clips in the same order for all features, and begins with the same weights for those of
     equal length, the trained and the untrained encoder's above all, so differences are paired. Second
     readings (`params.knn`, `params.attentive`) stand beside the probes in the details, and in no score.
-    Raises ValueError where the store cannot be probed (no validation clips, for example).
+    Raises ValueError, before anything is trained, where the store cannot be probed (no validation clips, for
+    example, or no embeddings over time for an attentive probe).
     """
     clips = read_clips(embeddings)
     folds = folds_of(clips)
+    over_time = {}
+    if params.attentive is not None:
+        over_time = {name: Steps(embeddings, name) for name in OVER_TIME}
+        for steps in over_time.values():
+            check_heads(steps, params.attentive)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     labels, observed = (
         torch.from_numpy(values).to(device, torch.float32) for values in (clips.labels, clips.observed)
@@ -74,7 +80,7 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     if params.knn is not None:
         second_reading["knn"] = {"num_neighbours": params.knn, **neighbours}
     if params.attentive is not None:
-        listened = attentive(dataset, embeddings, clips, folds, params, labels, observed)
+        listened = attentive(dataset, over_time, clips, folds, params, labels, observed)
         second_reading["attentive"] = {"num_heads": params.attentive, **listened}
 
     tested = np.concatenate([fold.test for fold in folds])
@@ -98,7 +104,7 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
 
 def attentive(
     dataset: str,
-    embeddings: Path,
+    over_time: Mapping[str, Steps],
     clips: EmbeddedClips,
     folds: Sequence[Fold],
     params: Probe,
@@ -107,12 +113,12 @@ def attentive(
 ) -> dict[str, dict[str, Any]]:
     """Scores of attentive probes by feature: mean and interval over repeats, and all repeats and folds."""
     assert params.attentive is not None
-    num_epochs = len(OVER_TIME) * params.max_epochs
+    num_epochs = len(over_time) * params.max_epochs
     progress = Progress(f"probe {dataset}, attentive", num_epochs, "epochs at most")
     found = {}
-    for name in OVER_TIME:
+    for name, steps in over_time.items():
         fits = fit_attentive_probes(
-            Steps(embeddings, name),
+            steps,
             labels,
             observed,
             folds,

@@ -9,10 +9,10 @@ from scipy.stats import binom, norm
 
 from matpac.params import Probe
 from matpac.probing import attentive
-from matpac.probing.attentive import AttentiveProbe, Data, fit_attentive_probes
-from matpac.probing.embeddings import write_embeddings
+from matpac.probing.attentive import AttentiveProbe, Data, Run, fit_attentive_probes
+from matpac.probing.embeddings import read_feature, write_embeddings
 from matpac.probing.folds import Fold, cross_validation_fold
-from matpac.probing.linear import fit_probes
+from matpac.probing.linear import fit_probes, problems_of
 from matpac.probing.steps import OverTime, Steps
 from tests.probing.test_embeddings import many_clips
 
@@ -58,15 +58,15 @@ def num_right(fits, classes, folds):
 
 
 def marked_once(classes, random, dim=16, noise=0.3):
-    """The class is in one step of each clip, which the last dimension points out, and cancels in the mean."""
+    """The class is in one step of each clip, which the last dimension points out. In the mean it cancels, and
+    only noise is left."""
     marks = np.eye(dim)[: classes.max() + 1] * 3
     clips = []
     for index in classes:
         steps = np.zeros((random.integers(8, 20), dim))
         steps[random.integers(len(steps))] = marks[index] + 3 * np.eye(dim)[-1]
         steps[:, :-1] -= steps[:, :-1].mean(0)
-        draws = random.normal(0, noise, steps.shape)
-        clips.append(steps + draws - draws.mean(0))
+        clips.append(steps + random.normal(0, noise, steps.shape))
     return clips
 
 
@@ -74,7 +74,8 @@ def test_a_class_in_one_step_that_cancels_in_the_mean_is_found_by_attention_only
     random = np.random.default_rng(0)
     classes = random.integers(0, 4, 900)
     clips, labels, folds = marked_once(classes, random), np.eye(4)[classes], [thirds(900)]
-    attended = num_right(fitted(stored(tmp_path / "e", clips), labels, folds), classes, folds)
+    params = PARAMS.model_copy(update={"max_epochs": 120})
+    attended = num_right(fitted(stored(tmp_path / "e", clips), labels, folds, params), classes, folds)
     assert min(attended) >= 0.97 * 300
     averaged = num_right(fitted_linearly([clip.mean(0) for clip in clips], labels, folds), classes, folds)
     low, high = binom.interval(0.999, 300, 1 / 4)
@@ -139,10 +140,38 @@ def test_of_clips_with_one_step_it_is_the_linear_probe(tmp_path, standardize, mu
         np.testing.assert_allclose(one.test_logits, other.test_logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_while_queries_are_0_it_is_the_linear_probe_on_means(tmp_path, standardize):
+    """Steps deviate ten times as much as their means do, and clips differ in length."""
+    random = np.random.default_rng(9)
+    classes = random.integers(0, 3, 240)
+    labels, centres = np.eye(3)[classes], 0.3 * random.normal(size=(3, 8))
+    clips = [5 + centres[index] + 3 * random.normal(size=(random.integers(60, 90), 8)) for index in classes]
+    folds = [cross_validation_fold(np.arange(240) % 3 + 1, test, 3) for test in (1, 2, 3)]
+    params = PARAMS.model_copy(update={"standardize": standardize, "max_epochs": 10})
+    steps = stored(tmp_path / "e", clips)
+    truth = torch.tensor(labels, dtype=torch.float32)
+    data = Data(steps, truth, torch.ones_like(truth), folds, standardize, multi_label=False)
+    means = read_feature(tmp_path / "e", "pretrained")
+    for problem, linear in zip(
+        problems_of(folds, params), fitted_linearly(means, labels, folds, params), strict=True
+    ):
+        run = Run(problem, data, params, num_heads=4)
+        run.probe.queries.requires_grad_(False)
+        for _ in range(params.max_epochs):
+            run.epoch_()
+        fit = run.test()
+        # Means were taken before the steps were rounded to float16.
+        assert fit.train_losses == pytest.approx(linear.train_losses, rel=1e-3)
+        assert fit.validation_losses == pytest.approx(linear.validation_losses, rel=1e-3)
+        np.testing.assert_allclose(fit.test_logits, linear.test_logits, atol=5e-3)
+
+
 def random_probe(dim=12, num_classes=5, num_heads=3):
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    probe = AttentiveProbe(draw(num_classes, dim), draw(num_classes), num_heads, draw(dim), draw(dim).exp())
+    scales = draw(dim).exp(), draw(dim), draw(dim).exp()
+    probe = AttentiveProbe(draw(num_classes, dim), draw(num_classes), num_heads, *scales)
     probe.queries.data = 3 * draw(num_heads, dim)
     return probe.requires_grad_(False)
 
@@ -175,26 +204,30 @@ def test_the_order_of_steps_changes_nothing():
 
 def test_an_answer_by_hand():
     """Two heads with a dimension each; the second one's query is ln 3 times sqrt 2 along the first axis."""
-    probe = AttentiveProbe(torch.eye(2), torch.tensor([0.0, 10.0]), 2, torch.zeros(2), torch.ones(2))
+    scales = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0]), torch.tensor([1.0, 5.0])
+    probe = AttentiveProbe(torch.eye(2), torch.tensor([0.0, 10.0]), 2, *scales)
     probe.queries.data[1, 0] = math.log(3) * math.sqrt(2)
-    # The first head takes the mean, the second one weighs the steps 1 : 3.
-    logits = probe(torch.tensor([[[0.0, 4.0], [1.0, 8.0]]]), torch.ones(1, 2, dtype=torch.bool))
-    assert logits.tolist() == [pytest.approx([0.5, 10 + (4 + 3 * 8) / 4])]
+    # The first head takes the mean, the second one weighs the steps 1 : 3; queries see twice the half.
+    logits = probe(torch.tensor([[[0.0, 4.0], [0.5, 8.0]]]), torch.ones(1, 2, dtype=torch.bool))
+    assert logits.tolist() == [pytest.approx([0.25, 10 + 5 * ((4 + 3 * 8) / 4 - 1)])]
 
 
-def test_standardizing_is_by_all_steps_of_the_training_clips(tmp_path):
+def test_queries_see_steps_by_their_deviation_and_the_linear_layer_averages_by_that_of_means(tmp_path):
     random = np.random.default_rng(6)
     clips = [random.normal(2, 3, (length, 4)).astype(np.float16) for length in (3, 1, 5, 2, 6)]
     for clip in clips:
         clip[:, 1] = 0.7
     labels = torch.eye(2)[torch.tensor([0, 1, 0, 1, 0])]
     fold = Fold(np.array([0, 2, 4]), np.array([1]), np.array([3]))
-    scaler = Data(stored(tmp_path / "e", clips), labels, torch.ones(5, 2), [fold], True, False).scaler
-    train = np.concatenate([clips[clip] for clip in fold.train]).astype(np.float64)
-    deviation = train.std(0)
-    deviation[1] = 1
-    np.testing.assert_allclose(scaler.mean[0, 0], train.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(scaler.factor[0, 0], 1 / deviation, rtol=1e-6)
+    steps = stored(tmp_path / "e", clips)
+    scalers = Data(steps, labels, torch.ones(5, 2), [fold], True, False).scalers
+    train = [clips[clip].astype(np.float64) for clip in fold.train]
+    means, of_steps = np.stack([clip.mean(0) for clip in train]), np.concatenate(train).std(0)
+    of_means = means.std(0)
+    of_steps[1] = of_means[1] = 1
+    np.testing.assert_allclose(scalers.step_factor[0], 1 / of_steps, rtol=1e-6)
+    np.testing.assert_allclose(scalers.averages.mean[0, 0], means.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(scalers.averages.factor[0, 0], 1 / of_means, rtol=1e-5)
 
 
 def test_how_many_clips_are_computed_together_changes_nothing_but_rounding(tmp_path, monkeypatch):

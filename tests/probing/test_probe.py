@@ -10,6 +10,7 @@ from matpac.params import Probe
 from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.probe import probe
 from matpac.probing.scores import beats_random_init, read_summaries, score_table
+from matpac.probing.steps import OverTime
 
 PARAMS = Probe(
     datasets=(),
@@ -162,3 +163,26 @@ def test_a_second_run_gives_the_same_bytes(tmp_path):
     first = [path.read_bytes() for path in sorted((tmp_path / "scores").iterdir())]
     probed(tmp_path, toy("voices", num_folds=3))
     assert [path.read_bytes() for path in sorted((tmp_path / "scores").iterdir())] == first
+
+
+@pytest.mark.parametrize(
+    ("over_time", "message"),
+    [
+        (True, r"^probe.attentive: need a number of heads that divides the 4 dimensions .* got 3$"),
+        (False, r"need embeddings over time \(pretrained_steps\), found none"),
+    ],
+)
+def test_an_impossible_attentive_probe_is_refused_before_any_probe_is_trained(
+    tmp_path, capsys, over_time, message
+):
+    clips, features = toy("voices")
+    rows = {name: list(values) for name, values in features.items()}
+    if over_time:
+        rows = {name: [OverTime(row, row[None]) for row in rows[name]] for name in rows}
+    write_embeddings(tmp_path / "embeddings", clips, rows)
+    params = PARAMS.model_copy(update={"attentive": 3})
+    with pytest.raises(ValueError, match=message):
+        probe("voices", tmp_path / "embeddings", tmp_path / "scores" / "voices.json", params)
+    # A feature that has been probed to the last would have had its line.
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "scores").exists()

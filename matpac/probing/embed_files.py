@@ -4,6 +4,7 @@ Beside the result lies its working folder until it is whole, `.<name>.work/`:
 
 parts/<digest>/part-000000.npz    embeddings [row, dim], num_rows [file], reasons [file] of some files
 parts.lock                        held by the process that works on it
+whole.zarr, old.zarr              the result before it is in place, and the one it replaces
 
 Which files share a part, and so a batch, follows from their list alone: a call that goes on where another was
 killed gives the same bits. The digest is that of encoder, device and list (names, sizes, times of change).
@@ -27,7 +28,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.datasets.recordings import audio_files
-from matpac.files import exclusive, flush_to_disk, move_into_place, whole_file
+from matpac.files import exclusive, flush_to_disk, whole_file
 from matpac.probing.encoder import AudioEncoder, load_encoder
 from matpac.probing.formats import Table, writer_for
 from matpac.progress import Progress
@@ -85,13 +86,26 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
         whole = work / f"whole{out.suffix}"
         write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))
         if whole.is_dir():
-            move_into_place(whole, out)
+            _replace(out, whole)
         else:
             flush_to_disk(whole)
             whole.replace(out)
         shutil.rmtree(work)
     rows = f"{table.num_rows:,} embeddings of {table.dim:,} dimensions"
     sys.stderr.write(f"{out}: {rows} from {len(table.paths):,} files, {len(table.left_out):,} left out\n")
+
+
+def _replace(out: Path, whole: Path) -> None:
+    """Move the old folder beside the new one and that into its place: `out` is never a part of either.
+
+    The old one is deleted with the working folder; killed before that, it is left to the next call.
+    """
+    if out.exists():
+        old = whole.with_stem("old")
+        if old.exists():
+            shutil.rmtree(old)
+        out.rename(old)
+    whole.rename(out)
 
 
 def list_files(sources: Iterable[Path]) -> list[File]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,43 @@ def test_what_is_there_is_replaced(recordings, checkpoint, tmp_path):
         for folder in ("day 0", "day 1"):
             embed_files([recordings / folder], checkpoint, out)
         assert [Path(path).parent.name for path in read(out)[0]] == ["day 1"] * 3
+
+
+class Killed(BaseException):
+    """Nothing tidies up after it."""
+
+
+@pytest.mark.parametrize(("step", "there"), [("move old", "day 0"), ("move new", None), ("delete", "day 1")])
+def test_killed_while_it_is_replaced_a_store_is_whole_or_away_and_the_same_call_goes_on(
+    recordings, checkpoint, tmp_path, monkeypatch, step, there
+):
+    out, work = tmp_path / "e.zarr", tmp_path / ".e.zarr.work"
+    embed_files([recordings / "day 0"], checkpoint, out)
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def rename_unless_killed(path, target):
+        if (step, path) in (("move old", out), ("move new", work / "whole.zarr")):
+            raise Killed
+        return rename(path, target)
+
+    def delete_half(folder, *arguments, **options):
+        if step == "delete" and folder == work:
+            (work / "old.zarr" / "zarr.json").unlink()
+            rmtree(work / "parts")
+            raise Killed
+        rmtree(folder, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename_unless_killed)
+        patched.setattr(shutil, "rmtree", delete_half)
+        with pytest.raises(Killed):
+            embed_files([recordings / "day 1"], checkpoint, out)
+    assert out.exists() == (there is not None)
+    if there:
+        assert [Path(path).parent.name for path in read(out)[0]] == [there] * 3
+    embed_files([recordings / "day 1"], checkpoint, out)
+    assert [Path(path).parent.name for path in read(out)[0]] == ["day 1"] * 3
+    assert not work.exists()
 
 
 @pytest.mark.parametrize("name", ["e.csv", "e", "e.npz.gz"])

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from matpac.datasets.recordings import audio_files
+from matpac.datasets.recordings import audio_files, is_utf8
 from matpac.files import exclusive, flush_to_disk, whole_file
 from matpac.probing.encoder import AudioEncoder, load_encoder
 from matpac.probing.formats import Table, writer_for
@@ -66,8 +66,8 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
     is where in the result. A file that cannot be used is named on standard error, left out, and listed in the
     result with the reason. Killed at any moment, the same call goes on where it was.
 
-    Raises ValueError where a folder holds no audio, no file can be used, or `out` ends in anything else;
-    RuntimeError where another process writes the same `out`.
+    Raises ValueError where a folder holds no audio, a name is not UTF-8, no file can be used, or `out` ends
+    in anything else; RuntimeError where another process writes the same `out`.
     """
     write = writer_for(out)
     files = list_files(sources)
@@ -109,9 +109,14 @@ def _replace(out: Path, whole: Path) -> None:
 
 
 def list_files(sources: Iterable[Path]) -> list[File]:
-    """Each file once, those of a folder sorted by name. Raises ValueError as `audio_files` does."""
+    """Each file once, those of a folder sorted by name.
+
+    Raises ValueError as `audio_files` does, and where the name of a source is not UTF-8.
+    """
     paths: dict[Path, None] = {}
     for source in sources:
+        if not is_utf8(str(source)):
+            raise ValueError(f"embed: need file names in UTF-8, found {str(source)!r}. Rename it.")
         below = [source / name for name in audio_files(source)] if source.is_dir() else [source]
         paths |= dict.fromkeys(below)
     return [_file(path) for path in paths]

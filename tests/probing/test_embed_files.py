@@ -192,6 +192,13 @@ def test_where_nothing_can_be_used_nothing_is_written(recordings, checkpoint, tm
     assert not list(tmp_path.glob("*e.npz*"))
 
 
+@pytest.mark.parametrize("name", [b"tak\xe9.wav", b"tak\xe9s/0.wav"])
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_embedded(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^embed: need file names in UTF-8, found '.*tak\\udce9.*") as said:
+        embed_files([tmp_path / os.fsdecode(name)], "never opened", tmp_path / "e.parquet")
+    assert str(said.value).isprintable()
+
+
 def test_two_processes_do_not_write_one_result(recordings, checkpoint, tmp_path):
     with (
         exclusive(tmp_path / ".e.npz.work" / "parts"),

@@ -35,7 +35,9 @@ from matpac.progress import Progress
 from matpac.signal.audio import UnusableAudio, read_audio
 
 FILES_PER_PART, BYTES_PER_PART = 256, 2**26
-"""A part ends at whichever comes first: what a kill costs at most, and what is in memory."""
+"""A part ends at whichever comes first: what a kill costs at most. Bytes are of files, compressed or not; how
+long they are, only reading them would tell. The embeddings of a part are in memory, few but in time: of 64
+MiB with 32 kbit/s, 4.7 hours, they are 1.6 GB (3,840 dimensions), and twice that while they are joined."""
 MOST_THREADS = 4
 """That read files ahead of the encoder, two each: bounds the memory."""
 Argument = TypeVar("Argument")

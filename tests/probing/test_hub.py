@@ -192,6 +192,16 @@ def test_folders_of_something_else_are_refused_in_one_line(encoder, tmp_path, da
         assert "\n" not in str(raised.value)
 
 
+def test_damaged_weights_are_named_in_one_line(encoder, tmp_path):
+    encoder.save_pretrained(tmp_path / "saved")
+    weights = tmp_path / "saved/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    for opened in (matpac.load, AudioEncoder.from_pretrained):
+        with pytest.raises(ValueError, match=r"saved/model\.safetensors: .*incomplete") as raised:
+            opened(tmp_path / "saved")
+        assert "\n" not in str(raised.value)
+
+
 @pytest.mark.slow
 def test_what_is_published_opens_elsewhere_with_the_same_bits(checkpoint, encoder, fresh, tmp_path):
     with hub() as server:

@@ -151,6 +151,23 @@ def test_the_card_says_what_is_known_and_leaves_the_licence_to_the_user(encoder,
     assert str(tmp_path) not in card
 
 
+@pytest.mark.parametrize(
+    ("update", "init", "said"),
+    [
+        (0, None, "not trained, as far as is known"),
+        (0, "matpac_10_2048", "begins with the weights of matpac_10_2048"),
+        (9, "mine", "begins with the weights of mine, pre-trained without labels on demo_corpus"),
+    ],
+)
+def test_the_card_says_what_weights_the_training_began_with(tmp_path, update, init, said):
+    folder = untrained_checkpoint(tmp_path)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["update"], meta["pretrain"]["init"] = update, init
+    (folder / "meta.json").write_text(json.dumps(meta))
+    card = str(matpac.load(folder, device="cpu").generate_model_card())
+    assert f"embeddings of 128 dimensions; {said}.\n" in card
+
+
 def test_licence_and_scores_are_given_and_a_card_that_is_there_is_kept(encoder, tmp_path):
     about = {"license": "cc-by-4.0", "scores": "71.7 ± 0.6 % on ESC-10"}
     encoder.save_pretrained(tmp_path / "saved", model_card_kwargs=about)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -45,7 +44,7 @@ class Timed(NamedTuple):
     """`[step]`: the middle of what each step hears, 160 ms apart with the paper's front end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AudioEncoder(TrainedEncoder):
     """The student encoder of a run, with the front end and the statistics it was trained with.
 
@@ -318,10 +317,12 @@ def student_of(
     logmel: LogMel,
     standard: Standard,
     chunk_frames: int,
-    origin: Mapping[str, Any] = MappingProxyType({}),
+    origin: Mapping[str, Any] | None = None,
 ) -> AudioEncoder:
     pretext.eval()
-    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames, origin)
+    return AudioEncoder(
+        pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames, dict(origin or {})
+    )
 
 
 def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioEncoder:

@@ -44,9 +44,9 @@ class Config(NamedTuple):
     origin: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedEncoder(ModelHubMixin):
-    """What there is to save of an encoder.
+    """What there is to save of an encoder. Equal to itself only; `digest` tells which embed the same.
 
     `save_pretrained(folder)`, `from_pretrained(folder or repository)` and `push_to_hub(repository)` come
     from huggingface_hub (https://huggingface.co/docs/huggingface_hub/package_reference/mixins).

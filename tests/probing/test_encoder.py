@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -8,8 +10,9 @@ import torch
 import matpac
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
-from matpac.probing.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder, load_encoder
+from matpac.probing.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder, load_encoder, untrained_encoder
 from matpac.signal.audio import UnusableAudio
+from tests.probing.conftest import untrained_checkpoint
 
 RATE = 16_000
 
@@ -198,6 +201,17 @@ def test_rates_that_do_not_fit_are_refused(encoder, noise, rates, said):
 def test_other_shapes_are_refused(encoder, shape):
     with pytest.raises(ValueError, match=r"^embed: need \[time\], \[clip, time\],"):
         encoder.embed(np.zeros(shape), RATE)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
+@pytest.mark.parametrize("opened", [load_encoder, untrained_encoder])
+def test_a_copy_embeds_the_same_and_is_another_encoder(noise, tmp_path, opened, copied):
+    encoder = opened(untrained_checkpoint(tmp_path), "cpu")
+    again = copied(encoder)
+    np.testing.assert_array_equal(again.embed(noise, RATE), encoder.embed(noise, RATE))
+    assert again.known() == encoder.known()
+    assert {encoder: 1, again: 2} == {again: 2, encoder: 1}
+    assert len({encoder, again}) == 2
 
 
 def test_long_clips_are_embedded_in_chunks_as_long_as_the_crops_of_training(encoder):

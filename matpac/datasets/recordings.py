@@ -117,9 +117,14 @@ def _files(root: Path, holds: Collection[Held]) -> Iterator[str]:
     if not root.is_dir():
         raise ValueError(f"{root}: need a folder of recordings, found none. Say at `source` where yours are.")
     for path in _walk(root, "", frozenset().union(*(SUFFIXES[kind] for kind in holds))):
-        if not path.isascii() and os.fsencode(path) != path.encode(errors="replace"):
+        if not is_utf8(path):
             raise ValueError(f"{root}: need file names in UTF-8, found {path!r}. Rename it.")
         yield path
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a name is text: others cannot be written into a table."""
+    return path.isascii() or os.fsencode(path) == path.encode(errors="replace")
 
 
 def _walk(root: Path, folder: str, suffixes: frozenset[str]) -> Iterator[str]:

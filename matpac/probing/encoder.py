@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -34,6 +33,9 @@ together. Bounds the memory."""
 MOST_CHANNELS = 32
 """A longer axis with no more entries than this behind it is one of time, with channels behind it."""
 
+Rates = int | np.integer | Sequence[int | np.integer]
+"""In Hz, one for all clips or one for each."""
+
 
 class Timed(NamedTuple):
     """One clip over time."""
@@ -45,7 +47,7 @@ class Timed(NamedTuple):
     """`[step]`: the middle of what each step hears, 160 ms apart with the paper's front end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AudioEncoder(TrainedEncoder):
     """The student encoder of a run, with the front end and the statistics it was trained with.
 
@@ -76,7 +78,7 @@ class AudioEncoder(TrainedEncoder):
     def embed(
         self,
         waveform: ArrayLike | Sequence[ArrayLike],
-        sample_rate: int | Sequence[int],
+        sample_rate: Rates,
         *,
         layers: bool = False,
     ) -> NDArray[np.float32]:
@@ -95,7 +97,7 @@ class AudioEncoder(TrainedEncoder):
     def embed_in_time(
         self,
         waveform: ArrayLike | Sequence[ArrayLike],
-        sample_rate: int | Sequence[int],
+        sample_rate: Rates,
         *,
         layers: bool = False,
         patches: bool = False,
@@ -121,7 +123,7 @@ class AudioEncoder(TrainedEncoder):
         return self.embed(waveform, self.logmel.sample_rate_hz)[0]
 
     def _log_mels(
-        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: int | Sequence[int]
+        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: Rates
     ) -> Iterator[NDArray[np.float32]]:
         clips = clips_of(waveform)
         rates_hz = rates_of(sample_rate, len(clips))
@@ -262,9 +264,9 @@ def _refuse_channels_last(samples: NDArray[Any]) -> None:
         )
 
 
-def rates_of(sample_rate: int | Sequence[int], num_clips: int) -> list[int]:
+def rates_of(sample_rate: Rates, num_clips: int) -> list[int]:
     """In Hz, one for each clip."""
-    rates_hz = [sample_rate] * num_clips if isinstance(sample_rate, int | float) else list(sample_rate)
+    rates_hz = np.atleast_1d(sample_rate).tolist() * (num_clips if np.ndim(sample_rate) == 0 else 1)
     if len(rates_hz) != num_clips:
         raise ValueError(f"sample_rate: need one, or one for each of {num_clips} clips, got {len(rates_hz)}")
     for rate_hz in rates_hz:
@@ -318,10 +320,12 @@ def student_of(
     logmel: LogMel,
     standard: Standard,
     chunk_frames: int,
-    origin: Mapping[str, Any] = MappingProxyType({}),
+    origin: Mapping[str, Any] | None = None,
 ) -> AudioEncoder:
     pretext.eval()
-    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames, origin)
+    return AudioEncoder(
+        pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames, dict(origin or {})
+    )
 
 
 def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioEncoder:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,9 +44,9 @@ class Config(NamedTuple):
     origin: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedEncoder(ModelHubMixin):
-    """What there is to save of an encoder.
+    """What there is to save of an encoder. Equal to itself only; `digest` tells which embed the same.
 
     `save_pretrained(folder)`, `from_pretrained(folder or repository)` and `push_to_hub(repository)` come
     from huggingface_hub (https://huggingface.co/docs/huggingface_hub/package_reference/mixins).
@@ -75,7 +76,7 @@ class TrainedEncoder(ModelHubMixin):
         networks = torch.nn.ModuleDict({"patches": patches, "student_encoder": encoder})
         try:
             networks.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
         networks.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         return cls(patches, encoder, config.logmel, config.standard, config.chunk_frames, dict(config.origin))

@@ -55,10 +55,14 @@ def model_card(known: Mapping[str, Any], *, license: str | None = None, scores: 
 
 
 def _summary(known: Mapping[str, Any]) -> str:
-    trained_on = facts.in_words(known).get("trained on")
-    how = f"pre-trained without labels on {trained_on}" if trained_on else "not trained, as far as is known"
+    trained_on, init = facts.in_words(known).get("trained on"), known.get("init")
+    how = [
+        *([f"begins with the weights of {init}"] if init else []),
+        *([f"pre-trained without labels on {trained_on}"] if trained_on else []),
+    ]
     return (
-        f"Turns sound of any length and rate into embeddings of {known['embedding_dim']:,} dimensions; {how}."
+        f"Turns sound of any length and rate into embeddings of {known['embedding_dim']:,} dimensions; "
+        f"{', '.join(how) or 'not trained, as far as is known'}."
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,43 @@ def test_what_is_there_is_replaced(recordings, checkpoint, tmp_path):
         assert [Path(path).parent.name for path in read(out)[0]] == ["day 1"] * 3
 
 
+class Killed(BaseException):
+    """Nothing tidies up after it."""
+
+
+@pytest.mark.parametrize(("step", "there"), [("move old", "day 0"), ("move new", None), ("delete", "day 1")])
+def test_killed_while_it_is_replaced_a_store_is_whole_or_away_and_the_same_call_goes_on(
+    recordings, checkpoint, tmp_path, monkeypatch, step, there
+):
+    out, work = tmp_path / "e.zarr", tmp_path / ".e.zarr.work"
+    embed_files([recordings / "day 0"], checkpoint, out)
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def rename_unless_killed(path, target):
+        if (step, path) in (("move old", out), ("move new", work / "whole.zarr")):
+            raise Killed
+        return rename(path, target)
+
+    def delete_half(folder, *arguments, **options):
+        if step == "delete" and folder == work:
+            (work / "old.zarr" / "zarr.json").unlink()
+            rmtree(work / "parts")
+            raise Killed
+        rmtree(folder, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename_unless_killed)
+        patched.setattr(shutil, "rmtree", delete_half)
+        with pytest.raises(Killed):
+            embed_files([recordings / "day 1"], checkpoint, out)
+    assert out.exists() == (there is not None)
+    if there:
+        assert [Path(path).parent.name for path in read(out)[0]] == [there] * 3
+    embed_files([recordings / "day 1"], checkpoint, out)
+    assert [Path(path).parent.name for path in read(out)[0]] == ["day 1"] * 3
+    assert not work.exists()
+
+
 @pytest.mark.parametrize("name", ["e.csv", "e", "e.npz.gz"])
 def test_an_unknown_ending_is_one_line(recordings, checkpoint, tmp_path, name):
     with pytest.raises(
@@ -152,6 +190,13 @@ def test_where_nothing_can_be_used_nothing_is_written(recordings, checkpoint, tm
     with pytest.raises(ValueError, match=r"quiet: need audio files \(.*\), found none"):
         embed_files([tmp_path / "quiet"], checkpoint, tmp_path / "e.npz")
     assert not list(tmp_path.glob("*e.npz*"))
+
+
+@pytest.mark.parametrize("name", [b"tak\xe9.wav", b"tak\xe9s/0.wav"])
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_embedded(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^embed: need file names in UTF-8, found '.*tak\\udce9.*") as said:
+        embed_files([tmp_path / os.fsdecode(name)], "never opened", tmp_path / "e.parquet")
+    assert str(said.value).isprintable()
 
 
 def test_two_processes_do_not_write_one_result(recordings, checkpoint, tmp_path):

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -8,8 +10,9 @@ import torch
 import matpac
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
-from matpac.probing.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder, load_encoder
+from matpac.probing.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder, load_encoder, untrained_encoder
 from matpac.signal.audio import UnusableAudio
+from tests.probing.conftest import untrained_checkpoint
 
 RATE = 16_000
 
@@ -187,6 +190,7 @@ def test_channels_on_the_last_axis_are_refused_with_what_to_do(encoder, noise, n
         ([RATE] * 3, r"one for each of 2 clips, got 3"),
         ([RATE, 0], r"whole Hz above 0, got 0"),
         ([RATE, -1], r"whole Hz above 0, got -1"),
+        (np.int64(0), r"whole Hz above 0, got 0"),
     ],
 )
 def test_rates_that_do_not_fit_are_refused(encoder, noise, rates, said):
@@ -194,10 +198,26 @@ def test_rates_that_do_not_fit_are_refused(encoder, noise, rates, said):
         encoder.embed([noise, noise], rates)
 
 
+@pytest.mark.parametrize("rates", [np.int64(8_000), np.uint16(8_000), [np.int64(8_000), 8_000]], ids=repr)
+def test_rates_may_be_integers_of_numpy(encoder, noise, rates):
+    np.testing.assert_array_equal(encoder.embed([noise, noise], rates), encoder.embed([noise, noise], 8_000))
+
+
 @pytest.mark.parametrize("shape", [(), (0, 100), (2, 2, 2, 100)])
 def test_other_shapes_are_refused(encoder, shape):
     with pytest.raises(ValueError, match=r"^embed: need \[time\], \[clip, time\],"):
         encoder.embed(np.zeros(shape), RATE)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
+@pytest.mark.parametrize("opened", [load_encoder, untrained_encoder])
+def test_a_copy_embeds_the_same_and_is_another_encoder(noise, tmp_path, opened, copied):
+    encoder = opened(untrained_checkpoint(tmp_path), "cpu")
+    again = copied(encoder)
+    np.testing.assert_array_equal(again.embed(noise, RATE), encoder.embed(noise, RATE))
+    assert again.known() == encoder.known()
+    assert {encoder: 1, again: 2} == {again: 2, encoder: 1}
+    assert len({encoder, again}) == 2
 
 
 def test_long_clips_are_embedded_in_chunks_as_long_as_the_crops_of_training(encoder):

@@ -151,6 +151,23 @@ def test_the_card_says_what_is_known_and_leaves_the_licence_to_the_user(encoder,
     assert str(tmp_path) not in card
 
 
+@pytest.mark.parametrize(
+    ("update", "init", "said"),
+    [
+        (0, None, "not trained, as far as is known"),
+        (0, "matpac_10_2048", "begins with the weights of matpac_10_2048"),
+        (9, "mine", "begins with the weights of mine, pre-trained without labels on demo_corpus"),
+    ],
+)
+def test_the_card_says_what_weights_the_training_began_with(tmp_path, update, init, said):
+    folder = untrained_checkpoint(tmp_path)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["update"], meta["pretrain"]["init"] = update, init
+    (folder / "meta.json").write_text(json.dumps(meta))
+    card = str(matpac.load(folder, device="cpu").generate_model_card())
+    assert f"embeddings of 128 dimensions; {said}.\n" in card
+
+
 def test_licence_and_scores_are_given_and_a_card_that_is_there_is_kept(encoder, tmp_path):
     about = {"license": "cc-by-4.0", "scores": "71.7 ± 0.6 % on ESC-10"}
     encoder.save_pretrained(tmp_path / "saved", model_card_kwargs=about)
@@ -188,6 +205,16 @@ def test_folders_of_something_else_are_refused_in_one_line(encoder, tmp_path, da
     (tmp_path / "saved/config.json").write_text(json.dumps(config))
     for opened in (matpac.load, AudioEncoder.from_pretrained):
         with pytest.raises(ValueError, match=said) as raised:
+            opened(tmp_path / "saved")
+        assert "\n" not in str(raised.value)
+
+
+def test_damaged_weights_are_named_in_one_line(encoder, tmp_path):
+    encoder.save_pretrained(tmp_path / "saved")
+    weights = tmp_path / "saved/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    for opened in (matpac.load, AudioEncoder.from_pretrained):
+        with pytest.raises(ValueError, match=r"saved/model\.safetensors: .*incomplete") as raised:
             opened(tmp_path / "saved")
         assert "\n" not in str(raised.value)
 

@@ -33,6 +33,9 @@ together. Bounds the memory."""
 MOST_CHANNELS = 32
 """A longer axis with no more entries than this behind it is one of time, with channels behind it."""
 
+Rates = int | np.integer | Sequence[int | np.integer]
+"""In Hz, one for all clips or one for each."""
+
 
 class Timed(NamedTuple):
     """One clip over time."""
@@ -75,7 +78,7 @@ class AudioEncoder(TrainedEncoder):
     def embed(
         self,
         waveform: ArrayLike | Sequence[ArrayLike],
-        sample_rate: int | Sequence[int],
+        sample_rate: Rates,
         *,
         layers: bool = False,
     ) -> NDArray[np.float32]:
@@ -94,7 +97,7 @@ class AudioEncoder(TrainedEncoder):
     def embed_in_time(
         self,
         waveform: ArrayLike | Sequence[ArrayLike],
-        sample_rate: int | Sequence[int],
+        sample_rate: Rates,
         *,
         layers: bool = False,
         patches: bool = False,
@@ -120,7 +123,7 @@ class AudioEncoder(TrainedEncoder):
         return self.embed(waveform, self.logmel.sample_rate_hz)[0]
 
     def _log_mels(
-        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: int | Sequence[int]
+        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: Rates
     ) -> Iterator[NDArray[np.float32]]:
         clips = clips_of(waveform)
         rates_hz = rates_of(sample_rate, len(clips))
@@ -261,9 +264,10 @@ def _refuse_channels_last(samples: NDArray[Any]) -> None:
         )
 
 
-def rates_of(sample_rate: int | Sequence[int], num_clips: int) -> list[int]:
+def rates_of(sample_rate: Rates, num_clips: int) -> list[int]:
     """In Hz, one for each clip."""
-    rates_hz = [sample_rate] * num_clips if isinstance(sample_rate, int | float) else list(sample_rate)
+    given = np.asarray(cast(ArrayLike, sample_rate))
+    rates_hz = given.tolist() if given.ndim else [given.item()] * num_clips
     if len(rates_hz) != num_clips:
         raise ValueError(f"sample_rate: need one, or one for each of {num_clips} clips, got {len(rates_hz)}")
     for rate_hz in rates_hz:

@@ -190,11 +190,17 @@ def test_channels_on_the_last_axis_are_refused_with_what_to_do(encoder, noise, n
         ([RATE] * 3, r"one for each of 2 clips, got 3"),
         ([RATE, 0], r"whole Hz above 0, got 0"),
         ([RATE, -1], r"whole Hz above 0, got -1"),
+        (np.int64(0), r"whole Hz above 0, got 0"),
     ],
 )
 def test_rates_that_do_not_fit_are_refused(encoder, noise, rates, said):
     with pytest.raises(ValueError, match=f"^sample_rate: need .*{said}$"):
         encoder.embed([noise, noise], rates)
+
+
+@pytest.mark.parametrize("rates", [np.int64(8_000), np.uint16(8_000), [np.int64(8_000), 8_000]], ids=repr)
+def test_rates_may_be_integers_of_numpy(encoder, noise, rates):
+    np.testing.assert_array_equal(encoder.embed([noise, noise], rates), encoder.embed([noise, noise], 8_000))
 
 
 @pytest.mark.parametrize("shape", [(), (0, 100), (2, 2, 2, 100)])

@@ -266,7 +266,8 @@ def _refuse_channels_last(samples: NDArray[Any]) -> None:
 
 def rates_of(sample_rate: Rates, num_clips: int) -> list[int]:
     """In Hz, one for each clip."""
-    rates_hz = np.atleast_1d(sample_rate).tolist() * (num_clips if np.ndim(sample_rate) == 0 else 1)
+    given = np.asarray(cast(ArrayLike, sample_rate))
+    rates_hz = given.tolist() if given.ndim else [given.item()] * num_clips
     if len(rates_hz) != num_clips:
         raise ValueError(f"sample_rate: need one, or one for each of {num_clips} clips, got {len(rates_hz)}")
     for rate_hz in rates_hz:

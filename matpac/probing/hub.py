@@ -16,8 +16,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from matpac.files import read_json, whole_file, write_json
@@ -26,7 +25,7 @@ from matpac.model.patches import Patches
 from matpac.params import LogMel
 from matpac.probing import facts
 from matpac.probing.model_card import model_card
-from matpac.training.checkpoint import Standard
+from matpac.training.checkpoint import Standard, read_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -74,9 +73,10 @@ class TrainedEncoder(ModelHubMixin):
         patches = Patches(config.logmel.num_mels, config.chunk_frames, config.dim)
         encoder = Encoder(config.dim, config.depth, config.num_heads)
         networks = torch.nn.ModuleDict({"patches": patches, "student_encoder": encoder})
+        tensors = read_tensors(folder / WEIGHTS)
         try:
-            networks.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, RuntimeError, SafetensorError) as error:
+            networks.load_state_dict(tensors)
+        except RuntimeError as error:
             raise ValueError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
         networks.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         return cls(patches, encoder, config.logmel, config.standard, config.chunk_frames, dict(config.origin))

@@ -12,7 +12,7 @@ from matpac.model.released import read_released
 from matpac.model.sizes import SIZES
 from matpac.probing import facts
 from matpac.probing.hub import WEIGHTS, is_pretrained, read_config
-from matpac.training.checkpoint import read_meta
+from matpac.training.checkpoint import damage_named, read_meta
 from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, RELEASED, find_weights, on_disk
 
 
@@ -73,7 +73,7 @@ def _of_released(path: Path) -> dict[str, Any]:
 
 
 def _shapes(weights: Path) -> dict[str, list[int]]:
-    with safe_open(weights, framework="pt") as file:
+    with damage_named(weights), safe_open(weights, framework="pt") as file:
         return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - no mapping
 
 

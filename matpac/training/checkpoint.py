@@ -11,11 +11,14 @@ for resuming are of the same format as the finished checkpoint.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -129,14 +132,29 @@ def load_networks(folder: Path) -> Pretext:
     """
     meta = read_meta(folder)
     pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
-    pretext.load_state_dict(load_file(folder / "networks.safetensors"))
+    pretext.load_state_dict(read_tensors(folder / "networks.safetensors"))
     return pretext
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Of a safetensors file, on the CPU. Raises ValueError, naming it, where it is damaged or missing."""
+    with damage_named(path):
+        tensors: dict[str, Tensor] = load_file(path)
+    return tensors
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: need whole weights, found a damaged file or none ({error})") from None
 
 
 def resume_(folder: Path, pretext: Pretext, optimizer: Optimizer) -> None:
     """Put networks and optimiser where the checkpoint left them."""
-    pretext.load_state_dict(load_file(folder / "networks.safetensors"))
-    tensors = load_file(folder / "optimizer.safetensors")
+    pretext.load_state_dict(read_tensors(folder / "networks.safetensors"))
+    tensors = read_tensors(folder / "optimizer.safetensors")
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".")

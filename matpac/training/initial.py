@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from matpac.files import checksum
 from matpac.model.pretext import Pretext
 from matpac.model.released import read_released
 from matpac.params import LogMel
-from matpac.training.checkpoint import Standard, read_meta
+from matpac.training.checkpoint import Standard, read_meta, read_tensors
 from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, find_weights
 
 FIELDS = {
@@ -40,8 +39,7 @@ class Initial:
     def networks(self) -> dict[str, Tensor]:
         """In the names of Pretext: the student's encoder at least."""
         if self.path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(self.path)
-            return tensors
+            return read_tensors(self.path)
         return read_released(self.path, self.logmel.num_mels).networks
 
 

@@ -150,7 +150,7 @@ def embed(
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Embed audio files, or the shards of a dataset. Goes on where it was cut off.
+    """Embed audio files, or the shards of a dataset. Goes on where it was cut off; finished, it does nothing.
 
     matpac embed recordings/ --out e.parquet    one row a file: path and embedding
 

@@ -273,8 +273,9 @@ class Pretrain(Section):
     datasets: tuple[Name, ...]
     """One dataset or a mixture: every clip of each is seen once an epoch. Labels are not used."""
     init: str | None
-    """Weights to begin with: a checkpoint folder, a released .pt file or a released name
-    (matpac/training/weights.py). They need their front end and bring their statistics. null: random ones."""
+    """Weights to begin with: a checkpoint folder, a folder of `save_pretrained`, a released .pt file or a
+    released name (matpac/training/weights.py). They need their front end and bring their statistics. null:
+    random ones."""
     crop_frames: PositiveInt
     """What is seen of a clip in an epoch, at a random place; a multiple of 16."""
     short_clips: Literal["drop", "pad"]

@@ -52,3 +52,11 @@ def test_a_missing_checkpoint_is_named(folder):
     assert said.startswith("matpac: nowhere: need a checkpoint, a saved folder or a released .pt file")
     assert "matpac_10_2048" in said
     assert said.count("\n") == 1
+
+
+def test_a_repository_is_named_with_what_to_do(folder):
+    code, _, said = matpac("embed", "a.wav", "--out", "e.npz", "--checkpoint", "some/birds", cwd=folder)
+    assert code == 1
+    assert said.startswith("matpac: some/birds: need a checkpoint, a saved folder")
+    assert "hf download user/repository --local-dir folder" in said
+    assert said.count("\n") == 1

@@ -25,7 +25,7 @@ class Blocks(nn.ModuleList):
         super().__init__(
             Block(dim, num_heads, mlp_ratio=4, qkv_bias=True, norm_layer=Norm) for _ in range(depth)
         )
-        self.dim = dim
+        self.dim, self.num_heads = dim, num_heads
 
     def outputs(self, tokens: Float[Tensor, "batch token dim"]) -> Iterator[Float[Tensor, "batch token dim"]]:
         """What comes out of each block."""

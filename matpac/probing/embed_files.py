@@ -2,12 +2,13 @@
 
 Beside the result lies its working folder until it is whole, `.<name>.work/`:
 
-parts/<digest>/part-000000.npz    embeddings [row, dim], num_rows [file], reasons [file] of some files
+parts/<made_from>/part-000000.npz embeddings [row, dim], num_rows [file], reasons [file] of some files
 parts.lock                        held by the process that works on it
 whole.zarr, old.zarr              the result before it is in place, and the one it replaces
 
 Which files share a part, and so a batch, follows from their list alone: a call that goes on where another was
-killed gives the same bits. The digest is that of encoder, device and list (names, sizes, times of change).
+killed gives the same bits. `made_from` is the digest of encoder, device and list (names, sizes, times of
+change); the result has it, too, so a call after the last one knows that nothing is left to do.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from matpac.datasets.recordings import audio_files, is_utf8
 from matpac.files import exclusive, flush_to_disk, whole_file
 from matpac.probing.encoder import AudioEncoder, load_encoder
-from matpac.probing.formats import Table, writer_for
+from matpac.probing.formats import Table, format_for
 from matpac.progress import Progress
 from matpac.signal.audio import UnusableAudio, read_audio
 
@@ -66,27 +67,36 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
 
     `in_time`: one every 16 frames with its time instead of one a file. `matpac.probing.formats` says what
     is where in the result. A file that cannot be used is named on standard error, left out, and listed in the
-    result with the reason. Killed at any moment, the same call goes on where it was.
+    result with the reason. Killed at any moment, the same call goes on where it was; once that has finished,
+    it does nothing.
 
     Raises ValueError where a folder holds no audio, a name is not UTF-8, no file can be used, or `out` ends
     in anything else; RuntimeError where another process writes the same `out`.
     """
-    write = writer_for(out)
+    kind = format_for(out)
     files = list_files(sources)
     encoder = load_encoder(checkpoint)
     work = out.with_name(f".{out.name}.work")
     with exclusive(work / "parts"):
-        digest = encoder.digest()
-        folder = _folder_for(work / "parts", encoder, digest, files, in_time=in_time)
+        checkpoint_digest = encoder.digest()
+        made_from = _made_from(checkpoint_digest, encoder.device.type, files, in_time=in_time)
+        if kind.made_from(out) == made_from:
+            shutil.rmtree(work)
+            sys.stderr.write(
+                f"{out}: whole, of the same encoder and {len(files):,} files: nothing to do. "
+                f"Remove it to embed them anew.\n"
+            )
+            return
+        folder = _folder_for(work / "parts", made_from)
         parts = parts_of(files)
         _embed_missing(folder, parts, encoder, in_time=in_time)
 
-        table = _table(folder, parts, encoder, digest, in_time=in_time)
+        table = _table(folder, parts, encoder, checkpoint_digest, made_from, in_time=in_time)
         if not table.num_rows:
             shutil.rmtree(work)
             raise ValueError(f"embed: need audio that can be used, found none in {len(files)} files")
         whole = work / f"whole{out.suffix}"
-        write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))
+        kind.write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))
         if whole.is_dir():
             _replace(out, whole)
         else:
@@ -144,14 +154,16 @@ def parts_of(files: Sequence[File]) -> list[list[File]]:
     return parts
 
 
-def _folder_for(
-    parts: Path, encoder: AudioEncoder, digest: str, files: Sequence[File], *, in_time: bool
-) -> Path:
-    """Where the parts of this work are; those of any other are removed."""
+def _made_from(checkpoint_digest: str, device: str, files: Sequence[File], *, in_time: bool) -> str:
     listed = [[str(file.path), file.bytes, file.changed_ns] for file in files]
     limits = [FILES_PER_PART, BYTES_PER_PART]
-    key = json.dumps([digest, encoder.device.type, in_time, limits, listed]).encode()
-    folder = parts / hashlib.sha256(key).hexdigest()[:16]
+    key = json.dumps([checkpoint_digest, device, in_time, limits, listed]).encode()
+    return hashlib.sha256(key).hexdigest()
+
+
+def _folder_for(parts: Path, made_from: str) -> Path:
+    """Where the parts of this work are; those of any other are removed."""
+    folder = parts / made_from[:16]
     for other in parts.iterdir():
         if other != folder:
             shutil.rmtree(other)
@@ -230,7 +242,13 @@ def _read(folder: Path, number: int, name: str) -> np.ndarray:
 
 
 def _table(
-    folder: Path, parts: Sequence[Sequence[File]], encoder: AudioEncoder, digest: str, *, in_time: bool
+    folder: Path,
+    parts: Sequence[Sequence[File]],
+    encoder: AudioEncoder,
+    checkpoint_digest: str,
+    made_from: str,
+    *,
+    in_time: bool,
 ) -> Table:
     paths: list[str] = []
     left_out: dict[str, str] = {}
@@ -244,14 +262,15 @@ def _table(
                 paths.append(str(file.path))
                 steps.append(num_steps)
     if not in_time:
-        return Table(paths, len(paths), encoder.dim, left_out, digest)
+        return Table(paths, len(paths), encoder.dim, left_out, checkpoint_digest, made_from)
     times_ms = encoder.step_centers_ms(max(steps, default=0))
     return Table(
         paths,
         sum(steps),
         encoder.dim,
         left_out,
-        digest,
+        checkpoint_digest,
+        made_from,
         file=np.repeat(np.arange(len(paths)), steps),
         time_ms=np.concatenate([times_ms[:0], *(times_ms[:num_steps] for num_steps in steps)]),
     )

@@ -19,12 +19,13 @@ from matpac.model.released import read_released
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
 from matpac.probing.facts import of_release, of_run
-from matpac.probing.hub import TrainedEncoder, is_pretrained
+from matpac.probing.hub import TrainedEncoder
 from matpac.probing.steps import OverTime
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
 from matpac.training.checkpoint import Standard, load_networks, new_pretext, read_meta
+from matpac.training.saved import is_saved
 from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, find_weights
 
 CLIPS_AT_ONCE, FRAMES_AT_ONCE = 256, 256_000
@@ -298,8 +299,8 @@ def load_encoder(
     ViT-B (64 dimensions a head). Raises ValueError where there are no such weights.
     """
     path = find_weights(name)
-    if is_pretrained(path):
-        return cast(AudioEncoder, AudioEncoder.from_folder(path, device))
+    if is_saved(path):
+        return AudioEncoder.from_folder(path, device)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if path.is_dir():
         meta = read_meta(path)

@@ -5,6 +5,7 @@ row      embeddings [row, dim]    embedding (fixed size list)         embeddings
 file     paths [file]             path                                paths [file]
 in time  file [row], the position of its path, and time_ms [row]; in parquet the column time_ms
 left out left_out, reasons        metadata `left_out` (JSON)          left_out, reasons
+digests  checkpoint, made_from    metadata of these names             attributes of these names
 
 Without time, row and file are the same. The bytes of a file depend on the values only.
 """
@@ -14,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,10 +41,15 @@ class Table:
     """Reason by path."""
     checkpoint: str
     """Digest of the encoder."""
+    made_from: str
+    """Digest of everything the table follows from: encoder, files, how they were embedded."""
     file: Int64[np.ndarray, " row"] | None = None
     """In time only: of each row, the position of its file in `paths`."""
     time_ms: Float32[np.ndarray, " row"] | None = None
     """In time only: what each row is centered at."""
+
+    def digests(self) -> dict[str, str]:
+        return {"checkpoint": self.checkpoint, "made_from": self.made_from}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Arrays for those formats that hold arrays."""
@@ -73,12 +79,17 @@ def write_npz(path: Path, table: Table, parts: Parts) -> None:
             np.lib.format.write_array_header_1_0(stream, header)
             for part in parts:
                 stream.write(part.astype("<f4", copy=False).tobytes())
-        columns = table.columns() | {"checkpoint": np.array(table.checkpoint)}
+        columns = table.columns() | {name: np.array(value) for name, value in table.digests().items()}
         for name, values in columns.items():
             # Strings of one width: those of any need pickles here.
             plain = np.array(values.tolist(), np.str_) if values.dtype == TEXT else values
             with file.open(_entry(name), "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, plain, allow_pickle=False)
+
+
+def _npz_made_from(path: Path) -> str:
+    with zipfile.ZipFile(path) as file, file.open("made_from.npy") as stream:
+        return str(np.lib.format.read_array(stream, allow_pickle=False))
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -89,7 +100,7 @@ def write_parquet(path: Path, table: Table, parts: Parts) -> None:
     fields: dict[str, pa.DataType] = {"path": pa.string(), "embedding": pa.list_(pa.float32(), table.dim)}
     if table.time_ms is not None:
         fields["time_ms"] = pa.float32()
-    about = {"left_out": json.dumps(table.left_out, ensure_ascii=False), "checkpoint": table.checkpoint}
+    about = {"left_out": json.dumps(table.left_out, ensure_ascii=False), **table.digests()}
     schema = pa.schema(fields, about)
     paths = pa.array(table.paths, pa.string())
     with pq.ParquetWriter(path, schema) as writer:
@@ -105,10 +116,14 @@ def write_parquet(path: Path, table: Table, parts: Parts) -> None:
             writer.write_table(pa.table(columns, schema))
 
 
+def _parquet_made_from(path: Path) -> str:
+    return str(pq.read_schema(path).metadata[b"made_from"], "utf-8")
+
+
 def write_zarr(path: Path, table: Table, parts: Parts) -> None:
     """A folder; attributes and layout as in the project's stores of embeddings."""
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.attrs.update({"checkpoint": table.checkpoint})
+    group.attrs.update(table.digests())
     row = "file" if table.file is None else "row"
     axes = {"paths": "file", "file": "row", "time_ms": "row"}
     for name, values in table.columns().items():
@@ -121,6 +136,10 @@ def write_zarr(path: Path, table: Table, parts: Parts) -> None:
     consolidate(group)
 
 
+def _zarr_made_from(path: Path) -> str:
+    return str(zarr.open_group(path, mode="r").attrs["made_from"])
+
+
 def _numbered(parts: Parts) -> Iterator[tuple[int, Float32[np.ndarray, "row dim"]]]:
     """Each part that has rows, with the number of its first."""
     first = 0
@@ -130,22 +149,34 @@ def _numbered(parts: Parts) -> Iterator[tuple[int, Float32[np.ndarray, "row dim"
         first += len(part)
 
 
-WRITERS: dict[str, Callable[[Path, Table, Parts], None]] = {
-    ".npz": write_npz,
-    ".parquet": write_parquet,
-    ".zarr": write_zarr,
+class Format(NamedTuple):
+    write: Callable[[Path, Table, Parts], None]
+    read_made_from: Callable[[Path], str]
+
+    def made_from(self, path: Path) -> str | None:
+        """As the table at `path` says; None where there is none, or one of another program."""
+        try:
+            return self.read_made_from(path)
+        except Exception:  # other programs' files raise whatever their bytes lead to
+            return None
+
+
+FORMATS = {
+    ".npz": Format(write_npz, _npz_made_from),
+    ".parquet": Format(write_parquet, _parquet_made_from),
+    ".zarr": Format(write_zarr, _zarr_made_from),
 }
 """By the ending of a name."""
 
 
-def writer_for(out: Path) -> Callable[[Path, Table, Parts], None]:
+def format_for(out: Path) -> Format:
     """Raises ValueError where the ending names no format, or something else is in the way."""
-    if out.suffix not in WRITERS:
-        raise ValueError(f"--out: need a name that ends in {', '.join(WRITERS)}, got {out}")
+    if out.suffix not in FORMATS:
+        raise ValueError(f"--out: need a name that ends in {', '.join(FORMATS)}, got {out}")
     is_folder = out.suffix == ".zarr"
     in_the_way = out.exists() and (
         out.is_dir() != is_folder or (is_folder and not (out / "zarr.json").exists())
     )
     if in_the_way:
         raise ValueError(f"--out: need a new name or one to replace, found something else at {out}")
-    return WRITERS[out.suffix]
+    return FORMATS[out.suffix]

@@ -1,46 +1,44 @@
 """a trained encoder <-> a folder, or a repository of the Hugging Face Hub, that explains itself.
 
-config.json          sizes, front end, statistics, how and on what it was trained
-model.safetensors    patches and student encoder, in the names of Pretext
-README.md            the model card
+config.json, model.safetensors    as matpac/training/saved.py has them
+README.md                         the model card
 
-No file holds code. Folder and repository have the same files.
+Folder and repository have the same files.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from safetensors.torch import save_file
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from torch import Tensor
 
-from matpac.files import read_json, whole_file, write_json
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.params import LogMel
 from matpac.probing import facts
 from matpac.probing.model_card import model_card
 from matpac.training.checkpoint import Standard, read_tensors
+from matpac.training.saved import CONFIG, LIBRARY, WEIGHTS, Config, read_config, write_saved
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT = 1
+Opened = TypeVar("Opened", bound="TrainedEncoder")
 
-
-class Config(NamedTuple):
-    """config.json"""
-
-    dim: int
-    depth: int
-    num_heads: int
-    chunk_frames: int
-    logmel: LogMel
-    standard: Standard
-    origin: Mapping[str, Any]
+TROUBLE = (HTTPError, HFValidationError, OSError, RuntimeError)
+"""What huggingface_hub raises, and the libraries that it sends requests with, where those fail."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +50,7 @@ class TrainedEncoder(ModelHubMixin):
     """
 
     # Neither None nor empty: then the mixin keeps no configuration of its own, and config.json is ours.
-    _hub_mixin_config: ClassVar[dict[str, Any]] = {"library_name": "matpac"}  # type: ignore[misc]
+    _hub_mixin_config: ClassVar[dict[str, Any]] = {"library_name": LIBRARY}  # type: ignore[misc]
 
     patches: Patches
     encoder: Encoder
@@ -64,7 +62,7 @@ class TrainedEncoder(ModelHubMixin):
     """How it was trained and on what, as far as is known: facts by name, as JSON can hold them."""
 
     @classmethod
-    def from_folder(cls, folder: Path, device: str | None = None) -> "TrainedEncoder":
+    def from_folder(cls: type[Opened], folder: Path, device: str | None = None) -> Opened:
         """Open what `save_pretrained` has written. On `device`: a GPU where there is one.
 
         Raises ValueError where the folder holds anything else.
@@ -93,7 +91,7 @@ class TrainedEncoder(ModelHubMixin):
 
     def digest(self) -> str:
         """SHA-256 of all that embeddings depend on, whatever file it was opened from."""
-        config = self._config() | {"origin": None}
+        config = self._config().as_json() | {"origin": None}
         found = hashlib.sha256(json.dumps(config).encode())
         for name, value in self._weights().items():
             found.update(name.encode())
@@ -109,73 +107,90 @@ class TrainedEncoder(ModelHubMixin):
         return ModelCard(model_card(self.known(), **about))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        with whole_file(save_directory / WEIGHTS) as partial:
-            save_file(self._weights(), partial, metadata={"format": "pt"})
-        # Last: a folder with this file is whole.
-        write_json(save_directory / CONFIG, self._config())
+        write_saved(save_directory, self._config(), self._weights())
 
     def _weights(self) -> dict[str, Tensor]:
         networks = torch.nn.ModuleDict({"patches": self.patches, "student_encoder": self.encoder})
         return {name: value.cpu().contiguous() for name, value in networks.state_dict().items()}
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self) -> Config:
         blocks = self.encoder.blocks
-        return {
-            **self._hub_mixin_config,
-            "format": FORMAT,
-            "dim": blocks.dim,
-            "depth": len(blocks),
-            "num_heads": cast(Any, blocks[0]).attn.num_heads,
-            "chunk_frames": self.chunk_frames,
-            "logmel": self.logmel.model_dump(mode="json"),
-            "standard": self.standard._asdict(),
-            "origin": dict(self.origin),
-        }
+        sizes = blocks.dim, len(blocks), blocks.num_heads, self.chunk_frames
+        return Config(*sizes, self.logmel, self.standard, self.origin)
 
     @classmethod
-    def _from_pretrained(
-        cls,
+    def from_pretrained(  # type: ignore[override]  # no arguments but these have a meaning
+        cls: type[Opened],
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
         device: str | None = None,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **_of_config: Any,  # noqa: ANN401 - what the mixin has read; `read_config` checks it
-    ) -> "TrainedEncoder":
-        if Path(model_id).is_dir():
-            return cls.from_folder(Path(model_id), device)
-        folder = snapshot_download(
-            model_id,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-            allow_patterns=[CONFIG, WEIGHTS],
-            library_name="matpac",
-        )
-        return cls.from_folder(Path(folder), device)
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Opened:
+        """Open a folder of `save_pretrained`, or a repository of the Hub that holds the same.
+
+        The arguments are those of `huggingface_hub.snapshot_download`, and `device` as of `matpac.load`.
+        Raises ValueError, in one line, where a repository cannot be had or holds anything else.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            repository = str(pretrained_model_name_or_path)
+            with trouble_named(repository, "opened"):
+                copy = snapshot_download(
+                    repository,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=[CONFIG, WEIGHTS],
+                    library_name=LIBRARY,
+                )
+            folder = Path(copy)
+        return cls.from_folder(folder, device)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - as the mixin has them
+        """Publish what `save_pretrained` writes; the options are those of `ModelHubMixin.push_to_hub`.
+
+        Raises ValueError, in one line, where the Hub does not take it.
+        """
+        with trouble_named(repo_id, "published"):
+            return super().push_to_hub(repo_id, **options)
 
 
-def is_pretrained(path: Path) -> bool:
-    """Whether `save_pretrained` has written there, or something that calls itself so."""
-    return (path / CONFIG).is_file()
-
-
-def read_config(folder: Path) -> Config:
-    """Raises ValueError where config.json is missing, or is that of something else."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder}: need an encoder saved by save_pretrained, found no {CONFIG}")
-    raw = read_json(path)
-    found = (raw.get("library_name"), raw.get("format")) if isinstance(raw, dict) else type(raw).__name__
-    if found != ("matpac", FORMAT):
-        raise ValueError(f"{path}: need library_name matpac and format {FORMAT}, found {found}")
+@contextmanager
+def trouble_named(repository: str, done: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises, over many lines, into one that says what failed and what to do."""
     try:
-        fields = {name: raw[name] for name in Config._fields}
-        return Config(**fields | {"logmel": LogMel(**raw["logmel"]), "standard": Standard(**raw["standard"])})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: need {', '.join(Config._fields)}, found others: {error!r}") from None
+        yield
+    except TROUBLE as error:
+        raise ValueError(f"{repository}: cannot be {done}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    # Behind "not on this disk" may be an answer of the Hub.
+    answers = (getattr(one, "response", None) for one in (error, error.__cause__))
+    status = next((answer.status_code for answer in answers if answer is not None), None)
+    match error:
+        case HFValidationError():
+            return "it is no folder here, and no name of a repository (user/repository). Check it."
+        case GatedRepoError():
+            return "its owner grants access. Ask for it on its page, then log in: `hf auth login`."
+        case RepositoryNotFoundError():
+            return (
+                "there is no such repository, or it is private. Check the name, or log in: `hf auth login`."
+            )
+        case RevisionNotFoundError():
+            return "it has no such revision. Its page lists those it has."
+        case _ if status in (401, 403):
+            return f"you have no permission ({status}). Log in with a token that has: `hf auth login`."
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled():
+            return (
+                "the Hub gave no answer, and this disk has no whole copy. Check the network, HF_ENDPOINT "
+                "and HF_HUB_OFFLINE, or give a folder with a copy."
+            )
+    said = next(iter(str(error).splitlines()), "").rstrip(".")
+    return f"{type(error).__name__}: {said}. Check network and disk, and try again."

@@ -11,8 +11,8 @@ from matpac.files import checksum
 from matpac.model.released import read_released
 from matpac.model.sizes import SIZES
 from matpac.probing import facts
-from matpac.probing.hub import WEIGHTS, is_pretrained, read_config
 from matpac.training.checkpoint import damage_named, read_meta
+from matpac.training.saved import WEIGHTS, is_saved, read_config
 from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, RELEASED, find_weights, on_disk
 
 
@@ -29,7 +29,7 @@ def known_of(name: str | Path) -> dict[str, Any]:
             "file": "not here yet: matpac.load downloads it",
         }
     path = find_weights(name)
-    if is_pretrained(path):
+    if is_saved(path):
         return _of_pretrained(path)
     return _of_checkpoint(path) if path.is_dir() else _of_released(path)
 

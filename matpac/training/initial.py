@@ -9,8 +9,10 @@ from torch import Tensor
 from matpac.files import checksum
 from matpac.model.pretext import Pretext
 from matpac.model.released import read_released
+from matpac.model.sizes import SIZES
 from matpac.params import LogMel
 from matpac.training.checkpoint import Standard, read_meta, read_tensors
+from matpac.training.saved import WEIGHTS, is_saved, read_config
 from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, find_weights
 
 FIELDS = {
@@ -33,6 +35,8 @@ class Initial:
     path: Path
     logmel: LogMel
     standard: Standard
+    num_heads: int | None
+    """Of the encoder's attention, which no tensor's shape tells; None where nobody says (released files)."""
     digest: str
     """SHA-256 of the file at `path`."""
 
@@ -44,15 +48,19 @@ class Initial:
 
 
 def read_initial(source: str) -> Initial:
-    """Open a checkpoint folder, a released file, or the released file of that name.
+    """Open a checkpoint folder, a folder of `save_pretrained`, a released file, or the one of that name.
 
     Raises ValueError where `source` is none of these.
     """
     path = find_weights(source)
+    if is_saved(path):
+        config, file = read_config(path), path / WEIGHTS
+        return Initial(source, file, config.logmel, config.standard, config.num_heads, checksum(file))
     if path.is_dir():
         meta, file = read_meta(path), path / "networks.safetensors"
-        return Initial(source, file, meta.logmel, meta.standard, checksum(file))
-    return Initial(source, path, PAPER_LOGMEL, AUDIOSET, checksum(path))
+        num_heads = SIZES[meta.model.size].encoder_heads
+        return Initial(source, file, meta.logmel, meta.standard, num_heads, checksum(file))
+    return Initial(source, path, PAPER_LOGMEL, AUDIOSET, None, checksum(path))
 
 
 @torch.no_grad()
@@ -73,6 +81,12 @@ def begin_with_(pretext: Pretext, initial: Initial, logmel: LogMel) -> None:
         )
     networks = initial.networks()
     _check_sizes(pretext, networks, initial.source)
+    num_heads = pretext.student_encoder.blocks.num_heads
+    if initial.num_heads not in (None, num_heads):
+        raise ValueError(
+            f"model.size: the weights of pretrain.init ({initial.source}) have another: "
+            f"{initial.num_heads} attention heads, {num_heads} in this run"
+        )
     pretext.load_state_dict(networks, strict=False)
     if not any(key.startswith("teacher_encoder.") for key in networks):
         pretext.teacher_encoder.load_state_dict(pretext.student_encoder.state_dict())

@@ -69,7 +69,8 @@ def find_weights(
     if name not in released:
         raise ValueError(
             f"{name}: need a checkpoint, a saved folder or a released .pt file, found none "
-            f"(released files that have a name: {', '.join(released)})"
+            f"(released files that have a name: {', '.join(released)}; a repository of the Hugging Face Hub "
+            f"is put into a folder first: `hf download user/repository --local-dir folder`)"
         )
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)

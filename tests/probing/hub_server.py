@@ -21,6 +21,8 @@ class Hub(ThreadingHTTPServer):
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.objects: dict[str, bytes] = {}
         self.tokens: set[str] = set()
+        self.refusals: dict[str, tuple[int, str]] = {}
+        """Status and error code of every answer about a repository."""
 
     @property
     def url(self) -> str:
@@ -47,8 +49,21 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
+    def refused(self) -> bool:
+        for repository, (status, code) in self.server.refusals.items():
+            if f"/{repository}/" in f"{self.path}/":
+                self.send_response(status)
+                if code:
+                    self.send_header("X-Error-Code", code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return True
+        return False
+
     def do_POST(self) -> None:
         body = self.body()
+        if self.refused():
+            return
         self.server.tokens.add(self.headers["Authorization"])
         if self.path == "/api/repos/create":
             name = "{organization}/{name}".format(**json.loads(body))
@@ -97,6 +112,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({})
 
     def do_GET(self) -> None:
+        if self.refused():
+            return
         if "/tree/" in self.path:
             files = self.repository().items()
             self.answer(

@@ -7,17 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 import xarray
+import zarr
 
 from matpac.files import exclusive
 from matpac.probing.embed_files import FILES_PER_PART, ahead, embed_files, list_files, parts_of
 from matpac.probing.encoder import load_encoder
+from matpac.training.checkpoint import Standard
 from tests.probing.conftest import untrained_checkpoint
 
 RATE = 16_000
@@ -127,6 +131,98 @@ def test_what_is_there_is_replaced(recordings, checkpoint, tmp_path):
         for folder in ("day 0", "day 1"):
             embed_files([recordings / folder], checkpoint, out)
         assert [Path(path).parent.name for path in read(out)[0]] == ["day 1"] * 3
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_finished_result_is_recognised_and_left_alone(
+    recordings, checkpoint, tmp_path, capsys, ending, in_time
+):
+    out = tmp_path / f"e.{ending}"
+    embed_files([recordings], checkpoint, out, in_time=in_time)
+    before = {path: path.stat().st_mtime_ns for path in [out, *out.rglob("*")]}
+    # What is left where the call was killed after the result was in place.
+    (tmp_path / f".e.{ending}.work" / "parts" / "0123").mkdir(parents=True)
+    capsys.readouterr()
+    embed_files([recordings], checkpoint, out, in_time=in_time)
+    said = capsys.readouterr().err
+    assert said == (
+        f"{out}: whole, of the same encoder and 15 files: nothing to do. Remove it to embed them anew.\n"
+    )
+    assert {path: path.stat().st_mtime_ns for path in [out, *out.rglob("*")]} == before
+    assert not list(tmp_path.glob(".e.*"))
+
+
+def other_encoder(recordings, checkpoint, folder):
+    encoder = load_encoder(checkpoint, "cpu")
+    replace(encoder, standard=Standard(-6.0, 4.0)).save_pretrained(folder)
+    return {"checkpoint": folder}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda recordings, *_: record(recordings / "day 0" / "new.wav", 50),
+        lambda recordings, *_: (recordings / "day 0" / "00.wav").unlink(),
+        lambda recordings, *_: os.utime(recordings / "day 0" / "00.wav", ns=(0, 1)),
+        lambda recordings, *_: {"in_time": True},
+        other_encoder,
+    ],
+    ids=["added", "removed", "changed", "in time", "encoder"],
+)
+def test_a_result_of_anything_else_is_made_anew(recordings, checkpoint, tmp_path, capsys, changed, ending):
+    out, fresh = tmp_path / f"e.{ending}", tmp_path / "fresh" / f"e.{ending}"
+    asked = {"sources": [recordings], "checkpoint": checkpoint}
+    embed_files(**asked, out=out)
+    asked |= changed(recordings, checkpoint, tmp_path / "other") or {}
+    capsys.readouterr()
+    embed_files(**asked, out=out)
+    assert "nothing to do" not in capsys.readouterr().err
+    embed_files(**asked, out=fresh)
+    assert contents(out) == contents(fresh)
+
+
+def savez(path):
+    np.savez(path, paths=np.arange(3))
+
+
+def save_one_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.arange(3))
+
+
+def savez_with_objects(path):
+    np.savez(path, made_from=np.array([{}], dtype=object))
+
+
+def store(path):
+    zarr.open_group(path, mode="w").create_array("mine", shape=3, dtype="int64")
+
+
+def broken_store(path):
+    path.mkdir()
+    (path / "zarr.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("ending", "write"),
+    [
+        ("npz", savez),
+        ("npz", savez_with_objects),
+        ("npz", save_one_array),
+        ("npz", lambda path: path.write_bytes(b"PK\x03\x04 damaged")),
+        ("parquet", lambda path: pq.write_table(pa.table({"path": ["mine"]}), path)),
+        ("parquet", lambda path: path.touch()),
+        ("zarr", store),
+        ("zarr", broken_store),
+    ],
+)
+def test_what_another_program_left_is_replaced(recordings, checkpoint, tmp_path, ending, write):
+    out = tmp_path / f"e.{ending}"
+    write(out)
+    embed_files([recordings / "day 0"], checkpoint, out)
+    assert [Path(path).name for path in read(out)[0]] == ["00.wav", "01.wav", "02.wav"]
 
 
 class Killed(BaseException):

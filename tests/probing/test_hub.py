@@ -219,6 +219,62 @@ def test_damaged_weights_are_named_in_one_line(encoder, tmp_path):
         assert "\n" not in str(raised.value)
 
 
+TROUBLE = """
+import sys, matpac
+how, *names = sys.argv[1:]
+for name in names:
+    try:
+        if how == "open":
+            matpac.AudioEncoder.from_pretrained(name)
+        else:
+            matpac.load(how, device="cpu").push_to_hub(name, token="secret")
+    except ValueError as error:
+        print(type(error.__cause__).__name__, error, sep=": ", end="|")
+"""
+REFUSALS = {
+    "some/missing": (404, "RepoNotFound", "there is no such repository, or it is private. Check the name"),
+    "some/private": (401, "", "you have no permission (401). Log in with a token"),
+    "some/gated": (403, "GatedRepo", "its owner grants access. Ask for it on its page"),
+    "some/forbidden": (403, "", "you have no permission (403). Log in with a token"),
+    "some/moved": (404, "RevisionNotFound", "it has no such revision"),
+}
+
+
+def test_a_repository_that_is_refused_is_one_line_that_says_why_and_what_to_do(fresh):
+    with hub() as server:
+        server.refusals |= {name: (status, code) for name, (status, code, _) in REFUSALS.items()}
+        said = fresh(TROUBLE, "open", *REFUSALS, "not/a/repository", endpoint=server.url)
+    *lines, unnamed, nothing = said.split("|")
+    for line, (name, (_, _, why)) in zip(lines, REFUSALS.items(), strict=True):
+        assert re.match(rf"\w+Error: {name}: cannot be opened: {re.escape(why)}", line), line
+    assert unnamed.startswith("HFValidationError: not/a/repository: cannot be opened: it is no folder here")
+    assert (nothing, "\n" in said) == ("", False)
+
+
+def test_publishing_without_permission_is_one_line(checkpoint, fresh):
+    with hub() as server:
+        server.refusals |= dict.fromkeys(("api/repos/create", "some/birds"), (403, ""))
+        said = fresh(TROUBLE, checkpoint, "some/birds", endpoint=server.url)
+    assert said.startswith(
+        "HfHubHTTPError: some/birds: cannot be published: you have no permission (403). Log"
+    )
+    assert "\n" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("open", "opened: the Hub gave no answer, and this disk has no whole copy. Check the network"),
+        ("publish", "published: ConnectError: [Errno 111] Connection refused. Check network"),
+    ],
+)
+def test_without_a_network_it_is_one_line(checkpoint, fresh, how, why):
+    said = fresh(TROUBLE, how if how == "open" else checkpoint, "some/birds")
+    assert f": some/birds: cannot be {why}" in said
+    assert "\n" not in said
+
+
 @pytest.mark.slow
 def test_what_is_published_opens_elsewhere_with_the_same_bits(checkpoint, encoder, fresh, tmp_path):
     with hub() as server:

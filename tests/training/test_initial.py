@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from matpac.datasets.sources import write_encoders
+from matpac.files import checksum, read_json, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import load_params
@@ -145,6 +147,56 @@ def test_a_run_can_begin_with_a_checkpoint_of_ours(params, tmp_path):
     pretrain_stage(tmp_path, second, again, tmp_path / "corpus.json")
     networks = [load_file(folder / "networks.safetensors") for folder in (first, second)]
     assert all(torch.equal(value, networks[1][key]) for key, value in networks[0].items())
+
+
+@pytest.fixture
+def saved(released, tmp_path):
+    """The released encoder, as `save_pretrained` writes it."""
+    load_encoder(released, "cpu", num_heads=TINY_HEADS).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_a_run_can_begin_with_a_saved_encoder(params, released, saved, tmp_path):
+    out = tmp_path / "data/checkpoints/pretrained"
+    begun = params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"init": str(saved)})})
+    pretrain_stage(tmp_path / "shards", out, begun, tmp_path / "corpus.json")
+    meta = read_meta(out)
+    assert meta.standard == AUDIOSET
+    assert meta.init_digest == checksum(saved / "model.safetensors")
+    ours, theirs = load_encoder(out, "cpu"), load_encoder(saved, "cpu")
+    assert np.array_equal(ours.embed(NOISE, 16_000), theirs.embed(NOISE, 16_000))
+    pretext = fresh()
+    begin_with_(pretext, read_initial(str(saved)), PAPER_LOGMEL)
+    assert equal(pretext.teacher_encoder, pretext.student_encoder)
+
+
+def test_a_saved_encoder_brings_its_statistics_and_needs_its_front_end(saved):
+    config = read_json(saved / "config.json")
+    config["standard"]["mean"], config["logmel"]["hop_ms"] = -3.0, 20
+    write_json(saved / "config.json", config)
+    initial = read_initial(str(saved))
+    assert initial.standard.mean == -3.0
+    with pytest.raises(ValueError, match=r"^logmel.hop_ms: need 20.0, .* got 10.0$"):
+        begin_with_(fresh(), initial, PAPER_LOGMEL)
+
+
+def test_another_number_of_attention_heads_is_refused_though_no_shape_tells(released, tmp_path):
+    load_encoder(released, "cpu", num_heads=2).save_pretrained(tmp_path / "two")
+    with pytest.raises(ValueError, match=r"^model.size: .*two\) .*: 2 attention heads, 4 in this run$"):
+        begin_with_(fresh(), read_initial(str(tmp_path / "two")), PAPER_LOGMEL)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_changed_contents_of_a_saved_encoder_show_to_the_pipeline(saved, tmp_path, file):
+    def noted():
+        write_encoders(tmp_path / "sources", str(saved), {})
+        return read_json(tmp_path / "sources/initial-weights.json")
+
+    before = noted()
+    (saved / "README.md").write_text("another card")
+    assert noted() == before
+    (saved / file).write_bytes((saved / file).read_bytes() + b" ")
+    assert noted() != before
 
 
 def test_the_released_names_cover_every_network():

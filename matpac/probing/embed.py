@@ -1,6 +1,5 @@
 """shards -> embeddings."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.datasets.clip import Task
-from matpac.files import read_json
+from matpac.files import checksum, read_json
 from matpac.params import Embed, LogMel
 from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.encoder import load_encoder, untrained_encoder
@@ -45,7 +44,7 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     check_front_end(folder.logmel, trained.logmel, shards)
     chosen = taking_part(folder.index.table, task)
     table = folder.index.table.take(chosen)
-    clips = annotated(table, task, shards.name, checkpoint_digest(checkpoint))
+    clips = annotated(table, task, shards.name, checksum(checkpoint / "networks.safetensors"))
     # Before hours of embedding, not after.
     folds_of(clips)
     if not task.official_split:
@@ -139,9 +138,3 @@ def check_front_end(of_shards: LogMel, of_checkpoint: LogMel, shards: Path) -> N
             f"logmel.{field}: the checkpoint was trained with {getattr(of_checkpoint, field)}, "
             f"the shards in {shards} were made with {getattr(of_shards, field)}. Run `dvc repro`."
         )
-
-
-def checkpoint_digest(checkpoint: Path) -> str:
-    path = checkpoint / "networks.safetensors" if checkpoint.is_dir() else checkpoint
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

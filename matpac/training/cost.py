@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from matpac.datasets.overview import in_columns
 from matpac.model.flops import Flops, training_flops
 from matpac.params import Params
 from matpac.shards.crops import Crops
+from matpac.text import in_columns
 from matpac.training.checkpoint import blank_pretext
 from matpac.training.schedules import durations
 

@@ -21,7 +21,7 @@ from matpac.report.tables import (
     NOT_RUN,
     OTHER_DATA,
     Table,
-    along,
+    cluster_runs,
     figure_columns,
     paper_tables,
     printed,
@@ -80,11 +80,7 @@ def cell_of(text: str) -> str:
 @styled()
 def drawing(experiments: Sequence[Experiment], settings: Settings, params: Params) -> bytes | None:
     """Figure 2 with our numbers, as SVG; None where fewer than two numbers of classes were tried."""
-    runs = [
-        run
-        for run in along(experiments, settings, CLUSTERS, printed()["figure_2"]["rows"])
-        if run.experiment is not None
-    ]
+    runs = [run for run in cluster_runs(experiments, settings) if run.experiment is not None]
     if len(runs) < 2:
         return None
     canvas = Figure(figsize=(6.4, 3.2), layout="constrained")

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from matpac.report.markup import figure, grid, paragraph, picture, section
 from matpac.report.svg import COLOURS, styled, svg_of, unbox_
 from matpac.training.health import complaint
-from matpac.training.history import read_history
+from matpac.training.history import METRICS, ONLINE, read_rows
 
 MAX_POINTS = 400
 
@@ -103,10 +103,10 @@ CHARTS = (
 
 
 def training(checkpoint: Path, num_clusters: int) -> str:
-    columns = columns_of(checkpoint / "metrics.csv")
+    columns = columns_of(checkpoint / METRICS)
     if "epoch" not in columns:
         return ""
-    looks = columns_of(checkpoint / "online.csv")
+    looks = columns_of(checkpoint / ONLINE)
     if looks:
         looks["epoch"] = np.interp(looks["step"], columns["step"], columns["epoch"])
     figures = [
@@ -133,7 +133,7 @@ def training(checkpoint: Path, num_clusters: int) -> str:
 
 
 def columns_of(path: Path) -> dict[str, Float[np.ndarray, " row"]]:
-    rows = read_history(path) if path.exists() else []
+    rows = read_rows(path) if path.exists() else []
     return {name: np.array([row[name] for row in rows], dtype=float) for name in (rows[0] if rows else {})}
 
 

@@ -31,7 +31,15 @@ from torch import Tensor, nn
 from matpac.params import Probe
 from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold
-from matpac.probing.linear import Problem, Scaler, clip_losses, first_weights, problems_of, threads
+from matpac.probing.problems import (
+    Problem,
+    Scaler,
+    clip_losses,
+    first_weights,
+    problems_of,
+    shares_of,
+    threads,
+)
 from matpac.probing.steps import Steps
 
 PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**29}
@@ -92,8 +100,7 @@ class Data:
     ) -> None:
         self.steps, self.labels, self.observed = steps, labels, observed
         self.folds, self.multi_label = folds, multi_label
-        self.shares = (observed.sum(1) / observed.shape[1]).cpu().numpy()
-        """How much of a clip was observed: 1 where all classes were."""
+        self.shares = shares_of(observed)
         self.scalers = self._scalers() if standardize else None
 
     def parts(self, clips: Int64[np.ndarray, " chosen"]) -> Iterator["Part"]:

@@ -12,7 +12,8 @@ from matpac.probing import attentive
 from matpac.probing.attentive import AttentiveProbe, Data, Run, fit_attentive_probes
 from matpac.probing.embeddings import read_feature, write_embeddings
 from matpac.probing.folds import Fold, cross_validation_fold
-from matpac.probing.linear import fit_probes, problems_of
+from matpac.probing.linear import fit_probes
+from matpac.probing.problems import problems_of
 from matpac.probing.steps import OverTime, Steps
 from tests.probing.test_embeddings import many_clips
 

@@ -48,7 +48,7 @@ def cost_table(
 def flops_of(params: Params) -> Flops:
     with torch.device("meta"):
         pretext = blank_pretext(params.logmel, params.model, params.pretrain)
-    return training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.alpha < 1)
+    return training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.classifies)
 
 
 def crops_of(params: Params, num_clips: int | None) -> int | None:

@@ -314,11 +314,11 @@ class Run:
         )
 
     def _log(self, pretext: Pretext, history: History, first: int) -> Log:
-        classify = self.params.pretrain.alpha < 1
-        flops = training_flops(pretext, self.params.model.mask_ratio, classify=classify)
+        params = self.params
+        flops = training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.classifies)
         return Log(
             history,
-            self.params,
+            params,
             self.lasting,
             LivePlots(self.work / "dvclive", history),
             flops_per_crop=flops.total / self.ranks.number,

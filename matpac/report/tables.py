@@ -20,6 +20,7 @@ from matpac.report.experiments import (
     repeats_of,
     same_data,
 )
+from matpac.shards.folder import read_task
 
 NOT_RUN = "not run"
 NOT_HERE = "not here"
@@ -86,10 +87,10 @@ def table_1(shards: Path, params: Params) -> Table:
             asked = [str(page.num_classes), page.metric, page.protocol] if page else ["", "", ""]
             rows.append([name, used_for(name, params), NOT_HERE, complete, NOT_HERE, *asked])
             continue
-        found, task = read_json(shards / name / "statistics.json"), read_json(shards / name / "task.json")
+        found, task = read_json(shards / name / "statistics.json"), read_task(shards / name)
         asked = ["", "", ""]
         if task is not None:
-            asked = [f"{len(task['classes']):,}", task["metric"], protocol(task["num_folds"])]
+            asked = [f"{len(task.classes):,}", task.metric, protocol(task.num_folds)]
         hours = f"{found['duration_s'] / 3600:,.2f}"
         rows.append([name, used_for(name, params), f"{found['num_clips']:,}", complete, hours, *asked])
     note = (

@@ -65,16 +65,16 @@ def fit_attentive_probes(
     """
     check_heads(steps, num_heads)
     data = Data(steps, labels, observed, folds, params.standardize, multi_label)
-    runs = [Run(problem, data, params, num_heads) for problem in problems_of(folds, params)]
+    trainings = [Training(problem, data, params, num_heads) for problem in problems_of(folds, params)]
     with threads(labels.device) as pool:
-        going_on = runs
+        going_on = trainings
         for _ in range(params.max_epochs):
-            list(pool.map(Run.epoch_, going_on))
+            list(pool.map(Training.epoch_, going_on))
             on_epoch()
-            going_on = [run for run in going_on if run.problem.goes_on(params.patience_epochs)]
+            going_on = [one for one in going_on if one.problem.goes_on(params.patience_epochs)]
             if not going_on:
                 break
-        return list(pool.map(Run.test, runs))
+        return list(pool.map(Training.test, trainings))
 
 
 def check_heads(steps: Steps, num_heads: int) -> None:
@@ -196,8 +196,8 @@ class AttentiveProbe(nn.Module):
         return F.linear((shares - self.mean) * self.factor, self.weight, self.bias)
 
 
-class Run:
-    """One problem's training."""
+class Training:
+    """Of one problem, apart from the others."""
 
     def __init__(self, problem: Problem, data: Data, params: Probe, num_heads: int) -> None:
         self.problem, self.data, self.params = problem, data, params

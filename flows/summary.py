@@ -14,9 +14,9 @@ from flows import artifacts
 from matpac.datasets.reasons import REASONS
 from matpac.files import read_json
 from matpac.params import LogMel
-from matpac.progress import duration
 from matpac.shards.finish import Summary
 from matpac.shards.folder import sample
+from matpac.text import duration
 
 NUM_PICTURES = 6
 PICTURE_FRAMES = 400

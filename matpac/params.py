@@ -324,6 +324,11 @@ class Pretrain(Section):
     precision: Literal["float32", "bfloat16"]
     """Of the forward pass (autocast); weights, optimiser and teacher stay in float32."""
 
+    @property
+    def classifies(self) -> bool:
+        """Whether anything is learned from the classification: at alpha = 1 it has no part in the loss."""
+        return self.alpha < 1
+
     @model_validator(mode="after")
     def _crops_fill_patches(self) -> "Pretrain":
         if self.crop_frames % 16:

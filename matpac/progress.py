@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from matpac.text import duration
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -61,15 +63,3 @@ class Progress:
         else:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
-
-
-def duration(seconds: float) -> str:
-    """Time as a person says it: `42 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

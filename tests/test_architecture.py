@@ -10,7 +10,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((PROJECT / "matpac").rglob("*.py"))
-SHARED = {"params", "files", "progress"}
+SHARED = {"params", "files", "progress", "text", "threads"}
 """Root modules that import none of ours but each other; every package may use them."""
 NAMED_BY_OTHERS = {"hear": {"probing"}}
 """Root modules with the interface of others' programs, and the packages they offer; no package uses them."""

@@ -1,6 +1,6 @@
 """PAGES, params.yaml and what lies on the disk -> two tables for a person."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from pyarrow import parquet
@@ -11,6 +11,7 @@ from matpac.datasets.recordings import TABLE, has_inventory
 from matpac.datasets.registry import PAGES, recordings_root
 from matpac.files import read_json
 from matpac.params import Dataset, Public
+from matpac.text import in_columns, size
 
 RAW, SHARDS = Path("data/raw"), Path("data/shards")
 
@@ -92,24 +93,3 @@ def _shards(name: str) -> tuple[str, str, str]:
     found = read_json(path)
     num_rejected = sum(found["num_rejected"].values())
     return f"{found['num_clips']:,}", f"{found['duration_s'] / 3600:,.2f}", f"{num_rejected:,}"
-
-
-def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Lines with cells of equal width, those of the columns in `right` set to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def size(num_bytes: float) -> str:
-    """Size as a person says it: `12 kB`, `3 MB`, `1.2 GB`, `24 GB`."""
-    if num_bytes < 1e6:
-        return f"{num_bytes / 1e3:.0f} kB"
-    if num_bytes < 1e9:
-        return f"{num_bytes / 1e6:.0f} MB"
-    return f"{num_bytes / 1e9:.{0 if num_bytes >= 1e10 else 1}f} GB"

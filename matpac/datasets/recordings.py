@@ -5,13 +5,11 @@ Millions of recordings pass through here one after the other; they never stand i
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -20,6 +18,7 @@ from pyarrow import parquet
 
 from matpac.datasets.containers import Member, Place, TarListing, list_tar, parquet_rows, read_place, read_row
 from matpac.files import whole_file
+from matpac.threads import ahead
 
 AUDIO = Path("data/audio")
 TABLE = "recordings.parquet"
@@ -101,7 +100,8 @@ def take_inventory(root: Path, holds: Collection[Held] = PLAIN_FILES) -> Iterato
     damaged container, what can be listed is listed; the rest is one recording without a checksum, named
     by the file. Raises ValueError as audio_files does.
     """
-    return _some(_done(_jobs(root, holds)), root, holds)
+    found = chain.from_iterable(ahead(_jobs(root, holds), WAITING_JOBS))
+    return _some(found, root, holds)
 
 
 def _some(found: Iterable[T], root: Path, holds: Collection[Held]) -> Iterator[T]:
@@ -165,18 +165,6 @@ def _kind(path: str) -> Held:
 
 
 Job = Callable[[], list[Recording]]
-
-
-def _done(jobs: Iterable[Job]) -> Iterator[Recording]:
-    """Results of jobs in their order; threads work on the next few of them."""
-    waiting: deque[Future[list[Recording]]] = deque()
-    with ThreadPoolExecutor() as threads:
-        for job in jobs:
-            waiting.append(threads.submit(job))
-            if len(waiting) == WAITING_JOBS:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
 
 
 def _jobs(root: Path, holds: Collection[Held]) -> Iterator[Job]:

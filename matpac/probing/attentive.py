@@ -31,7 +31,15 @@ from torch import Tensor, nn
 from matpac.params import Probe
 from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold
-from matpac.probing.linear import Problem, Scaler, clip_losses, first_weights, problems_of, threads
+from matpac.probing.problems import (
+    Problem,
+    Scaler,
+    clip_losses,
+    first_weights,
+    problems_of,
+    shares_of,
+    threads,
+)
 from matpac.probing.steps import Steps
 
 PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**29}
@@ -57,16 +65,16 @@ def fit_attentive_probes(
     """
     check_heads(steps, num_heads)
     data = Data(steps, labels, observed, folds, params.standardize, multi_label)
-    runs = [Run(problem, data, params, num_heads) for problem in problems_of(folds, params)]
+    trainings = [Training(problem, data, params, num_heads) for problem in problems_of(folds, params)]
     with threads(labels.device) as pool:
-        going_on = runs
+        going_on = trainings
         for _ in range(params.max_epochs):
-            list(pool.map(Run.epoch_, going_on))
+            list(pool.map(Training.epoch_, going_on))
             on_epoch()
-            going_on = [run for run in going_on if run.problem.goes_on(params.patience_epochs)]
+            going_on = [one for one in going_on if one.problem.goes_on(params.patience_epochs)]
             if not going_on:
                 break
-        return list(pool.map(Run.test, runs))
+        return list(pool.map(Training.test, trainings))
 
 
 def check_heads(steps: Steps, num_heads: int) -> None:
@@ -92,8 +100,7 @@ class Data:
     ) -> None:
         self.steps, self.labels, self.observed = steps, labels, observed
         self.folds, self.multi_label = folds, multi_label
-        self.shares = (observed.sum(1) / observed.shape[1]).cpu().numpy()
-        """How much of a clip was observed: 1 where all classes were."""
+        self.shares = shares_of(observed)
         self.scalers = self._scalers() if standardize else None
 
     def parts(self, clips: Int64[np.ndarray, " chosen"]) -> Iterator["Part"]:
@@ -189,8 +196,8 @@ class AttentiveProbe(nn.Module):
         return F.linear((shares - self.mean) * self.factor, self.weight, self.bias)
 
 
-class Run:
-    """One problem's training."""
+class Training:
+    """Of one problem, apart from the others."""
 
     def __init__(self, problem: Problem, data: Data, params: Probe, num_heads: int) -> None:
         self.problem, self.data, self.params = problem, data, params

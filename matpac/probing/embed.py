@@ -1,6 +1,5 @@
 """shards -> embeddings."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.datasets.clip import Task
-from matpac.files import read_json
+from matpac.files import checksum
 from matpac.params import Embed, LogMel
 from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.encoder import load_encoder, untrained_encoder
@@ -20,7 +19,7 @@ from matpac.probing.folds import folds_of
 from matpac.probing.others import Located, OtherEncoder, load_other, read_sounds, recordings_of
 from matpac.probing.steps import OverTime
 from matpac.progress import Progress
-from matpac.shards.folder import ShardFolder
+from matpac.shards.folder import ShardFolder, read_task
 from matpac.shards.leaks import refuse_leaks
 
 
@@ -34,18 +33,17 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     checkpoint, or where another encoder cannot be used (`load_other`).
     """
     folder = ShardFolder(shards)
-    raw_task = read_json(shards / "task.json")
-    if raw_task is None:
+    task = read_task(shards)
+    if task is None:
         raise ValueError(
             f"probe.datasets: need datasets with labels, got {shards.name}, which has none. "
             f"It can be used for pre-training (pretrain.datasets)."
         )
-    task = Task(**raw_task | {"classes": tuple(raw_task["classes"])})
     trained, untrained = load_encoder(checkpoint), untrained_encoder(checkpoint)
     check_front_end(folder.logmel, trained.logmel, shards)
     chosen = taking_part(folder.index.table, task)
     table = folder.index.table.take(chosen)
-    clips = annotated(table, task, shards.name, checkpoint_digest(checkpoint))
+    clips = annotated(table, task, shards.name, checksum(checkpoint / "networks.safetensors"))
     # Before hours of embedding, not after.
     folds_of(clips)
     if not task.official_split:
@@ -139,9 +137,3 @@ def check_front_end(of_shards: LogMel, of_checkpoint: LogMel, shards: Path) -> N
             f"logmel.{field}: the checkpoint was trained with {getattr(of_checkpoint, field)}, "
             f"the shards in {shards} were made with {getattr(of_shards, field)}. Run `dvc repro`."
         )
-
-
-def checkpoint_digest(checkpoint: Path) -> str:
-    path = checkpoint / "networks.safetensors" if checkpoint.is_dir() else checkpoint
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

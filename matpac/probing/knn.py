@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from matpac.probing.folds import Fold
-from matpac.probing.linear import Scaler
+from matpac.probing.problems import Scaler
 
 BLOCK_BYTES = 256 * 2**20
 """What the similarities of the test clips that are looked up together may take."""

@@ -4,10 +4,9 @@ https://hearbenchmark.com/hear-api.html
 """
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import groupby, islice
 from pathlib import Path
@@ -27,6 +26,7 @@ from matpac.probing.embeddings import Origin
 from matpac.shards.build import unchanged
 from matpac.signal.audio import UnusableAudio, decode
 from matpac.signal.resample import resample
+from matpac.threads import ahead
 
 FUNCTIONS, SIZES = ("load_model", "get_scene_embeddings"), ("sample_rate", "scene_embedding_size")
 """What we use of the API: functions of the module, and attributes of the model."""
@@ -177,16 +177,9 @@ def read_sounds(
         samples, native_rate_hz = decode(source, name)
         return resample(samples, native_rate_hz, sample_rate_hz, resampler).clip(-1, 1)
 
-    waiting: deque[Future[Float32[np.ndarray, " time"]]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        try:
-            for recording in recordings:
-                # Read here: rows of a parquet file are found fastest one after the other.
-                source = unchanged(recording, root)
-                waiting.append(threads.submit(decoded, Path(recording.path), source))
-                if len(waiting) == SOUNDS_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except UnusableAudio as error:
-            raise ValueError(f"embed.others: need the recordings in {root} as they were; {error}") from error
+    # Read where they are listed: rows of a parquet file are found fastest one after the other.
+    jobs = (partial(decoded, Path(recording.path), unchanged(recording, root)) for recording in recordings)
+    try:
+        yield from ahead(jobs, SOUNDS_AHEAD, os.cpu_count())
+    except UnusableAudio as error:
+        raise ValueError(f"embed.others: need the recordings in {root} as they were; {error}") from error

@@ -13,6 +13,7 @@ from matpac.files import write_json
 from matpac.params import Probe
 from matpac.probing.attentive import check_heads, fit_attentive_probes
 from matpac.probing.embeddings import EmbeddedClips, read_clips, read_feature
+from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, folds_of
 from matpac.probing.knn import neighbour_votes
 from matpac.probing.linear import fit_probes
@@ -72,37 +73,19 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
             on_epoch=progress.advance,
         )
         details[name] = details_of(fits, clips, folds)
-        num_epochs = max(len(fit.validation_losses) for fit in fits)
-        if num_epochs < params.max_epochs:
-            progress.advance(params.max_epochs - num_epochs)
+        count_spared(progress, fits, params)
 
     second_reading = {}
     if params.knn is not None:
         second_reading["knn"] = {"num_neighbours": params.knn, **neighbours}
     if params.attentive is not None:
-        listened = attentive(dataset, over_time, clips, folds, params, labels, observed)
+        listened = attentive_scores(dataset, over_time, clips, folds, params, labels, observed)
         second_reading["attentive"] = {"num_heads": params.attentive, **listened}
 
-    tested = np.concatenate([fold.test for fold in folds])
-    summary = summary_of(details, clips, folds)
-    write_json(
-        out.with_suffix(DETAILS),
-        {
-            "summary": summary,
-            "classes": list(clips.task.classes),
-            "num_test_clips": clips.labels[tested].sum(0).tolist(),
-            "num_observed_test_clips": clips.observed[tested].sum(0).tolist(),
-            "folds": [{part: len(members) for part, members in fold._asdict().items()} for fold in folds],
-            "checkpoint": clips.checkpoint,
-            "others": {name: origin._asdict() for name, origin in clips.others.items()},
-            "features": details,
-            "second_reading": second_reading,
-        },
-    )
-    write_json(out, compared(summary))
+    write_scores(out, details, second_reading, clips, folds)
 
 
-def attentive(
+def attentive_scores(
     dataset: str,
     over_time: Mapping[str, Steps],
     clips: EmbeddedClips,
@@ -111,7 +94,7 @@ def attentive(
     labels: Float[Tensor, "clip class"],
     observed: Float[Tensor, "clip class"],
 ) -> dict[str, dict[str, Any]]:
-    """Scores of attentive probes by feature: mean and interval over repeats, and all repeats and folds."""
+    """By feature: mean and interval over repeats, and all repeats and folds."""
     assert params.attentive is not None
     num_epochs = len(over_time) * params.max_epochs
     progress = Progress(f"probe {dataset}, attentive", num_epochs, "epochs at most")
@@ -130,7 +113,39 @@ def attentive(
         details = details_of(fits, clips, folds)
         kept = {key: details[key] for key in ("scores", "best_epochs")}
         found[name] = mean_and_interval(repeat_scores(details["scores"])) | kept
-        num_epochs = max(len(fit.validation_losses) for fit in fits)
-        if num_epochs < params.max_epochs:
-            progress.advance(params.max_epochs - num_epochs)
+        count_spared(progress, fits, params)
     return found
+
+
+def count_spared(progress: Progress, fits: Sequence[Fit], params: Probe) -> None:
+    """Epochs that stopping early has spared are done, too."""
+    num_epochs = max(len(fit.validation_losses) for fit in fits)
+    if num_epochs < params.max_epochs:
+        progress.advance(params.max_epochs - num_epochs)
+
+
+def write_scores(
+    out: Path,
+    details: dict[str, dict[str, Any]],
+    second_reading: dict[str, dict[str, Any]],
+    clips: EmbeddedClips,
+    folds: Sequence[Fold],
+) -> None:
+    """The few numbers that `dvc metrics` compares in `out`, and everything beside it."""
+    tested = np.concatenate([fold.test for fold in folds])
+    summary = summary_of(details, clips, folds)
+    write_json(
+        out.with_suffix(DETAILS),
+        {
+            "summary": summary,
+            "classes": list(clips.task.classes),
+            "num_test_clips": clips.labels[tested].sum(0).tolist(),
+            "num_observed_test_clips": clips.observed[tested].sum(0).tolist(),
+            "folds": [{part: len(members) for part, members in fold._asdict().items()} for fold in folds],
+            "checkpoint": clips.checkpoint,
+            "others": {name: origin._asdict() for name, origin in clips.others.items()},
+            "features": details,
+            "second_reading": second_reading,
+        },
+    )
+    write_json(out, compared(summary))

@@ -17,6 +17,7 @@ from matpac.files import read_json
 from matpac.probing.embeddings import FEATURES, EmbeddedClips
 from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, both_kinds, scored_classes
+from matpac.text import in_columns
 
 Logits = Float[np.ndarray, "test class"]
 Labels = UInt8[np.ndarray, "test class"]
@@ -256,11 +257,5 @@ def others_table(summaries: Sequence[dict[str, Any]]) -> list[str]:
 
 def aligned(header: list[str], lines: Sequence[list[str]]) -> list[str]:
     """The first two columns hold words, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, ["-" * width for width in widths], *lines]
-    ]
+    rule = ["-" * max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    return in_columns([header, rule, *lines], right=range(2, len(header)))

@@ -1,18 +1,19 @@
 """metrics.csv and online.csv of a pre-training run -> small charts."""
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from matpac.report.markup import figure, grid, paragraph, picture, section
+from matpac.report.svg import COLOURS, styled, svg_of, unbox_
 from matpac.training.health import complaint
-from matpac.training.history import read_history
+from matpac.training.history import METRICS, ONLINE, read_rows
 
 MAX_POINTS = 400
-COLOURS = ("#0b7285", "#e8590c", "#5f3dc4")
 
 
 class Chart(NamedTuple):
@@ -102,10 +103,10 @@ CHARTS = (
 
 
 def training(checkpoint: Path, num_clusters: int) -> str:
-    columns = columns_of(checkpoint / "metrics.csv")
+    columns = columns_of(checkpoint / METRICS)
     if "epoch" not in columns:
         return ""
-    looks = columns_of(checkpoint / "online.csv")
+    looks = columns_of(checkpoint / ONLINE)
     if looks:
         looks["epoch"] = np.interp(looks["step"], columns["step"], columns["epoch"])
     figures = [
@@ -132,7 +133,7 @@ def training(checkpoint: Path, num_clusters: int) -> str:
 
 
 def columns_of(path: Path) -> dict[str, Float[np.ndarray, " row"]]:
-    rows = read_history(path) if path.exists() else []
+    rows = read_rows(path) if path.exists() else []
     return {name: np.array([row[name] for row in rows], dtype=float) for name in (rows[0] if rows else {})}
 
 
@@ -148,33 +149,26 @@ def alarm(columns: dict[str, Float[np.ndarray, " row"]], num_clusters: int) -> s
     )
 
 
+@styled()
 def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    with mpl.rc_context({"svg.hashsalt": "matpac", "font.size": 9, "axes.edgecolor": "#adb5bd"}):
-        drawing = Figure(figsize=(3.7, 2.3), layout="constrained")
-        axes = drawing.subplots()
-        for colour, (column, label) in zip(COLOURS, chart.columns.items(), strict=False):
-            if column in columns:
-                epochs, values = thinned(columns["epoch"]), thinned(columns[column])
-                axes.plot(epochs, values, color=colour, linewidth=1.4, label=label)
-        axes.set_xlabel("epoch")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e9ecef", linewidth=0.7)
-        if chart.log_scale and all((columns[c] > 0).any() for c in chart.columns if c in columns):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.ticklabel_format(useOffset=False)
-        if len(chart.columns) > 1:
-            axes.legend(frameon=False, fontsize=8)
-        buffer = io.BytesIO()
-        drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
+    drawing = Figure(figsize=(3.7, 2.3), layout="constrained")
+    axes = drawing.subplots()
+    for colour, (column, label) in zip(COLOURS, chart.columns.items(), strict=False):
+        if column in columns:
+            epochs, values = thinned(columns["epoch"]), thinned(columns[column])
+            axes.plot(epochs, values, color=colour, linewidth=1.4, label=label)
+    axes.set_xlabel("epoch")
+    unbox_(axes)
+    if chart.log_scale and all((columns[c] > 0).any() for c in chart.columns if c in columns):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.ticklabel_format(useOffset=False)
+    if len(chart.columns) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return svg_of(drawing)
 
 
 def thinned(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " point"]:

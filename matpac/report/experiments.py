@@ -64,12 +64,14 @@ def record_run(root: Path, params: Params) -> None:
 def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
     path = folder / f"{digest(settings)}.json"
     # Records from before a key have other names; two of the same settings would be one too many.
-    same = [one for one in sorted(folder.glob("*.json")) if settings_in(one) == settings]
-    results: dict[str, Any] = {}
-    for one in sorted(same, key=lambda one: one == path):
-        results |= read_json(one)["results"]
-    results[dataset] = result._asdict()
-    write_json(path, {"format": FORMAT, "settings": settings, "results": results})
+    records = {one: read_experiment(one) for one in sorted(folder.glob("*.json"))}
+    same = sorted((one for one in records if records[one].settings == settings), key=lambda one: one == path)
+    results: dict[str, Result] = {}
+    for one in same:
+        results |= records[one].results
+    results[dataset] = result
+    plain = {name: found._asdict() for name, found in results.items()}
+    write_json(path, {"format": FORMAT, "settings": settings, "results": plain})
     for one in same:
         if one != path:
             one.unlink()
@@ -77,23 +79,19 @@ def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
 
 def read_experiments(folder: Path) -> list[Experiment]:
     """Raises ValueError for a record of another format."""
-    return [
-        Experiment(
-            settings_in(path), {name: Result(**result) for name, result in read_json(path)["results"].items()}
-        )
-        for path in sorted(folder.glob("*.json"))
-    ]
+    return [read_experiment(path) for path in sorted(folder.glob("*.json"))]
 
 
-def settings_in(path: Path) -> Settings:
-    """Of a record; an older one did what was done before today's keys. Raises ValueError as above."""
+def read_experiment(path: Path) -> Experiment:
+    """One that is older than a key did what was done before it. Raises ValueError for another format."""
     raw = read_json(path)
     if raw.get("format") != FORMAT:
         raise ValueError(
             f"{path}: need an experiment of format {FORMAT}, got {raw.get('format')}. Delete the file."
         )
     older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
-    return older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
+    settings = older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
+    return Experiment(settings, {name: Result(**result) for name, result in raw["results"].items()})
 
 
 def settings_of(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
@@ -144,11 +142,10 @@ def difference(ours: Experiment, base: Experiment, datasets: Sequence[str]) -> d
     begin with the same weights, which makes them pairs. None where they are not: other recordings, another
     probe, or nothing to compare.
     """
-    probes = [{key: value for key, value in one.settings.items() if probed_by(key)} for one in (ours, base)]
     left, right = repeats_of(ours, datasets), repeats_of(base, datasets)
-    if left is None or right is None or probes[0] != probes[1]:
+    if left is None or right is None:
         return None
-    if not same_data(ours, base, datasets):
+    if probe_of(ours) != probe_of(base) or not same_data(ours, base, datasets):
         return None
     return mean_and_interval(np.subtract(left, right).tolist())
 
@@ -159,5 +156,5 @@ def same_data(left: Experiment, right: Experiment, datasets: Sequence[str]) -> b
     return all(left.results[name].data == right.results[name].data for name in shared)
 
 
-def probed_by(key: str) -> bool:
-    return key.startswith("probe.")
+def probe_of(experiment: Experiment) -> Settings:
+    return {key: value for key, value in experiment.settings.items() if key.startswith("probe.")}

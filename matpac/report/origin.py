@@ -10,8 +10,8 @@ import yaml
 from matpac.datasets.reasons import REASONS
 from matpac.files import read_json
 from matpac.params import Params
-from matpac.progress import duration
 from matpac.report.markup import facts, folded, paragraph, section, table
+from matpac.text import duration
 
 PACKAGES = ("matpac", "torch", "timm", "numpy", "librosa", "soxr", "scikit-learn", "zarr", "webdataset")
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from matpac.files import write_text
 from matpac.params import Params
 from matpac.probing.scores import mean_and_interval
 from matpac.report.experiments import Experiment, Settings, repeats_of
 from matpac.report.markup import figure, grid, paragraph, picture, section, table
+from matpac.report.svg import COLOURS, styled, svg_of, unbox_
 from matpac.report.tables import (
     CLUSTERS,
     EXPLAINED,
@@ -18,13 +21,11 @@ from matpac.report.tables import (
     NOT_RUN,
     OTHER_DATA,
     Table,
-    along,
+    cluster_runs,
     figure_columns,
     paper_tables,
     printed,
 )
-
-COLOURS = ("#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#495057")
 
 
 def paper(
@@ -76,47 +77,37 @@ def cell_of(text: str) -> str:
     return escape(text)
 
 
+@styled()
 def drawing(experiments: Sequence[Experiment], settings: Settings, params: Params) -> bytes | None:
     """Figure 2 with our numbers, as SVG; None where fewer than two numbers of classes were tried."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    runs = [
-        run
-        for run in along(experiments, settings, CLUSTERS, printed()["figure_2"]["rows"])
-        if run.experiment is not None
-    ]
+    runs = [run for run in cluster_runs(experiments, settings) if run.experiment is not None]
     if len(runs) < 2:
         return None
-    with mpl.rc_context({"svg.hashsalt": "matpac", "font.size": 9, "axes.edgecolor": "#adb5bd"}):
-        canvas = Figure(figsize=(6.4, 3.2), layout="constrained")
-        axes = canvas.subplots()
-        for index, column in enumerate(figure_columns(params)):
-            points = [
-                (run.settings[CLUSTERS], mean_and_interval(repeats))
-                for run in runs
-                if run.experiment is not None
-                and (repeats := repeats_of(run.experiment, column.datasets)) is not None
-            ]
-            axes.errorbar(
-                [number for number, _ in points],
-                [100 * score["mean"] for _, score in points],
-                [100 * score["interval"] for _, score in points],
-                color=COLOURS[index % len(COLOURS)],
-                marker="o",
-                markersize=4,
-                capsize=3,
-                linewidth=1.4,
-                label=column.title,
-            )
-        numbers = [run.settings[CLUSTERS] for run in runs]
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
-        axes.set_xlabel("classes K")
-        axes.set_ylabel("percent")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e9ecef", linewidth=0.7)
-        canvas.legend(frameon=False, fontsize=8, loc="outside right upper")
-        buffer = io.BytesIO()
-        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
+    canvas = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = canvas.subplots()
+    for index, column in enumerate(figure_columns(params)):
+        points = [
+            (run.settings[CLUSTERS], mean_and_interval(repeats))
+            for run in runs
+            if run.experiment is not None
+            and (repeats := repeats_of(run.experiment, column.datasets)) is not None
+        ]
+        axes.errorbar(
+            [number for number, _ in points],
+            [100 * score["mean"] for _, score in points],
+            [100 * score["interval"] for _, score in points],
+            color=COLOURS[index % len(COLOURS)],
+            marker="o",
+            markersize=4,
+            capsize=3,
+            linewidth=1.4,
+            label=column.title,
+        )
+    numbers = [run.settings[CLUSTERS] for run in runs]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
+    axes.set_xlabel("classes K")
+    axes.set_ylabel("percent")
+    unbox_(axes)
+    canvas.legend(frameon=False, fontsize=8, loc="outside right upper")
+    return svg_of(canvas)

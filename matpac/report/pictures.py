@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
+from matplotlib.figure import Figure
 
 from matpac.model.masking import random_split
 from matpac.model.sizes import PATCH
 from matpac.params import Params
 from matpac.probing.embeddings import EmbeddedClips, read_clips, read_feature
 from matpac.report.markup import figure, grid, paragraph, picture, section
+from matpac.report.svg import styled, svg_of
 
 NUM_CROPS = 4
 MIN_POINTS, MAX_POINTS = 10, 400
@@ -141,18 +143,13 @@ def colour_of(labels: UInt8[np.ndarray, " class"], colours: list[str]) -> str:
     return colours[present[0]] if len(present) == 1 else SEVERAL_LABELS
 
 
+@styled()
 def scatter(places: Float[np.ndarray, "clip 2"], colours: list[str]) -> bytes:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "matpac"}):
-        drawing = Figure(figsize=(4.4, 2.9))
-        axes = drawing.add_axes((0, 0, 1, 1))
-        axes.scatter(places[:, 0], places[:, 1], s=13, c=colours, alpha=0.85, linewidths=0)
-        axes.set_axis_off()
-        buffer = io.BytesIO()
-        drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
+    drawing = Figure(figsize=(4.4, 2.9))
+    axes = drawing.add_axes((0, 0, 1, 1))
+    axes.scatter(places[:, 0], places[:, 1], s=13, c=colours, alpha=0.85, linewidths=0)
+    axes.set_axis_off()
+    return svg_of(drawing)
 
 
 def legend(clips: EmbeddedClips, colours: list[str]) -> str:

@@ -20,6 +20,7 @@ from matpac.report.experiments import (
     repeats_of,
     same_data,
 )
+from matpac.shards.folder import read_task
 
 NOT_RUN = "not run"
 NOT_HERE = "not here"
@@ -86,10 +87,10 @@ def table_1(shards: Path, params: Params) -> Table:
             asked = [str(page.num_classes), page.metric, page.protocol] if page else ["", "", ""]
             rows.append([name, used_for(name, params), NOT_HERE, complete, NOT_HERE, *asked])
             continue
-        found, task = read_json(shards / name / "statistics.json"), read_json(shards / name / "task.json")
+        found, task = read_json(shards / name / "statistics.json"), read_task(shards / name)
         asked = ["", "", ""]
         if task is not None:
-            asked = [f"{len(task['classes']):,}", task["metric"], protocol(task["num_folds"])]
+            asked = [f"{len(task.classes):,}", task.metric, protocol(task.num_folds)]
         hours = f"{found['duration_s'] / 3600:,.2f}"
         rows.append([name, used_for(name, params), f"{found['num_clips']:,}", complete, hours, *asked])
     note = (
@@ -121,42 +122,38 @@ def table_2(experiments: Sequence[Experiment], settings: Settings, params: Param
         Column("Mean", "mean", of_kinds(known["datasets"], params)),
         *means_of(own_datasets(params)),
     ]
-    asked = [
-        Run("this run", settings, find(experiments, settings)),
+    this_run = Run("this run", settings, find(experiments, settings))
+    of_paper = [
         *(varied(experiments, settings, N_TAU, value) for value in (10, 20)),
         varied(experiments, settings, ALPHA, 1.0),
     ]
-    asked = [asked[0], *(run for run in asked[1:] if run.settings != settings)]
+    asked = [this_run, *(run for run in of_paper if run.settings != settings)]
     others = [
         Run(label_of(one, experiments, settings), one.settings, one)
         for one in experiments
         if all(one.settings != run.settings for run in asked)
     ]
-    asked += sorted(others, key=lambda run: (is_other(run.settings), run.label))
+    runs = asked + sorted(others, key=lambda run: (is_other(run.settings), run.label))
     rows = []
     for row in known["table_2"]:
         scores = dict(zip(known["datasets"], row["scores"], strict=True)) | {"mean": row["mean"]}
         rows.append([row["row"], row["source"], *printed_cells(scores, columns)])
-    for run in asked:
-        rows += our_rows(run, asked[0], columns)
+    for run in runs:
+        rows += our_rows(run, this_run, columns)
     header = ["Encoder", "Source", *(column.title for column in columns)]
-    notes = [missing(asked, "temperature", "alpha")]
+    notes = [missing(runs, "temperature", "alpha")]
     return Table("table_2", "Table II: linear probes, beside printed ones", header, rows, notes)
 
 
 def table_3(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
-    known = printed()
-    groups = known["groups"]
-    columns = [
-        *(Column(name.capitalize(), name, of_kinds(kinds, params)) for name, kinds in groups.items()),
-        *means_of(own_datasets(params)),
-    ]
-    runs = along(experiments, settings, ALPHA, known["table_3"]["rows"])
+    known = printed()["table_3"]
+    columns = group_columns(params) + means_of(own_datasets(params))
+    runs = along(experiments, settings, ALPHA, known["rows"])
     rows = []
     for run in runs:
-        means = known["table_3"]["rows"].get(run.settings[ALPHA])
+        means = known["rows"].get(run.settings[ALPHA])
         if means is not None:
-            rows.append([run.label, known["table_3"]["source"], *printed_cells(means, columns)])
+            rows.append([run.label, known["source"], *printed_cells(means, columns)])
         rows += our_rows(run, base_of(runs, settings), columns)
     header = ["Weight of prediction", "Source", *(column.title for column in columns)]
     title = "Table III: prediction against classification"
@@ -164,24 +161,28 @@ def table_3(experiments: Sequence[Experiment], settings: Settings, params: Param
 
 
 def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
-    known = printed()
     columns = figure_columns(params)
-    runs = along(experiments, settings, CLUSTERS, known["figure_2"]["rows"])
+    runs = cluster_runs(experiments, settings)
     rows = [row for run in runs for row in our_rows(run, base_of(runs, settings), columns)]
     header = ["Classes K", "Source", *(column.title for column in columns)]
-    return Table(
-        "figure_2",
-        "Figure 2: how many classes the pretext has",
-        header,
-        rows,
-        [missing(runs, "clusters")],
-    )
+    title = "Figure 2: how many classes the pretext has"
+    return Table("figure_2", title, header, rows, [missing(runs, "clusters")])
+
+
+def cluster_runs(experiments: Sequence[Experiment], settings: Settings) -> list[Run]:
+    """Those of Figure 2, along K."""
+    return along(experiments, settings, CLUSTERS, printed()["figure_2"]["rows"])
 
 
 def figure_columns(params: Params) -> list[Column]:
-    known = printed()["groups"]
-    groups = [Column(name.capitalize(), name, of_kinds(kinds, params)) for name, kinds in known.items()]
-    return [column for column in groups if column.datasets] + means_of(own_datasets(params))
+    """Groups that are not probed whole are left out: the figure prints no numbers to stand there instead."""
+    groups = [column for column in group_columns(params) if column.datasets]
+    return groups + means_of(own_datasets(params))
+
+
+def group_columns(params: Params) -> list[Column]:
+    groups = printed()["groups"]
+    return [Column(name.capitalize(), name, of_kinds(kinds, params)) for name, kinds in groups.items()]
 
 
 def of_kinds(kinds: Iterable[str], params: Params) -> tuple[str, ...]:

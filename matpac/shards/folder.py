@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from matpac.datasets.clip import Task
 from matpac.files import read_json
 from matpac.params import LogMel
 from matpac.shards.index import Index
@@ -44,6 +45,12 @@ class ShardFolder:
         log_mel = np.empty(shape, dtype=np.float16)
         self.frames.read_into(log_mel, clip, 0)
         return log_mel
+
+
+def read_task(path: Path) -> Task | None:
+    """What the dataset in a finished folder asks for; None where its clips have no labels."""
+    raw = read_json(path / "task.json")
+    return None if raw is None else Task(**raw | {"classes": tuple(raw["classes"])})
 
 
 def sample(path: Path, num_clips: int) -> list[tuple[str, NDArray[np.float16]]]:

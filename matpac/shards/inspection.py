@@ -1,11 +1,10 @@
 """dataset of params.yaml -> what preparing it would do. Nothing is decoded, nothing stays on the disk."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
@@ -21,6 +20,7 @@ from matpac.shards.foresee import Header, foresee, num_frames
 from matpac.shards.repeats import repeated_contents
 from matpac.shards.survey import Lengths, Overlap, Survey, part_of
 from matpac.signal.audio import UnusableAudio
+from matpac.threads import ahead
 
 JOB_RECORDINGS, WAITING_JOBS, THREADS = 64, 32, 8
 BYTES_PER_VALUE = 2
@@ -187,14 +187,9 @@ def _in_threads(
 ) -> Iterator[_Look]:
     """In the order of the pairs; a bounded number of them is on its way."""
     pairs = iter(pairs)
-    waiting: deque[Future[list[_Look]]] = deque()
-    with ThreadPoolExecutor(num_threads) as threads:
-        while job := list(islice(pairs, JOB_RECORDINGS)):
-            waiting.append(threads.submit(lambda job: [look(pair) for pair in job], job))
-            if len(waiting) == WAITING_JOBS:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    parts = iter(lambda: list(islice(pairs, JOB_RECORDINGS)), [])
+    jobs: Iterator[Callable[[], list[_Look]]] = (partial(list, map(look, part)) for part in parts)
+    return chain.from_iterable(ahead(jobs, WAITING_JOBS, num_threads))
 
 
 def _counted(items: Iterable[T], progress: Progress) -> Iterator[T]:

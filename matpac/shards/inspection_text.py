@@ -6,13 +6,12 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
-from matpac.datasets.overview import in_columns, size
 from matpac.datasets.own import PARTS
 from matpac.datasets.prospect import Prospect
 from matpac.datasets.reasons import BY_DESIGN
 from matpac.params import Pretrain, Shards
-from matpac.progress import duration
 from matpac.shards.inspection import Doubt, Inspection
+from matpac.text import duration, in_columns, size
 
 OWN = ("folder", "tar", "parquet")
 """Kinds whose splits and labels are the user's to correct."""

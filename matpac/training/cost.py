@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from matpac.datasets.overview import in_columns
 from matpac.model.flops import Flops, training_flops
 from matpac.params import Params
 from matpac.shards.crops import Crops
+from matpac.text import in_columns
 from matpac.training.checkpoint import blank_pretext
 from matpac.training.schedules import durations
 
@@ -48,7 +48,7 @@ def cost_table(
 def flops_of(params: Params) -> Flops:
     with torch.device("meta"):
         pretext = blank_pretext(params.logmel, params.model, params.pretrain)
-    return training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.alpha < 1)
+    return training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.classifies)
 
 
 def crops_of(params: Params, num_clips: int | None) -> int | None:

@@ -9,12 +9,23 @@ import importlib.util
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matpac.files import whole_file
 from matpac.training.loop import Report
 
+METRICS, ONLINE = "metrics.csv", "online.csv"
+
 Row = dict[str, float]
+
+
+class History(NamedTuple):
+    """What a run has said so far: lists that grow with it."""
+
+    updates: list[Row]
+    """Of metrics.csv."""
+    looks: list[Row]
+    """Of online.csv."""
 
 
 def row_of(report: Report, updates_per_epoch: float) -> Row:
@@ -36,7 +47,16 @@ def row_of(report: Report, updates_per_epoch: float) -> Row:
     }
 
 
-def write_history(path: Path, rows: Iterable[Row]) -> None:
+def write_history(folder: Path, history: History) -> None:
+    write_rows(folder / METRICS, history.updates)
+    write_rows(folder / ONLINE, history.looks)
+
+
+def read_history(folder: Path) -> History:
+    return History(read_rows(folder / METRICS), read_rows(folder / ONLINE))
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
     rows = list(rows)
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
@@ -44,7 +64,7 @@ def write_history(path: Path, rows: Iterable[Row]) -> None:
         table.writerows(rows)
 
 
-def read_history(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         return [
             {name: int(value) if name == "step" else float(value) for name, value in row.items()}
@@ -55,8 +75,8 @@ def read_history(path: Path) -> list[Row]:
 class LivePlots:
     """DVCLive's metrics and plots of a run, in a folder of their own."""
 
-    def __init__(self, folder: Path, rows: Iterable[Row], looks: Iterable[Row]) -> None:
-        """With what has been in metrics.csv and in online.csv so far."""
+    def __init__(self, folder: Path, history: History) -> None:
+        """With what the run has said so far."""
         self._live: Any = None
         if importlib.util.find_spec("dvclive") is None:
             return
@@ -64,7 +84,7 @@ class LivePlots:
         from dvclive import Live
 
         self._live = Live(str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
-        for row in sorted([*rows, *looks], key=lambda row: row["step"]):
+        for row in sorted([*history.updates, *history.looks], key=lambda row: row["step"]):
             self.log(row)
 
     def log(self, row: Row) -> None:

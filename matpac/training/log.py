@@ -6,7 +6,7 @@ import time
 from matpac.params import Params
 from matpac.progress import Progress
 from matpac.training.health import complaint
-from matpac.training.history import LivePlots, Row, row_of
+from matpac.training.history import History, LivePlots, Row, row_of
 from matpac.training.loop import Report
 from matpac.training.schedules import Durations
 
@@ -19,8 +19,7 @@ class Log:
 
     def __init__(
         self,
-        rows: list[Row],
-        looks: list[Row],
+        history: History,
         params: Params,
         lasting: Durations,
         live: LivePlots,
@@ -28,9 +27,8 @@ class Log:
         flops_per_crop: float,
         first_update: int,
     ) -> None:
-        """`rows` of metrics.csv and `looks` of online.csv are those of the run so far; new ones are appended.
-        `flops_per_crop` are one GPU's."""
-        self.rows, self.looks = rows, looks
+        """New rows are appended to `history`, that of the run so far. `flops_per_crop` are one GPU's."""
+        self.history = history
         self.params, self.lasting, self.flops_per_crop = params, lasting, flops_per_crop
         self._live = live
         self._progress = Progress("pretrain", lasting.total, "updates", done=first_update)
@@ -38,20 +36,21 @@ class Log:
 
     def __call__(self, report: Report, waited_s: float) -> None:
         """`waited_s`: for data, since the run began."""
+        rows = self.history.updates
         if report.health is not None:
             row = row_of(report, self.lasting.total / self.params.pretrain.num_epochs)
             # Only now is the clock right: the host runs ahead of the device, and has just waited for it.
             row |= self._speed(report.update + 1, waited_s)
             trouble = self._trouble(row)
-            if trouble and not (self.rows and self.rows[-1]["collapsing"]):
+            if trouble and not (rows and rows[-1]["collapsing"]):
                 say(f"WARNING: this run seems to collapse at update {row['step']:,}: {trouble}.")
-            self.rows.append(row | {"collapsing": int(trouble is not None)})
-            self._live.log(self.rows[-1])
-        self._progress.advance(note=note(self.rows[-1], self.looks))
+            rows.append(row | {"collapsing": int(trouble is not None)})
+            self._live.log(rows[-1])
+        self._progress.advance(note=note(rows[-1], self.history.looks))
 
     def look(self, row: Row) -> None:
         """A row of online.csv. The time it took is none of training's."""
-        self.looks.append(row)
+        self.history.looks.append(row)
         self._live.log(row)
         done, before, waited_s = self._last
         self._last = (done, before + row["seconds"], waited_s)

@@ -65,7 +65,7 @@ class Learner:
     def __init__(self, pretext: Pretext, params: Pretrain, compute: Compute, ranks: Ranks) -> None:
         self.pretext, self.params, self.compute, self.ranks = pretext, params, compute, ranks
         # At alpha = 1 the student's head has no part in the loss: nobody waits for its gradient.
-        pretext.student_head.requires_grad_(requires_grad=params.alpha < 1)
+        pretext.student_head.requires_grad_(requires_grad=params.classifies)
         self.optimizer = new_optimizer(pretext, params)
         for blocks in (pretext.student_encoder.blocks, pretext.predictor.blocks):
             blocks.recompute = compute.recompute_activations
@@ -142,7 +142,7 @@ def update_(
     health = Health.start(center) if watch else None
     means = center.new_zeros(3 + len(center) + 1)
     means[-1] = float(stopping)
-    classify = watch or params.alpha < 1
+    classify = watch or params.classifies
     teacher_temperature = torch.full_like(center[0], knobs.teacher_temperature)
     hard = pretext.predictor.num_hypotheses == 1 or knobs.choice_temperature <= params.choice_temperature.last
     choice_temperature = None if hard else torch.full_like(center[0], knobs.choice_temperature)

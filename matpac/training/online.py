@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
-from matpac.files import read_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
 from matpac.params import Online
-from matpac.shards.folder import ShardFolder
+from matpac.shards.folder import ShardFolder, read_task
 from matpac.training.checkpoint import Standard
 from matpac.training.health import rankme
 from matpac.training.history import Row
@@ -44,14 +43,14 @@ class OnlineProbe:
         """Raises ValueError where clips do not have one label each, or too few have a split."""
         self.params, self.standard = params, standard
         folder = ShardFolder(shards)
-        task = read_json(shards / "task.json")
-        if task is None or task["multi_label"]:
+        task = read_task(shards)
+        if task is None or task.multi_label:
             raise ValueError(
                 f"online.dataset: need a dataset whose clips have one label each, "
                 f"got {shards.name}, where they have {'none' if task is None else 'several'}"
             )
-        splits, labels = splits_of(folder, task["num_folds"]), folder.index.column("labels")
-        number = {name: index for index, name in enumerate(task["classes"])}
+        splits, labels = splits_of(folder, task.num_folds), folder.index.column("labels")
+        number = {name: index for index, name in enumerate(task.classes)}
         parts = []
         for split, needed in (("train", params.k), ("validation", 1)):
             clips = np.flatnonzero(splits == split)

@@ -32,7 +32,7 @@ from matpac.training.checkpoint import (
     resume_,
     save_checkpoint,
 )
-from matpac.training.history import LivePlots, Row, read_history, write_history
+from matpac.training.history import History, LivePlots, read_history, write_history
 from matpac.training.initial import Initial, begin_with_, read_initial
 from matpac.training.log import Log, say
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
@@ -41,7 +41,6 @@ from matpac.training.ranks import Ranks, all_ranks
 from matpac.training.schedules import durations
 
 BATCHES_AHEAD = 4
-TABLES = ("metrics.csv", "online.csv")
 
 
 def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
@@ -75,7 +74,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
             return
         with exclusive(work):
             finished = run.to_the_end()
-            LivePlots(finished / "dvclive", *tables(finished))
+            LivePlots(finished / "dvclive", read_history(finished))
             move_into_place(finished, out)
             shutil.rmtree(work)
 
@@ -86,12 +85,6 @@ def online_probe(root: Path, crops: Crops, params: Params) -> OnlineProbe | None
         return None
     standard = Standard(crops.statistics.mean, crops.statistics.std)
     return OnlineProbe(root / params.online.dataset, params.online, standard, params.pretrain.crop_frames)
-
-
-def tables(state: Path) -> tuple[list[Row], list[Row]]:
-    """Rows of metrics.csv and of online.csv of a saved state."""
-    metrics, online = (read_history(state / name) for name in TABLES)
-    return metrics, online
 
 
 def take_as_they_are(initial: Initial, out: Path, params: Params) -> None:
@@ -118,8 +111,7 @@ def take_as_they_are(initial: Initial, out: Path, params: Params) -> None:
         partial = work / "initial.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        for name in TABLES:
-            write_history(partial / name, [])
+        write_history(partial, History([], []))
         save_checkpoint(partial, pretext, torch.optim.AdamW(pretext.parameters()), meta)
         move_into_place(partial, out)
         shutil.rmtree(work)
@@ -156,34 +148,18 @@ class Run:
 
     def to_the_end(self) -> Path:
         """Train until the last update; return the folder of the finished checkpoint."""
-        params, compute = self.params.pretrain, self.params.compute
-        if params.precision == "bfloat16":
-            # What autocast leaves in float32, the head's last product, has ten bits of mantissa then.
-            torch.set_float32_matmul_precision("high")
-        pretext = new_pretext(self.params.logmel, self.params.model, params)
-        if self.initial is not None:
-            begin_with_(pretext, self.initial, self.params.logmel)
-        pretext.to(self.ranks.device)
-        learner = Learner(pretext, params, compute, self.ranks)
+        learner = self._learner()
         state: Path | None = self.ranks.agree(self._last_state() if self.ranks.is_first else None)
-        first, spent_s = 0, 0.0
-        rows: list[Row] = []
-        looks: list[Row] = []
+        first, spent_s, history = 0, 0.0, History([], [])
         if state is not None:
-            resume_(state, pretext, learner.optimizer)
-            meta = read_meta(state)
-            first, spent_s = meta.update, meta.duration_s
-            rows, looks = tables(state)
-            if meta.online != self.params.online:
-                looks = []
-            self._say(f"Going on from update {first:,} of {self.lasting.total:,}.")
-        if first == self.lasting.total and state is not None:
-            return state
+            first, spent_s, history = self._go_on_(learner, state)
+            if first == self.lasting.total:
+                return state
 
         started_s = time.monotonic() - spent_s
         saved_s = time.monotonic()
-        self._say(self._plan(pretext))
-        log = self._log(pretext, rows, looks, first) if self.ranks.is_first else None
+        self._say(self._plan(learner.pretext))
+        log = self._log(learner.pretext, history, first) if self.ranks.is_first else None
         before: Report | None = None
         with stopping_softly() as signals:
             for report in self.reports(learner, first, lambda: bool(signals)):
@@ -198,16 +174,37 @@ class Run:
                         last or report.update % self.params.online.every_updates == 0
                     ):
                         report.settle()
-                        log.look(self.online.measure(pretext, report.update))
-                    if last or stop or time.monotonic() - saved_s > compute.save_every_s:
+                        log.look(self.online.measure(learner.pretext, report.update))
+                    if last or stop or time.monotonic() - saved_s > self.params.compute.save_every_s:
                         report.settle()
                         spent = time.monotonic() - started_s
-                        state = self._save(learner, done, (rows, looks), spent, older=state)
+                        state = self._save(learner, done, history, spent, older=state)
                         saved_s = time.monotonic()
                 if stop and not last:
                     self._say(f"Stopped after update {done:,}; the next run goes on from there.")
                     raise SystemExit(128 + (signals or [signal.SIGTERM])[0])
         return self.work / state_name(self.lasting.total)
+
+    def _learner(self) -> Learner:
+        """With the weights that the run begins with."""
+        params = self.params.pretrain
+        if params.precision == "bfloat16":
+            # What autocast leaves in float32, the head's last product, has ten bits of mantissa then.
+            torch.set_float32_matmul_precision("high")
+        pretext = new_pretext(self.params.logmel, self.params.model, params)
+        if self.initial is not None:
+            begin_with_(pretext, self.initial, self.params.logmel)
+        pretext.to(self.ranks.device)
+        return Learner(pretext, params, self.params.compute, self.ranks)
+
+    def _go_on_(self, learner: Learner, state: Path) -> tuple[int, float, History]:
+        """Put the learner where `state` left it; updates done, seconds spent and what was said by then."""
+        resume_(state, learner.pretext, learner.optimizer)
+        meta, history = read_meta(state), read_history(state)
+        if meta.online != self.params.online:
+            history = history._replace(looks=[])
+        self._say(f"Going on from update {meta.update:,} of {self.lasting.total:,}.")
+        return meta.update, meta.duration_s, history
 
     def reports(
         self, learner: Learner, first: int, is_stopping: Callable[[], bool] = lambda: False
@@ -277,7 +274,7 @@ class Run:
         self,
         learner: Learner,
         update: int,
-        history: tuple[list[Row], list[Row]],
+        history: History,
         duration_s: float,
         *,
         older: Path | None,
@@ -301,8 +298,7 @@ class Run:
             online=self.params.online,
             init_digest="" if self.initial is None else self.initial.digest,
         )
-        for name, rows in zip(TABLES, history, strict=True):
-            write_history(partial / name, rows)
+        write_history(partial, history)
         save_checkpoint(partial, learner.pretext, learner.optimizer, meta)
         replace_state(folder, partial, older)
         return folder
@@ -317,15 +313,14 @@ class Run:
             f"of {params.crop_frames} frames, on {hardware(self.ranks)}."
         )
 
-    def _log(self, pretext: Pretext, rows: list[Row], looks: list[Row], first: int) -> Log:
-        classify = self.params.pretrain.alpha < 1
-        flops = training_flops(pretext, self.params.model.mask_ratio, classify=classify)
+    def _log(self, pretext: Pretext, history: History, first: int) -> Log:
+        params = self.params
+        flops = training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.classifies)
         return Log(
-            rows,
-            looks,
-            self.params,
+            history,
+            params,
             self.lasting,
-            LivePlots(self.work / "dvclive", rows, looks),
+            LivePlots(self.work / "dvclive", history),
             flops_per_crop=flops.total / self.ranks.number,
             first_update=first,
         )

@@ -1,6 +1,6 @@
 import pytest
 
-from matpac.datasets.overview import in_columns, own_table, public_table, size
+from matpac.datasets.overview import own_table, public_table
 from matpac.datasets.prospect import place_of
 from matpac.datasets.recordings import Recording, write_recordings
 from matpac.datasets.registry import PAGES
@@ -67,16 +67,3 @@ def test_a_local_copy_that_is_not_there_is_said_so():
     table = own_table({"esc10": Esc10(kind="esc10", source="nowhere")})
     assert line_of("esc10", table)[2:4] == ["not", "here"]
     assert line_of("esc10", table)[-3:] == ["nowhere", "(not", "found)"]
-
-
-def test_columns_are_as_wide_as_their_widest_cell():
-    rows = [["name", "n"], ["a", "1,000"], ["longer", "2"]]
-    assert in_columns(rows, right={1}) == ["name        n", "a       1,000", "longer      2"]
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "said"),
-    [(2e3, "2 kB"), (1.4e6, "1 MB"), (2.6e9, "2.6 GB"), (2.4e10, "24 GB"), (9.99e8, "999 MB")],
-)
-def test_sizes_as_a_person_says_them(num_bytes, said):
-    assert size(num_bytes) == said

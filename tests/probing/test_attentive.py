@@ -9,10 +9,11 @@ from scipy.stats import binom, norm
 
 from matpac.params import Probe
 from matpac.probing import attentive
-from matpac.probing.attentive import AttentiveProbe, Data, Run, fit_attentive_probes
+from matpac.probing.attentive import AttentiveProbe, Data, Training, fit_attentive_probes
 from matpac.probing.embeddings import read_feature, write_embeddings
 from matpac.probing.folds import Fold, cross_validation_fold
-from matpac.probing.linear import fit_probes, problems_of
+from matpac.probing.linear import fit_probes
+from matpac.probing.problems import problems_of
 from matpac.probing.steps import OverTime, Steps
 from tests.probing.test_embeddings import many_clips
 
@@ -156,7 +157,7 @@ def test_while_queries_are_0_it_is_the_linear_probe_on_means(tmp_path, standardi
     for problem, linear in zip(
         problems_of(folds, params), fitted_linearly(means, labels, folds, params), strict=True
     ):
-        run = Run(problem, data, params, num_heads=4)
+        run = Training(problem, data, params, num_heads=4)
         run.probe.queries.requires_grad_(False)
         for _ in range(params.max_epochs):
             run.epoch_()

@@ -8,7 +8,8 @@ from torch import nn
 from matpac.params import Probe
 from matpac.probing import linear
 from matpac.probing.folds import Fold, cross_validation_fold
-from matpac.probing.linear import first_weights, fit_probes, problems_of
+from matpac.probing.linear import fit_probes
+from matpac.probing.problems import first_weights, problems_of
 
 
 def probe_params(**changes):

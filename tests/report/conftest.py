@@ -11,7 +11,7 @@ from matpac.probing.probe import probe
 from matpac.probing.steps import OverTime
 from matpac.shards.index import table_of, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
-from matpac.training.history import write_history
+from matpac.training.history import METRICS, write_rows
 
 NOTES = ("low", "<high> & loud")
 
@@ -46,7 +46,7 @@ def project(tmp_path_factory, params):
         {"step": step, "epoch": step / 100, "loss": 1 / (1 + step), "grad_norm": 2.0}
         for step in range(0, 1000, 10)
     ]
-    write_history(checkpoint / "metrics.csv", rows)
+    write_rows(checkpoint / METRICS, rows)
     write_json(
         checkpoint / "meta.json",
         {"update": 1000, "duration_s": 3725.0, "git_revision": "abc123", "hardware": "<2 cores>"},

@@ -41,8 +41,10 @@ embeddings are worth on labelled tasks.</p>
 def build_report(root: Path, out: Path, params: Params) -> None:
     """Write `out`/index.html, and the paper's tables beside it, from the folder `data` below `root`.
 
-    Whatever stage has not run yet is left out of the page.
+    Whatever stage has not run yet is left out of the page. Raises ValueError where `out` is no folder.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"report: need a folder at {out}, got a file. Move it away and run this again.")
     source = root / "data"
     checkpoint = source / "checkpoints" / "pretrained"
     meta, corpus = read_optional(checkpoint / "meta.json"), read_optional(source / "corpus.json")

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from matpac.files import read_json
-from matpac.probing.scores import DETAILS, beats_random_init, more_than_chance, percent, read_summaries
+from matpac.probing.scores import (
+    DETAILS,
+    beats_random_init,
+    more_than_chance,
+    percent,
+    read_summaries,
+    with_star,
+)
 from matpac.report.markup import bar, folded, grid, paragraph, section, table
 
 NAMES = {
@@ -16,8 +23,7 @@ NAMES = {
 }
 ABOUT_OTHERS = (
     "Other encoders (embed.others in params.yaml) embed the same recordings, read by the same probes. "
-    "Below their score: minus that of our encoder, repeat by repeat; coloured where the interval of this "
-    "difference leaves out 0, which is more than the chance of probing, at 95 %."
+    "Below their score: minus that of our encoder."
 )
 READ_BY = {"knn": "{num_neighbours} nearest neighbours", "attentive": "attention, {num_heads} heads"}
 ABOUT_READINGS = {
@@ -49,7 +55,7 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
             escape(f"{summary['metric']}, {summary['protocol']}"),
             f"{100 * summary['chance']:.1f}",
             *(score_cell(summary, name) for name in NAMES),
-            verdict(summary),
+            gap_tag(summary["gain_over_random_init"]),
             *(other_cell(summary, name) for name in others),
         ]
         for summary in summaries
@@ -65,7 +71,8 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
             "on embeddings that stay as they are: it tells how much of the task the embeddings already "
             "make easy. The untrained encoder is the same network before pre-training; the log-mel "
             "statistics are mean, standard deviation and maximum of the spectrogram over time, without "
-            "any network. Bold: ahead of the untrained encoder by more than both intervals. Intervals "
+            "any network. Bold: ahead of the untrained encoder by more than both intervals. Differences are "
+            "taken repeat by repeat; * (and colour): the interval of the difference leaves out 0. Intervals "
             "cover the randomness of training a probe, not the choice of test clips nor of the "
             "pre-training seed.",
             "note",
@@ -85,9 +92,13 @@ def other_cell(summary: dict[str, Any], name: str) -> str:
     score = summary["others"].get(name)
     if score is None:
         return ""
-    gap = score["minus_encoder"]
+    return f"{percent(score)} {gap_tag(score['minus_encoder'])}"
+
+
+def gap_tag(gap: dict[str, float]) -> str:
+    """Coloured where it has a star."""
     kind = ("ahead" if gap["mean"] > 0 else "behind") if more_than_chance(gap) else "even"
-    return f'{percent(score)} <span class="tag {kind}">{percent(gap, signed=True)}</span>'
+    return f'<span class="tag {kind}">{with_star(gap)}</span>'
 
 
 def second_reading(scores: Path, summaries: Sequence[dict[str, Any]]) -> str:
@@ -131,17 +142,6 @@ def sentence(summaries: Sequence[dict[str, Any]]) -> str:
 def score_cell(summary: dict[str, Any], name: str) -> str:
     text = percent(summary[name])
     return f"<b>{text}</b>" if name == "pretrained" and beats_random_init(summary) else text
-
-
-def verdict(summary: dict[str, Any]) -> str:
-    gain = summary["gain_over_random_init"]
-    if beats_random_init(summary):
-        kind, word = "ahead", "ahead"
-    elif gain["mean"] + gain["interval"] < 0:
-        kind, word = "behind", "behind"
-    else:
-        kind, word = "even", "no clear difference"
-    return f'{percent(gain, signed=True)} <span class="tag {kind}">{word}</span>'
 
 
 def bars(summary: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ def test_another_encoder_has_a_column_and_a_row_of_table_2(page, project):
     table = (project / "report/table_2.csv").read_text(encoding="utf-8").splitlines()
     [ours] = [line for line in table if line.startswith("this run,ours")]
     [row, gap] = table[-2:]
-    assert row.startswith("ast,measured here,not run")
+    assert row.startswith("ast,measured here,,not run")
     assert gap.startswith("minus this run,measured here")
     for name in ("notes", "tags"):
         summary = read_json(project / f"data/scores/{name}{DETAILS}")["summary"]
@@ -130,3 +130,9 @@ def test_a_page_is_made_of_what_is_there(tmp_path, params):
 def test_long_curves_are_thinned_to_means_of_neighbours():
     assert thinned(np.array([1.0, 3.0])).tolist() == [1.0, 3.0]
     assert thinned(np.arange(800.0))[:3].tolist() == [0.5, 2.5, 4.5]
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, params):
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(ValueError, match=r"need a folder at .*report, got a file\."):
+        build_report(tmp_path, tmp_path / "report", params)

@@ -6,21 +6,26 @@ from collections.abc import Sequence
 
 from matpac.params import Params
 from matpac.report.columns import Column
-from matpac.report.experiments import is_other
+from matpac.report.experiments import Experiment, is_other
 from matpac.report.runs import Run
-from matpac.report.seeds import probed
+from matpac.report.seeds import on_same_data, probed
 
-UNKNOWN = "unknown (no revision recorded)"
+UNKNOWN = "unknown"
 
 
 def notes_of(
-    runs: Sequence[Run], base: Run, columns: Sequence[Column], grids: Sequence[str], params: Params
+    runs: Sequence[Run],
+    base: Run,
+    reference: Experiment | None,
+    columns: Sequence[Column],
+    grids: Sequence[str],
+    params: Params,
 ) -> list[str]:
-    """`grids` are those of presets/grids that the table is made for."""
+    """`reference` tells which recordings are those of today; `grids` of presets/grids are the table's."""
     notes = [
         not_run(runs),
         not_probed_here(columns, params),
-        not_probed_there(runs, base, columns),
+        not_probed_there(runs, base, reference, columns),
         of_the_probe_only(runs, base, grids),
         revisions(runs),
     ]
@@ -52,14 +57,20 @@ def not_probed_here(columns: Sequence[Column], params: Params) -> str:
     return f"{text}, then `dvc repro`, and for other rows their command again. Means need all their datasets."
 
 
-def not_probed_there(runs: Sequence[Run], base: Run, columns: Sequence[Column]) -> str:
-    """Rows that were run, but not with all datasets that params.yaml probes now."""
+def not_probed_there(
+    runs: Sequence[Run], base: Run, reference: Experiment | None, columns: Sequence[Column]
+) -> str:
+    """Rows that were run, but not with all datasets that params.yaml probes now, or on other recordings."""
     datasets = list(dict.fromkeys(name for column in columns for name in column.datasets))
     sentences = []
     for run in runs:
-        names = [name for name in datasets if run.seeds and not probed(run.seeds, [name])]
+        names = [
+            name
+            for name in datasets
+            if run.seeds and not probed(on_same_data(run.seeds, reference, [name]), [name])
+        ]
         if names:
-            sentences.append(f"{run.label}: not probed on {', '.join(names)}; {again(run, base)}.")
+            sentences.append(f"{run.label}: not probed on {', '.join(names)} of today; {again(run, base)}.")
     return " ".join(sentences)
 
 
@@ -77,6 +88,8 @@ def again(run: Run, base: Run) -> str:
         for key, value in run.settings.items()
         if base.settings.get(key) != value and not key.startswith("corpus.") and key != "pretrain.init_digest"
     ]
+    if not changes:
+        return "its own recordings are needed for that"
     return f"`dvc exp run {' '.join([*changes, 'record'])}`"
 
 
@@ -117,4 +130,6 @@ def revisions(runs: Sequence[Run]) -> str:
     if len(labels) < 2:
         return ""
     told = "; ".join(f"{words}: {', '.join(dict.fromkeys(names))}" for words, names in labels.items())
+    if len(labels.keys() - {UNKNOWN}) < 2:
+        return f"Not all rows are known to come from one revision of the code. {told}."
     return f"Rows come from different revisions of the code. {told}."

@@ -236,16 +236,23 @@ def confusion_table(details: dict[str, Any]) -> str:
     confusion, names = details["features"]["pretrained"].get("confusion"), details["classes"]
     if confusion is None or len(names) > MAX_CLASSES_IN_MATRIX:
         return ""
-    head = "".join(f'<th scope="col">{number}</th>' for number in range(1, len(names) + 1))
+    upright = ' class="upright"' if max(map(len, names)) > 2 else ""
+    head = "".join(f'<th scope="col"><span{upright}>{escape(name)}</span></th>' for name in names)
     rows = "".join(
-        f'<tr><th scope="row">{number} {escape(name)}</th>{"".join(map(shaded, shares(row)))}</tr>'
-        for number, (name, row) in enumerate(zip(names, confusion, strict=True), start=1)
+        f'<tr><th scope="row">{escape(truth)}</th>'
+        + "".join(
+            shaded(share, f"{truth} taken for {guess}")
+            for guess, share in zip(names, shares(row), strict=True)
+        )
+        + "</tr>"
+        for truth, row in zip(names, confusion, strict=True)
     )
     return (
         '<div><h4>Confusion matrix</h4><div class="wide"><table class="confusion">'
-        f"<thead><tr><th>true class</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<thead><tr><th>true class ... taken for</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         '<p class="note">Each row: percent of the clips of one class that the encoder\'s probes took for '
-        "class 1, 2, ... A perfect probe has 100 on the diagonal.</p></div>"
+        f"the class of the column; on the right of the first row, <b>{escape(names[0])}</b> taken for "
+        f"<b>{escape(names[-1])}</b>. A perfect probe has 100 on the diagonal.</p></div>"
     )
 
 
@@ -254,7 +261,8 @@ def shares(row: Sequence[int]) -> list[float]:
     return [count / total for count in row]
 
 
-def shaded(share: float) -> str:
+def shaded(share: float, meaning: str) -> str:
     colour = "#fff" if share > 0.55 else "#1f2933"
     text = f"{100 * share:.0f}" if share >= 0.005 else ""
-    return f'<td style="background:rgb(11 114 133/{share:.2f});color:{colour}">{text}</td>'
+    style = f"background:rgb(11 114 133/{share:.2f});color:{colour}"
+    return f'<td title="{escape(meaning)}" style="{style}">{text}</td>'

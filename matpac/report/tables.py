@@ -102,15 +102,15 @@ def table_2(experiments: Sequence[Experiment], settings: Settings, params: Param
         varied(experiments, base, key, value) for key, value in ((N_TAU, 10), (N_TAU, 20), (ALPHA, 1.0))
     ]
     asked = [base, *(run for run in of_paper if run.settings != base.settings)]
-    runs = asked + all_others(experiments, asked, base)
     reference = find(experiments, settings)
+    runs = asked + all_others(experiments, asked, base)
     rows = []
     for row in known["table_2"]:
         scores = dict(zip(known["datasets"], row["scores"], strict=True)) | {"mean": row["mean"]}
         rows.append([row["row"], row["source"], "", *printed_cells(scores, columns)])
     for run in runs:
         rows += our_rows(run, run.label, base, reference, columns)
-    notes = notes_of(runs, base, columns, (GRIDS[N_TAU], GRIDS[ALPHA]), params)
+    notes = notes_of(runs, base, reference, columns, (GRIDS[N_TAU], GRIDS[ALPHA]), params)
     return Table(
         "table_2", "Table II: linear probes, beside printed ones", header("Encoder", columns), rows, notes
     )
@@ -118,25 +118,27 @@ def table_2(experiments: Sequence[Experiment], settings: Settings, params: Param
 
 def table_3(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
     known, columns, base = printed()["table_3"], columns_of_groups(params), this_run(experiments, settings)
+    reference = find(experiments, settings)
     runs = along(experiments, base, ALPHA, known["rows"])
     rows = []
     for value, run in runs:
         label = f"{value:g}, {OF_PAPER[ALPHA, value]}" if (ALPHA, value) in OF_PAPER else f"{value:g}"
         if value in known["rows"]:
             rows.append([label, known["source"], "", *printed_cells(known["rows"][value], columns)])
-        rows += our_rows(run, named(label, run, base), base, find(experiments, settings), columns)
-    notes = notes_of([run for _, run in runs], base, columns, (GRIDS[ALPHA],), params)
+        rows += our_rows(run, named(label, run, base), base, reference, columns)
+    notes = notes_of([run for _, run in runs], base, reference, columns, (GRIDS[ALPHA],), params)
     title = "Table III: prediction against classification"
     return Table("table_3", title, header("Weight of prediction", columns), rows, notes)
 
 
 def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
     columns, base = columns_of_figure(params), this_run(experiments, settings)
+    reference = find(experiments, settings)
     runs = cluster_runs(experiments, settings)
     rows = []
     for value, run in runs:
-        rows += our_rows(run, named(f"{value:g}", run, base), base, find(experiments, settings), columns)
-    notes = notes_of([run for _, run in runs], base, columns, (GRIDS[CLUSTERS],), params)
+        rows += our_rows(run, named(f"{value:g}", run, base), base, reference, columns)
+    notes = notes_of([run for _, run in runs], base, reference, columns, (GRIDS[CLUSTERS],), params)
     title = "Figure 2: how many classes the pretext has"
     return Table("figure_2", title, header("Classes K", columns), rows, notes)
 

@@ -49,6 +49,13 @@ def test_a_confusion_matrix_of_many_classes_is_not_drawn():
     assert confusion_table(details(large)) == ""
 
 
+def test_a_confusion_of_digits_is_in_words():
+    digits = {"classes": ["0", "1"], "features": {"pretrained": {"confusion": [[3, 1], [2, 2]]}}}
+    text = confusion_table(digits)
+    assert '<td title="1 taken for 0" ' in text
+    assert '<th scope="row">1</th>' in text
+
+
 def test_classes_and_labels_that_do_not_count_are_said():
     complete = {"metric": "mAP", "num_classes": 20, "num_classes_scored": 20, "observed": 1.0}
     assert left_out(complete) == ""

@@ -109,7 +109,9 @@ def test_scores_on_other_recordings_are_not_laid_beside_ours(params):
     this = experiment(params, [0.5, 0.6])
     other = experiment(params, [0.7, 0.8], pretrain__alpha=1.0)
     other.results["demo_scenes"] = Result("other", [0.7, 0.8])
-    row = of(rows_of(table_2([this, other], this.settings, params)), "without classification, alpha 1")
+    table = table_2([this, other], this.settings, params)
+    row = of(rows_of(table), "without classification, alpha 1")
+    assert any("alpha 1: not probed on demo_scenes of today; `python" in note for note in table.notes)
     assert (row["demo_scenes"], row["Mean of these"], row["demo_rhythms"]) == (
         "other data",
         "other data",
@@ -243,8 +245,11 @@ def test_a_row_that_was_not_probed_on_a_dataset_of_today_says_how_to_run_it_agai
         experiment(params, [0.5, 0.6], pretrain__alpha=0.6, model__size="base", **old),
     ]
     text = " ".join(table_2([this, *runs], this.settings, params).notes)
-    assert "alpha 1: not probed on demo_scenes; `python -m flows.grid alpha`." in text
-    assert "not probed on demo_scenes; `dvc exp run -S model.size=base -S pretrain.alpha=0.6 record`." in text
+    assert "alpha 1: not probed on demo_scenes of today; `python -m flows.grid alpha`." in text
+    assert (
+        "not probed on demo_scenes of today; `dvc exp run -S model.size=base -S pretrain.alpha=0.6 record`."
+        in text
+    )
 
 
 def test_rows_of_different_revisions_are_told_apart(params):
@@ -260,7 +265,7 @@ def test_rows_of_different_revisions_are_told_apart(params):
     same = table_3([this, made_by("aaa", pretrain__alpha=0.25)], this.settings, params).notes
     assert not any("revisions" in note for note in same)
     known = [this, made_by("bbb", pretrain__alpha=0.25), made_by("", pretrain__alpha=0.75)]
-    told = "bbb: alpha 0.25; aaa: this run; unknown (no revision recorded): alpha 0.75."
+    told = "bbb: alpha 0.25; aaa: this run; unknown: alpha 0.75."
     assert (
         f"Rows come from different revisions of the code. {told}"
         in table_3(known, this.settings, params).notes

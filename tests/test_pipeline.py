@@ -177,7 +177,7 @@ def test_a_grid_lays_its_runs_side_by_side_and_leaves_the_parameters_as_they_wer
     assert project.digest("params.yaml") == before
     with (project.folder / "data/report/table_3.csv").open(newline="") as file:
         ours = {row[0]: row[-1] for row in csv.reader(file) if row[1] == "ours"}
-    assert ours["0.75"] == ours["1"] == "not run"
+    assert ours["0.75"] == ours["1, without classification"] == "not run"
     for label in ("0.25", "0.5 (this run)", "minus this run"):
         assert "±" in ours[label]
 

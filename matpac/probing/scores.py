@@ -208,7 +208,12 @@ def more_than_chance(gap: dict[str, float]) -> bool:
 
 def percent(score: dict[str, float], *, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    return f"{100 * score['mean']:{sign}.1f} ± {100 * score['interval']:.1f}"
+    return f"{100 * score['mean']:{sign}z.1f} ± {100 * score['interval']:.1f}"
+
+
+def with_star(gap: dict[str, float], said: str = "") -> str:
+    """A difference, with * where its interval leaves out 0: the one meaning of * wherever it stands."""
+    return f"{percent(gap, signed=True)}{said}{' *' if more_than_chance(gap) else ''}"
 
 
 def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
@@ -223,36 +228,34 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
             summary["metric"],
             f"{100 * summary['chance']:.1f}",
             *(percent(summary[name]) for name in FEATURES),
-            percent(summary["gain_over_random_init"], signed=True)
-            + (" *" if beats_random_init(summary) else "  "),
+            gap_cell(summary["gain_over_random_init"]),
         ]
         for summary in summaries
     ]
+    ahead = [summary["dataset"] for summary in summaries if beats_random_init(summary)]
     notes = [
         "",
-        "Percent: mean and 95 % interval over repeats of the linear probe. gain: encoder minus",
-        "random init, repeat by repeat; * where it is ahead by more than both intervals.",
+        "Percent: mean and 95 % interval over repeats of the linear probe, one seed of pre-training.",
+        "gain (encoder minus random init) and minus encoder are differences repeat by repeat;",
+        "* where the interval of the difference leaves out 0.",
+        f"Ahead of random init by more than both intervals: {', '.join(ahead) or 'none'}.",
     ]
-    return "\n".join([*aligned(header, lines), *notes, *others_table(summaries)])
+    return "\n".join([*aligned(header, lines), *others_table(summaries), *notes])
 
 
 def others_table(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """Empty where there are none."""
     lines = [
-        [
-            summary["dataset"],
-            name,
-            percent(score),
-            percent(score["minus_encoder"], signed=True)
-            + (" *" if more_than_chance(score["minus_encoder"]) else "  "),
-        ]
+        [summary["dataset"], name, percent(score), gap_cell(score["minus_encoder"])]
         for summary in summaries
         for name, score in summary["others"].items()
     ]
-    if not lines:
-        return []
-    notes = ["", "minus encoder: repeat by repeat; * where the interval of the difference leaves out 0."]
-    return ["", *aligned(["task", "other encoder", "score", "minus encoder"], lines), *notes]
+    return ["", *aligned(["task", "other encoder", "score", "minus encoder"], lines)] if lines else []
+
+
+def gap_cell(gap: dict[str, float]) -> str:
+    """Numbers stand below each other, with a star or without."""
+    return with_star(gap) if more_than_chance(gap) else f"{with_star(gap)}  "
 
 
 def aligned(header: list[str], lines: Sequence[list[str]]) -> list[str]:

@@ -167,7 +167,7 @@ def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
     else:
         axes.ticklabel_format(useOffset=False)
     if len(chart.columns) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        drawing.legend(loc="outside upper left", ncols=len(chart.columns), frameon=False, fontsize=8)
     return svg_of(drawing)
 
 

@@ -4,6 +4,7 @@ The folder outlives a change of parameters: a run adds its record, or renews the
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from matpac.files import read_json, write_json
 from matpac.params import BEFORE, Params, digest
-from matpac.probing.scores import DETAILS, mean_and_interval, repeat_scores
+from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.shards.corpus import fingerprint
 
 FORMAT = 1
@@ -35,6 +36,12 @@ class Result(NamedTuple):
     """Fingerprint of the shards they were trained and tested on."""
     repeats: list[float]
     """A fraction for each repeat: the mean over its folds."""
+    recorded: str = ""
+    """When, in UTC, as 2025-01-31T12:00:00+00:00; empty in older records, as are the next two."""
+    git_revision: str = ""
+    """Of the code that recorded it, with `+` where the tree was changed; empty outside a repository."""
+    trained_revision: str = ""
+    """Of the code that trained the encoder; empty for other encoders."""
 
 
 class Experiment(NamedTuple):
@@ -46,19 +53,32 @@ def record_run(root: Path, params: Params) -> None:
     """Add the run that lies in `root`/data to its folder `experiments`; other encoders, too.
 
     These have records of their own: their scores do not depend on what was trained. A dataset that was
-    probed with the same settings before, and is no longer, keeps its result.
+    probed with the same settings before, and is no longer, keeps its result. Raises ValueError where the
+    run is not finished.
     """
+    from matpac.training.run import git_revision  # imports torch, which takes seconds
+
     data = root / "data"
+    meta = read_finished(data / "checkpoints" / "pretrained" / "meta.json")
+    ours = settings_of(params, read_finished(data / "corpus.json"), meta)
+    made = {"recorded": datetime.now(UTC).isoformat(timespec="seconds"), "git_revision": git_revision()}
+    ours_made = made | {"trained_revision": meta.get("git_revision", "")}
     folder = data / "experiments"
     folder.mkdir(exist_ok=True)
-    meta = read_json(data / "checkpoints" / "pretrained" / "meta.json")
-    ours = settings_of(params, read_json(data / "corpus.json"), meta)
     for dataset in params.probe.datasets:
-        details = read_json(data / "scores" / f"{dataset}{DETAILS}")
+        details = read_finished(data / "scores" / f"{dataset}{DETAILS}")
         others = {name: settings_of_other(params, name, raw) for name, raw in details["others"].items()}
         for name, settings in ({"pretrained": ours} | others).items():
             repeats = repeat_scores(details["features"][name]["scores"])
-            add(folder, settings, dataset, Result(fingerprint(data / "shards" / dataset), repeats))
+            told = ours_made if name == "pretrained" else made
+            add(folder, settings, dataset, Result(fingerprint(data / "shards" / dataset), repeats, **told))
+
+
+def read_finished(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ValueError(f"record: need the scores of a finished run, got no {path}. Run `dvc repro`.")
+    found: dict[str, Any] = read_json(path)
+    return found
 
 
 def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
@@ -69,7 +89,10 @@ def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
     results: dict[str, Result] = {}
     for one in same:
         results |= records[one].results
-    results[dataset] = result
+    before = results.get(dataset)
+    # The same once more is no news: a file that stays as it is makes no report stale.
+    if before is None or not before.recorded or before[:2] != result[:2]:
+        results[dataset] = result
     plain = {name: found._asdict() for name, found in results.items()}
     write_json(path, {"format": FORMAT, "settings": settings, "results": plain})
     for one in same:
@@ -78,17 +101,22 @@ def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
 
 
 def read_experiments(folder: Path) -> list[Experiment]:
-    """Raises ValueError for a record of another format."""
+    """Raises ValueError for a record that is broken or of another format."""
     return [read_experiment(path) for path in sorted(folder.glob("*.json"))]
 
 
 def read_experiment(path: Path) -> Experiment:
-    """One that is older than a key did what was done before it. Raises ValueError for another format."""
-    raw = read_json(path)
-    if raw.get("format") != FORMAT:
+    """One that is older than a key did what was done before it. Raises as `read_experiments` does."""
+    try:
+        raw = read_json(path)
+    except ValueError as error:
         raise ValueError(
-            f"{path}: need an experiment of format {FORMAT}, got {raw.get('format')}. Delete the file."
-        )
+            f"{path}: need a record as JSON, got broken text ({error}). Remove the file; "
+            "its run, done again, adds it again."
+        ) from None
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: need an experiment of format {FORMAT}, got {found}. Remove the file.")
     older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
     settings = older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
     return Experiment(settings, {name: Result(**result) for name, result in raw["results"].items()})
@@ -133,28 +161,3 @@ def repeats_of(experiment: Experiment, datasets: Sequence[str]) -> list[float] |
     if not found or len(found) < len(datasets) or len({len(repeats) for repeats in found}) > 1:
         return None
     return [float(score) for score in np.mean(found, axis=0)]
-
-
-def difference(ours: Experiment, base: Experiment, datasets: Sequence[str]) -> dict[str, float] | None:
-    """Mean of `ours` minus `base`, and its 95 % interval by Student's t over pairs of repeats.
-
-    Repeats of the same number see the clips in the same order and, where embeddings are of equal length,
-    begin with the same weights, which makes them pairs. None where they are not: other recordings, another
-    probe, or nothing to compare.
-    """
-    left, right = repeats_of(ours, datasets), repeats_of(base, datasets)
-    if left is None or right is None:
-        return None
-    if probe_of(ours) != probe_of(base) or not same_data(ours, base, datasets):
-        return None
-    return mean_and_interval(np.subtract(left, right).tolist())
-
-
-def same_data(left: Experiment, right: Experiment, datasets: Sequence[str]) -> bool:
-    """Whether those of the datasets that both have been probed on are the same recordings."""
-    shared = [name for name in datasets if name in left.results and name in right.results]
-    return all(left.results[name].data == right.results[name].data for name in shared)
-
-
-def probe_of(experiment: Experiment) -> Settings:
-    return {key: value for key, value in experiment.settings.items() if key.startswith("probe.")}

@@ -1,5 +1,6 @@
 """shards, corpus, checkpoint, parameters -> what the numbers were made from."""
 
+from collections.abc import Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +11,10 @@ import yaml
 from matpac.datasets.reasons import REASONS
 from matpac.files import read_json
 from matpac.params import Params
+from matpac.report.experiments import Experiment, Settings, is_other
 from matpac.report.markup import facts, folded, paragraph, section, table
+from matpac.report.runs import label_of
+from matpac.report.seeds import SEED, without_seed
 from matpac.text import duration
 
 PACKAGES = ("matpac", "torch", "timm", "numpy", "librosa", "soxr", "scikit-learn", "zarr", "webdataset")
@@ -73,7 +77,13 @@ def run_facts(meta: dict[str, Any], params: Params) -> dict[str, str]:
     return known
 
 
-def provenance(meta: dict[str, Any], corpus: dict[str, Any], params: Params) -> str:
+def provenance(
+    meta: dict[str, Any],
+    corpus: dict[str, Any],
+    experiments: Sequence[Experiment],
+    this_run: Settings,
+    params: Params,
+) -> str:
     known = {}
     if "git_revision" in meta:
         known["Git revision"] = str(meta["git_revision"])
@@ -92,8 +102,36 @@ def provenance(meta: dict[str, Any], corpus: dict[str, Any], params: Params) -> 
             "note",
         ),
         facts(known),
+        records(experiments, this_run),
         folded("All parameters (params.yaml)", f"<pre>{escape(settings)}</pre>"),
     )
+
+
+def records(experiments: Sequence[Experiment], this_run: Settings) -> str:
+    """When each run of the tables was recorded, and by which code; empty where there is none."""
+    rows, base = [], without_seed(this_run)
+    for one in experiments:
+        settings = without_seed(one.settings)
+        results = one.results.values()
+        label = "this run" if settings == base else label_of(settings, experiments, base)
+        told = [
+            ", ".join(sorted(words - {""})) or "unknown"
+            for words in (
+                {result.recorded.removesuffix("+00:00").replace("T", " ") for result in results},
+                {result.trained_revision for result in results},
+                {result.git_revision for result in results},
+            )
+        ]
+        if is_other(settings):
+            told[1] = ""
+        rows.append([escape(word) for word in (label, str(one.settings.get(SEED, "")), *told)])
+    if not rows:
+        return ""
+    header = ["Run", "Seed", "Recorded (UTC)", "Trained by revision", "Recorded by revision"]
+    note = paragraph(
+        "+ marks a tree with changes that were not committed; an edited params.yaml is one.", "note"
+    )
+    return folded("All records of the tables (data/experiments)", table(header, sorted(rows), "paper") + note)
 
 
 def installed() -> dict[str, str]:

@@ -10,21 +10,27 @@ from matplotlib.figure import Figure
 
 from matpac.files import write_text
 from matpac.params import Params
-from matpac.probing.scores import mean_and_interval
-from matpac.report.experiments import Experiment, Settings, repeats_of
+from matpac.report.columns import columns_of_figure, printed
+from matpac.report.experiments import Experiment, Settings
 from matpac.report.markup import figure, grid, paragraph, picture, section, table
+from matpac.report.seeds import on_same_data, score
 from matpac.report.svg import COLOURS, styled, svg_of, unbox_
 from matpac.report.tables import (
-    CLUSTERS,
-    EXPLAINED,
     NOT_HERE,
     NOT_RUN,
     OTHER_DATA,
     Table,
     cluster_runs,
-    figure_columns,
+    find,
     paper_tables,
-    printed,
+)
+
+EXPLAINED = (
+    "Percent. Runs that differ in nothing but the seed of pre-training are one row. With several seeds a "
+    "cell is the mean over seeds with its 95 % interval (Student's t); with one it is the mean over repeats "
+    "of the probe, and another seed is not in its interval. Differences are paired, by seed where two rows "
+    "share two seeds or more, else by repeat of the probe; the column Seeds counts the shared ones, which "
+    "are all that a difference is made of. * means what it means above: the interval leaves out 0."
 )
 
 
@@ -80,22 +86,22 @@ def cell_of(text: str) -> str:
 @styled()
 def drawing(experiments: Sequence[Experiment], settings: Settings, params: Params) -> bytes | None:
     """Figure 2 with our numbers, as SVG; None where fewer than two numbers of classes were tried."""
-    runs = [run for run in cluster_runs(experiments, settings) if run.experiment is not None]
+    runs = [(number, run.seeds) for number, run in cluster_runs(experiments, settings) if run.seeds]
     if len(runs) < 2:
         return None
     canvas = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = canvas.subplots()
-    for index, column in enumerate(figure_columns(params)):
+    reference = find(experiments, settings)
+    for index, column in enumerate(columns_of_figure(params)):
         points = [
-            (run.settings[CLUSTERS], mean_and_interval(repeats))
-            for run in runs
-            if run.experiment is not None
-            and (repeats := repeats_of(run.experiment, column.datasets)) is not None
+            (number, found.score)
+            for number, seeds in runs
+            if (found := score(on_same_data(seeds, reference, column.datasets), column.datasets)) is not None
         ]
         axes.errorbar(
             [number for number, _ in points],
-            [100 * score["mean"] for _, score in points],
-            [100 * score["interval"] for _, score in points],
+            [100 * measured["mean"] for _, measured in points],
+            [100 * measured["interval"] for _, measured in points],
             color=COLOURS[index % len(COLOURS)],
             marker="o",
             markersize=4,
@@ -103,7 +109,7 @@ def drawing(experiments: Sequence[Experiment], settings: Settings, params: Param
             linewidth=1.4,
             label=column.title,
         )
-    numbers = [run.settings[CLUSTERS] for run in runs]
+    numbers = [number for number, _ in runs]
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
     axes.set_xlabel("classes K")

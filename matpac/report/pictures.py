@@ -20,6 +20,8 @@ NUM_CROPS = 4
 MIN_POINTS, MAX_POINTS = 10, 400
 """Clips in a map; more make neither a clearer picture nor a faster report."""
 MAX_CLASSES_IN_LEGEND = 20
+MAX_HEIGHT_PX = 160
+"""Of a spectrogram: short crops are higher than wide, and would fill screens."""
 HIDDEN = (0.87, 0.89, 0.91, 1.0)
 SEVERAL_LABELS = "#ced4da"
 
@@ -38,6 +40,7 @@ def spectrograms(shards: Path, params: Params) -> str:
     crops = Crops([shards / name], pretrain.crop_frames, pretrain.short_clips, pretrain.seed)
     batch = crops.batch(0, NUM_CROPS)
     rows, columns = logmel.num_mels // PATCH, pretrain.crop_frames // PATCH
+    max_width_px = round(MAX_HEIGHT_PX * pretrain.crop_frames / logmel.num_mels)
     generator = torch.Generator().manual_seed(pretrain.seed)
     split = random_split(NUM_CROPS, rows * columns, params.model.mask_ratio, generator)
     figures = []
@@ -49,15 +52,15 @@ def spectrograms(shards: Path, params: Params) -> str:
         hidden[masked] = True
         seen = colours.copy()
         seen[hidden.reshape(rows, columns).repeat(PATCH, 0).repeat(PATCH, 1)] = HIDDEN
-        content = picture(png(colours), "image/png", f"Spectrogram of {clip}", "pixels")
-        content += picture(png(seen), "image/png", "The same with hidden patches", "pixels")
-        figures.append(figure(content, clip))
+        content = picture(png(colours), "image/png", f"Spectrogram of {clip}", max_width_px)
+        content += picture(png(seen), "image/png", "The same with hidden patches", max_width_px)
+        figures.append(figure(f'<div class="pair">{content}</div>', clip))
     seconds = pretrain.crop_frames / logmel.frames_per_s
     return section(
         "What the networks hear",
         paragraph(
             f"Random crops of {name}: {seconds:.1f} s from left to right, {logmel.fmin_hz:,.0f} Hz at the "
-            f"bottom to {logmel.fmax_hz:,.0f} Hz at the top, brighter is louder. Above the whole crop; below "
+            f"bottom to {logmel.fmax_hz:,.0f} Hz at the top, brighter is louder. First the whole crop, then "
             f"what the student gets: {params.model.mask_ratio:.0%} of the patches are hidden (grey), anew "
             "for every crop, and training means predicting what the teacher makes of them. Crops should "
             "look like sound: black or uniform ones mean silent or broken recordings.",

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from matpac.files import read_json
-from matpac.probing.scores import DETAILS, beats_random_init, more_than_chance, percent, read_summaries
+from matpac.probing.scores import (
+    DETAILS,
+    beats_random_init,
+    more_than_chance,
+    percent,
+    read_summaries,
+    with_star,
+)
 from matpac.report.markup import bar, folded, grid, paragraph, section, table
 
 NAMES = {
@@ -16,8 +23,7 @@ NAMES = {
 }
 ABOUT_OTHERS = (
     "Other encoders (embed.others in params.yaml) embed the same recordings, read by the same probes. "
-    "Below their score: minus that of our encoder, repeat by repeat; coloured where the interval of this "
-    "difference leaves out 0, which is more than the chance of probing, at 95 %."
+    "Below their score: minus that of our encoder."
 )
 READ_BY = {"knn": "{num_neighbours} nearest neighbours", "attentive": "attention, {num_heads} heads"}
 ABOUT_READINGS = {
@@ -49,7 +55,7 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
             escape(f"{summary['metric']}, {summary['protocol']}"),
             f"{100 * summary['chance']:.1f}",
             *(score_cell(summary, name) for name in NAMES),
-            verdict(summary),
+            gap_tag(summary["gain_over_random_init"]),
             *(other_cell(summary, name) for name in others),
         ]
         for summary in summaries
@@ -65,7 +71,8 @@ def headline(scores: Path, datasets: Sequence[str]) -> str:
             "on embeddings that stay as they are: it tells how much of the task the embeddings already "
             "make easy. The untrained encoder is the same network before pre-training; the log-mel "
             "statistics are mean, standard deviation and maximum of the spectrogram over time, without "
-            "any network. Bold: ahead of the untrained encoder by more than both intervals. Intervals "
+            "any network. Bold: ahead of the untrained encoder by more than both intervals. Differences are "
+            "taken repeat by repeat; * (and colour): the interval of the difference leaves out 0. Intervals "
             "cover the randomness of training a probe, not the choice of test clips nor of the "
             "pre-training seed.",
             "note",
@@ -85,9 +92,13 @@ def other_cell(summary: dict[str, Any], name: str) -> str:
     score = summary["others"].get(name)
     if score is None:
         return ""
-    gap = score["minus_encoder"]
+    return f"{percent(score)} {gap_tag(score['minus_encoder'])}"
+
+
+def gap_tag(gap: dict[str, float]) -> str:
+    """Coloured where it has a star."""
     kind = ("ahead" if gap["mean"] > 0 else "behind") if more_than_chance(gap) else "even"
-    return f'{percent(score)} <span class="tag {kind}">{percent(gap, signed=True)}</span>'
+    return f'<span class="tag {kind}">{with_star(gap)}</span>'
 
 
 def second_reading(scores: Path, summaries: Sequence[dict[str, Any]]) -> str:
@@ -131,17 +142,6 @@ def sentence(summaries: Sequence[dict[str, Any]]) -> str:
 def score_cell(summary: dict[str, Any], name: str) -> str:
     text = percent(summary[name])
     return f"<b>{text}</b>" if name == "pretrained" and beats_random_init(summary) else text
-
-
-def verdict(summary: dict[str, Any]) -> str:
-    gain = summary["gain_over_random_init"]
-    if beats_random_init(summary):
-        kind, word = "ahead", "ahead"
-    elif gain["mean"] + gain["interval"] < 0:
-        kind, word = "behind", "behind"
-    else:
-        kind, word = "even", "no clear difference"
-    return f'{percent(gain, signed=True)} <span class="tag {kind}">{word}</span>'
 
 
 def bars(summary: dict[str, Any]) -> str:
@@ -236,16 +236,23 @@ def confusion_table(details: dict[str, Any]) -> str:
     confusion, names = details["features"]["pretrained"].get("confusion"), details["classes"]
     if confusion is None or len(names) > MAX_CLASSES_IN_MATRIX:
         return ""
-    head = "".join(f'<th scope="col">{number}</th>' for number in range(1, len(names) + 1))
+    upright = ' class="upright"' if max(map(len, names)) > 2 else ""
+    head = "".join(f'<th scope="col"><span{upright}>{escape(name)}</span></th>' for name in names)
     rows = "".join(
-        f'<tr><th scope="row">{number} {escape(name)}</th>{"".join(map(shaded, shares(row)))}</tr>'
-        for number, (name, row) in enumerate(zip(names, confusion, strict=True), start=1)
+        f'<tr><th scope="row">{escape(truth)}</th>'
+        + "".join(
+            shaded(share, f"{truth} taken for {guess}")
+            for guess, share in zip(names, shares(row), strict=True)
+        )
+        + "</tr>"
+        for truth, row in zip(names, confusion, strict=True)
     )
     return (
         '<div><h4>Confusion matrix</h4><div class="wide"><table class="confusion">'
-        f"<thead><tr><th>true class</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<thead><tr><th>true class ... taken for</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         '<p class="note">Each row: percent of the clips of one class that the encoder\'s probes took for '
-        "class 1, 2, ... A perfect probe has 100 on the diagonal.</p></div>"
+        f"the class of the column; on the right of the first row, <b>{escape(names[0])}</b> taken for "
+        f"<b>{escape(names[-1])}</b>. A perfect probe has 100 on the diagonal.</p></div>"
     )
 
 
@@ -254,7 +261,8 @@ def shares(row: Sequence[int]) -> list[float]:
     return [count / total for count in row]
 
 
-def shaded(share: float) -> str:
+def shaded(share: float, meaning: str) -> str:
     colour = "#fff" if share > 0.55 else "#1f2933"
     text = f"{100 * share:.0f}" if share >= 0.005 else ""
-    return f'<td style="background:rgb(11 114 133/{share:.2f});color:{colour}">{text}</td>'
+    style = f"background:rgb(11 114 133/{share:.2f});color:{colour}"
+    return f'<td title="{escape(meaning)}" style="{style}">{text}</td>'

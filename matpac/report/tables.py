@@ -1,38 +1,40 @@
 """shards, experiments, printed numbers -> Tables I to III and Figure 2 of the paper, with our numbers."""
 
-from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from matpac.datasets.registry import PAGES
 from matpac.files import read_json
 from matpac.params import Params
-from matpac.probing.scores import mean_and_interval, more_than_chance, percent, protocol
-from matpac.report.experiments import (
-    Experiment,
-    Settings,
-    difference,
-    is_other,
-    repeats_of,
-    same_data,
+from matpac.probing.scores import percent, protocol, with_star
+from matpac.report.columns import (
+    Column,
+    columns_of_figure,
+    columns_of_groups,
+    columns_of_paper,
+    printed,
 )
+from matpac.report.experiments import Experiment, Settings, is_other
+from matpac.report.notes import notes_of
+from matpac.report.runs import (
+    ALPHA,
+    CLUSTERS,
+    GRIDS,
+    N_TAU,
+    OF_PAPER,
+    Run,
+    all_others,
+    along,
+    this_run,
+    varied,
+)
+from matpac.report.seeds import Measured, difference, on_same_data, score
 from matpac.shards.folder import read_task
 
 NOT_RUN = "not run"
 NOT_HERE = "not here"
 OTHER_DATA = "other data"
-ALPHA, N_TAU, CLUSTERS = "pretrain.alpha", "pretrain.teacher_temperature_epochs", "model.num_clusters"
-NAMES = {ALPHA: "alpha", N_TAU: "n_tau", CLUSTERS: "K"}
-MAX_DIFFERENCES = 3
-EXPLAINED = (
-    "Percent; ours with 95 % intervals over the repeats of the probe. Differences are taken repeat by "
-    "repeat, since repeats share their seeds; * where the interval of the difference leaves out 0, which "
-    "is more than the chance of probing, at 95 %. Another seed of pre-training is not in the intervals."
-)
 
 
 class Table(NamedTuple):
@@ -42,27 +44,6 @@ class Table(NamedTuple):
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
-
-
-class Column(NamedTuple):
-    title: str
-    printed: str
-    """How printed.yaml calls it; empty where papers print nothing."""
-    datasets: tuple[str, ...]
-    """Whose mean it is; empty where params.yaml does not probe all of them."""
-
-
-class Run(NamedTuple):
-    """A row of ours: what was asked for, and the experiment if there was one."""
-
-    label: str
-    settings: Settings
-    experiment: Experiment | None
-
-
-@cache
-def printed() -> dict[str, Any]:
-    return yaml.safe_load(files("matpac.report").joinpath("printed.yaml").read_text(encoding="utf-8"))
 
 
 def paper_tables(
@@ -94,8 +75,8 @@ def table_1(shards: Path, params: Params) -> Table:
         hours = f"{found['duration_s'] / 3600:,.2f}"
         rows.append([name, used_for(name, params), f"{found['num_clips']:,}", complete, hours, *asked])
     note = (
-        "As found on disk (data/shards). Complete: clips of a public dataset when nothing is missing; "
-        f'"{NOT_HERE}": its shards have not been made.'
+        "As found on disk (`data/shards`). Complete: clips of a public dataset when nothing is missing; "
+        f'"{NOT_HERE}": its shards have not been made, `dvc repro` makes them.'
     )
     return Table("table_1", "Table I: the datasets", header, rows, [note])
 
@@ -116,183 +97,109 @@ def used_for(name: str, params: Params) -> str:
 def table_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
     """Printed rows, the run of params.yaml, the paper's variations of it, every other experiment, and
     every encoder that is not ours."""
-    known = printed()
-    columns = [
-        *(Column(title, kind, of_kinds([kind], params)) for kind, title in known["datasets"].items()),
-        Column("Mean", "mean", of_kinds(known["datasets"], params)),
-        *means_of(own_datasets(params)),
-    ]
-    this_run = Run("this run", settings, find(experiments, settings))
+    known, columns, base = printed(), columns_of_paper(params), this_run(experiments, settings)
     of_paper = [
-        *(varied(experiments, settings, N_TAU, value) for value in (10, 20)),
-        varied(experiments, settings, ALPHA, 1.0),
+        varied(experiments, base, key, value) for key, value in ((N_TAU, 10), (N_TAU, 20), (ALPHA, 1.0))
     ]
-    asked = [this_run, *(run for run in of_paper if run.settings != settings)]
-    others = [
-        Run(label_of(one, experiments, settings), one.settings, one)
-        for one in experiments
-        if all(one.settings != run.settings for run in asked)
-    ]
-    runs = asked + sorted(others, key=lambda run: (is_other(run.settings), run.label))
+    asked = [base, *(run for run in of_paper if run.settings != base.settings)]
+    reference = find(experiments, settings)
+    runs = asked + all_others(experiments, asked, base)
     rows = []
     for row in known["table_2"]:
         scores = dict(zip(known["datasets"], row["scores"], strict=True)) | {"mean": row["mean"]}
-        rows.append([row["row"], row["source"], *printed_cells(scores, columns)])
+        rows.append([row["row"], row["source"], "", *printed_cells(scores, columns)])
     for run in runs:
-        rows += our_rows(run, this_run, columns)
-    header = ["Encoder", "Source", *(column.title for column in columns)]
-    notes = [missing(runs, "temperature", "alpha")]
-    return Table("table_2", "Table II: linear probes, beside printed ones", header, rows, notes)
+        rows += our_rows(run, run.label, base, reference, columns)
+    notes = notes_of(runs, base, reference, columns, (GRIDS[N_TAU], GRIDS[ALPHA]), params)
+    return Table(
+        "table_2", "Table II: linear probes, beside printed ones", header("Encoder", columns), rows, notes
+    )
 
 
 def table_3(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
-    known = printed()["table_3"]
-    columns = group_columns(params) + means_of(own_datasets(params))
-    runs = along(experiments, settings, ALPHA, known["rows"])
+    known, columns, base = printed()["table_3"], columns_of_groups(params), this_run(experiments, settings)
+    reference = find(experiments, settings)
+    runs = along(experiments, base, ALPHA, known["rows"])
     rows = []
-    for run in runs:
-        means = known["rows"].get(run.settings[ALPHA])
-        if means is not None:
-            rows.append([run.label, known["source"], *printed_cells(means, columns)])
-        rows += our_rows(run, base_of(runs, settings), columns)
-    header = ["Weight of prediction", "Source", *(column.title for column in columns)]
+    for value, run in runs:
+        label = f"{value:g}, {OF_PAPER[ALPHA, value]}" if (ALPHA, value) in OF_PAPER else f"{value:g}"
+        if value in known["rows"]:
+            rows.append([label, known["source"], "", *printed_cells(known["rows"][value], columns)])
+        rows += our_rows(run, named(label, run, base), base, reference, columns)
+    notes = notes_of([run for _, run in runs], base, reference, columns, (GRIDS[ALPHA],), params)
     title = "Table III: prediction against classification"
-    return Table("table_3", title, header, rows, [missing(runs, "alpha")])
+    return Table("table_3", title, header("Weight of prediction", columns), rows, notes)
 
 
 def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
-    columns = figure_columns(params)
+    columns, base = columns_of_figure(params), this_run(experiments, settings)
+    reference = find(experiments, settings)
     runs = cluster_runs(experiments, settings)
-    rows = [row for run in runs for row in our_rows(run, base_of(runs, settings), columns)]
-    header = ["Classes K", "Source", *(column.title for column in columns)]
+    rows = []
+    for value, run in runs:
+        rows += our_rows(run, named(f"{value:g}", run, base), base, reference, columns)
+    notes = notes_of([run for _, run in runs], base, reference, columns, (GRIDS[CLUSTERS],), params)
     title = "Figure 2: how many classes the pretext has"
-    return Table("figure_2", title, header, rows, [missing(runs, "clusters")])
+    return Table("figure_2", title, header("Classes K", columns), rows, notes)
 
 
-def cluster_runs(experiments: Sequence[Experiment], settings: Settings) -> list[Run]:
+def cluster_runs(experiments: Sequence[Experiment], settings: Settings) -> list[tuple[float, Run]]:
     """Those of Figure 2, along K."""
-    return along(experiments, settings, CLUSTERS, printed()["figure_2"]["rows"])
+    return along(experiments, this_run(experiments, settings), CLUSTERS, printed()["figure_2"]["rows"])
 
 
-def figure_columns(params: Params) -> list[Column]:
-    """Groups that are not probed whole are left out: the figure prints no numbers to stand there instead."""
-    groups = [column for column in group_columns(params) if column.datasets]
-    return groups + means_of(own_datasets(params))
+def header(first: str, columns: Sequence[Column]) -> list[str]:
+    return [first, "Source", "Seeds", *(column.title for column in columns)]
 
 
-def group_columns(params: Params) -> list[Column]:
-    groups = printed()["groups"]
-    return [Column(name.capitalize(), name, of_kinds(kinds, params)) for name, kinds in groups.items()]
-
-
-def of_kinds(kinds: Iterable[str], params: Params) -> tuple[str, ...]:
-    """The probed datasets of these kinds, one of each; empty where a kind is not probed."""
-    names = [
-        next((name for name in params.probe.datasets if params.datasets[name].kind == kind), None)
-        for kind in kinds
-    ]
-    return () if None in names else tuple(name for name in names if name is not None)
-
-
-def own_datasets(params: Params) -> list[str]:
-    taken = {name for kind in printed()["datasets"] for name in of_kinds([kind], params)}
-    return [name for name in params.probe.datasets if name not in taken]
-
-
-def means_of(datasets: Sequence[str]) -> list[Column]:
-    """A column for each, and one for their mean where there are several."""
-    columns = [Column(name, "", (name,)) for name in datasets]
-    return columns + ([Column("Mean of these", "", tuple(datasets))] if len(datasets) > 1 else [])
+def named(label: str, run: Run, base: Run) -> str:
+    return f"{label} (this run)" if run.settings == base.settings else label
 
 
 def find(experiments: Sequence[Experiment], settings: Settings) -> Experiment | None:
     return next((one for one in experiments if one.settings == settings), None)
 
 
-def varied(experiments: Sequence[Experiment], settings: Settings, key: str, value: object) -> Run:
-    wanted = settings | {key: value}
-    return Run(what_differs(wanted, settings), wanted, find(experiments, wanted))
-
-
-def along(
-    experiments: Sequence[Experiment], settings: Settings, key: str, values: Iterable[float]
-) -> list[Run]:
-    """A run for each of `values` and for each other one that was tried, all else being equal."""
-    tried = [one.settings[key] for one in experiments if one.settings | {key: settings[key]} == settings]
-    runs = []
-    for value in sorted({*values, *tried, settings[key]}):
-        wanted = settings | {key: value}
-        label = f"{value:g} (this run)" if value == settings[key] else f"{value:g}"
-        runs.append(Run(label, wanted, find(experiments, wanted)))
-    return runs
-
-
-def base_of(runs: Sequence[Run], settings: Settings) -> Run:
-    return next(run for run in runs if run.settings == settings)
-
-
-def label_of(one: Experiment, experiments: Sequence[Experiment], base: Settings) -> str:
-    """What differs from `base`. Of another encoder its name first; of several of one name also whatever
-    tells them apart."""
-    if not is_other(one.settings):
-        return what_differs(one.settings, base)
-    name = one.settings["encoder.name"]
-    namesakes = [other.settings for other in experiments if other.settings.get("encoder.name") == name]
-    keys = [
-        key
-        for key, value in one.settings.items()
-        if base.get(key, value) != value
-        or (key.startswith("encoder.") and any(other[key] != value for other in namesakes))
-    ]
-    return ", ".join([name, *values_of(one.settings, keys)])
-
-
-def what_differs(settings: Settings, base: Settings) -> str:
-    """`pretrain.alpha 0.25`, ...; another corpus is named by its datasets, not by its fingerprint."""
-    keys = [
-        key
-        for key in sorted(settings.keys() | base.keys())
-        if settings.get(key) != base.get(key) and not key.startswith("corpus.")
-    ]
-    return ", ".join(values_of(settings, keys)) or "other recordings"
-
-
-def values_of(settings: Settings, keys: Sequence[str]) -> list[str]:
-    words = [f"{NAMES.get(key, key)} {settings.get(key)}" for key in keys[:MAX_DIFFERENCES]]
-    return words + ([f"and {len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else [])
-
-
 def printed_cells(scores: dict[str, float], columns: Sequence[Column]) -> list[str]:
     return [f"{scores[column.printed]:.1f}" if column.printed in scores else "" for column in columns]
 
 
-def our_rows(run: Run, base: Run, columns: Sequence[Column]) -> list[list[str]]:
-    """Scores, and below them how far they are from those of `base`, where the two can be compared."""
+def our_rows(
+    run: Run, label: str, base: Run, reference: Experiment | None, columns: Sequence[Column]
+) -> list[list[str]]:
+    """Scores, and below them how far they are from those of `base`, where the two can be compared.
+
+    Scores on other recordings than those of `reference` are not shown.
+    """
     source = "measured here" if is_other(run.settings) else "ours"
-    scores = [run.label, source, *(score_cell(run, base, column) for column in columns)]
-    gaps = [gap_cell(run, base, column) for column in columns]
-    return [scores, ["minus this run", source, *gaps]] if any(gaps) else [scores]
+    num_seeds = len(run.seeds.keys() - {None})
+    num_shared = len(run.seeds.keys() & base.seeds.keys() - {None})
+    scores = [score_cell(run, num_seeds, reference, column) for column in columns]
+    gaps = [gap_cell(run, base, num_shared, reference, column) for column in columns]
+    rows = [[label, source, str(num_seeds or ""), *scores]]
+    if any(gaps):
+        rows.append(["minus this run", source, "" if is_other(run.settings) else str(num_shared), *gaps])
+    return rows
 
 
-def score_cell(run: Run, base: Run, column: Column) -> str:
-    if run.experiment is None or not column.datasets:
+def score_cell(run: Run, num_seeds: int, reference: Experiment | None, column: Column) -> str:
+    if not run.seeds or not column.datasets:
         return NOT_RUN
-    if base.experiment is not None and not same_data(run.experiment, base.experiment, column.datasets):
+    seeds = on_same_data(run.seeds, reference, column.datasets)
+    if not seeds:
         return OTHER_DATA
-    repeats = repeats_of(run.experiment, column.datasets)
-    return NOT_RUN if repeats is None else percent(mean_and_interval(repeats))
+    found = score(seeds, column.datasets)
+    return NOT_RUN if found is None else percent(found.score) + fewer(found, num_seeds)
 
 
-def gap_cell(run: Run, base: Run, column: Column) -> str:
-    if run is base or run.experiment is None or base.experiment is None or not column.datasets:
+def gap_cell(run: Run, base: Run, num_shared: int, reference: Experiment | None, column: Column) -> str:
+    if run.settings == base.settings or not column.datasets:
         return ""
-    gap = difference(run.experiment, base.experiment, column.datasets)
-    if gap is None:
-        return ""
-    return percent(gap, signed=True) + (" *" if more_than_chance(gap) else "")
+    ours, theirs = (on_same_data(one.seeds, reference, column.datasets) for one in (run, base))
+    gap = difference(ours, theirs, column.datasets)
+    return "" if gap is None else with_star(gap.score, fewer(gap, num_shared))
 
 
-def missing(runs: Sequence[Run], *grids: str) -> str:
-    labels = [run.label for run in runs if run.experiment is None]
-    commands = " and ".join(f"`python -m flows.grid {grid}`" for grid in grids)
-    return f"Not run: {'; '.join(labels)}. To run what is missing: {commands}." if labels else ""
+def fewer(measured: Measured, num_seeds: int) -> str:
+    """Said where not all seeds of a row have been probed on a dataset."""
+    return f" ({measured.num_seeds} of {num_seeds} seeds)" if measured.num_seeds < num_seeds else ""

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from matpac.files import write_json
 from matpac.probing.scores import (
+    DETAILS,
     average_precisions,
     chance,
     class_scores,
     confusion_matrix,
     mean_and_interval,
+    score_table,
 )
 
 
@@ -67,3 +70,27 @@ def test_chance_is_the_most_frequent_class_or_the_share_of_positives():
     assert chance(labels, observed, "mAP") == pytest.approx((0.75 + 0.25) / 2)
     observed[2:, 1] = [0, 1]
     assert chance(labels, observed, "mAP") == pytest.approx((3 / 4 + 1 / 3) / 2)
+
+
+def test_a_star_means_the_same_in_both_tables_of_the_terminal(tmp_path):
+    # The gain's interval leaves out 0, though the intervals of the scores touch.
+    score = {"interval": 0.02, "mean": 0.5}
+    summary = {
+        "dataset": "notes",
+        "metric": "accuracy",
+        "chance": 0.5,
+        "pretrained": score,
+        "random_init": score | {"mean": 0.525},
+        "logmel_statistics": score,
+        "gain_over_random_init": {"mean": -0.025, "interval": 0.01},
+        "others": {
+            "ast": score | {"minus_encoder": {"mean": -0.025, "interval": 0.01}},
+            "mert": score | {"minus_encoder": {"mean": -0.025, "interval": 0.03}},
+        },
+    }
+    write_json(tmp_path / f"notes{DETAILS}", {"summary": summary})
+    text = score_table(tmp_path)
+    rows = [line for line in text.splitlines() if line.startswith("notes")]
+    assert [row.split("  ")[-1].strip() for row in rows] == ["-2.5 ± 1.0 *", "-2.5 ± 1.0 *", "-2.5 ± 3.0"]
+    assert text.count("* where") == 1
+    assert "Ahead of random init by more than both intervals: none." in text

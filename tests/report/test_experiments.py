@@ -1,50 +1,15 @@
+from datetime import UTC, datetime
 from shutil import copytree
 
 import pytest
 
 from matpac.files import read_json, write_json
 from matpac.params import BEFORE, parse_params
-from matpac.probing.scores import DETAILS, more_than_chance, repeat_scores
-from matpac.report.experiments import (
-    Experiment,
-    Result,
-    difference,
-    flat,
-    is_other,
-    read_experiments,
-    record_run,
-    repeats_of,
-)
-from matpac.report.tables import table_2, what_differs
-
-
-def experiment(data="same", learning_rate=0.001, **repeats):
-    results = {name: Result(data, values) for name, values in repeats.items()}
-    return Experiment({"probe.learning_rate": learning_rate}, results)
-
-
-def test_a_difference_is_taken_repeat_by_repeat():
-    # Repeats vary by 10 percent, their differences by 1: 0.03, 0.02, 0.04.
-    ours, base = experiment(a=[0.53, 0.62, 0.74]), experiment(a=[0.5, 0.6, 0.7])
-    gap = difference(ours, base, ["a"])
-    assert gap["mean"] == pytest.approx(0.03)
-    # Student's t with two degrees of freedom: 4.303 * 0.01 / sqrt(3).
-    assert gap["interval"] == pytest.approx(0.02484, abs=1e-5)
-    assert more_than_chance(gap)
-    assert not more_than_chance({"mean": -0.02, "interval": 0.02})
-
-
-def test_the_mean_of_datasets_is_formed_in_each_repeat():
-    assert repeats_of(experiment(a=[0.2, 0.4], b=[0.6, 0.6]), ["a", "b"]) == pytest.approx([0.4, 0.5])
-    assert repeats_of(experiment(a=[0.2, 0.4]), ["a", "b"]) is None
-    assert repeats_of(experiment(a=[0.2, 0.4], b=[0.1, 0.2, 0.3]), ["a", "b"]) is None
-
-
-@pytest.mark.parametrize(
-    "other", [experiment("other", a=[0.5, 0.6]), experiment(learning_rate=0.1, a=[0.5, 0.6]), experiment()]
-)
-def test_other_recordings_or_another_probe_make_no_pairs(other):
-    assert difference(experiment(a=[0.5, 0.6]), other, ["a"]) is None
+from matpac.probing.scores import DETAILS, repeat_scores
+from matpac.report.experiments import flat, is_other, read_experiments, record_run
+from matpac.report.runs import what_differs
+from matpac.report.tables import table_2
+from matpac.training.run import git_revision
 
 
 def test_settings_are_flat():
@@ -55,6 +20,66 @@ def test_a_record_of_another_format_is_refused_by_name(tmp_path):
     write_json(tmp_path / "old.json", {"format": 0})
     with pytest.raises(ValueError, match=r"old\.json: need an experiment of format 1, got 0"):
         read_experiments(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{\n", "[1]", "\x00"])
+def test_a_broken_record_is_named_in_one_line(tmp_path, text):
+    (tmp_path / "cut.json").write_text(text)
+    with pytest.raises(ValueError, match=r"cut\.json: need .* Remove the file") as error:
+        read_experiments(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "missing", ["checkpoints/pretrained/meta.json", "corpus.json", f"scores/notes{DETAILS}"]
+)
+def test_a_record_of_an_unfinished_run_is_refused_with_what_to_run(copy, params, missing):
+    (copy / "data" / missing).unlink()
+    with pytest.raises(ValueError, match=rf"got no .*{missing}\. Run `dvc repro`\."):
+        record_run(copy, params)
+
+
+def test_a_record_says_when_and_by_which_code(copy, params):
+    before = datetime.now(UTC).replace(microsecond=0)
+    record_run(copy, params)
+    ours, other = records(copy)
+    for record in (ours, other):
+        result = record["results"]["notes"]
+        assert before <= datetime.fromisoformat(result["recorded"]) <= datetime.now(UTC)
+        assert result["git_revision"] == git_revision()
+    assert ours["results"]["notes"]["trained_revision"] == "abc123"
+    assert other["results"]["notes"]["trained_revision"] == ""
+
+
+def test_the_same_scores_keep_their_date_and_others_get_a_new_one(copy, params):
+    record_run(copy, params)
+    [path] = [
+        path
+        for path in (copy / "data/experiments").glob("*.json")
+        if not is_other(read_json(path)["settings"])
+    ]
+    old = read_json(path)
+    for name in ("notes", "tags"):
+        old["results"][name]["recorded"] = "2001-01-01T00:00:00+00:00"
+    old["results"]["tags"]["repeats"][0] += 0.01
+    write_json(path, old)
+    record_run(copy, params)
+    new = read_json(path)["results"]
+    assert new["notes"]["recorded"].startswith("2001")
+    assert not new["tags"]["recorded"].startswith("2001")
+
+
+def test_a_record_from_before_dates_is_read(copy, params):
+    record_run(copy, params)
+    for path in (copy / "data/experiments").glob("*.json"):
+        raw = read_json(path)
+        for result in raw["results"].values():
+            for key in ("recorded", "git_revision", "trained_revision"):
+                del result[key]
+        write_json(path, raw)
+    found = [result for one in read_experiments(copy / "data/experiments") for result in one.results.values()]
+    assert len(found) == 4
+    assert {result.recorded + result.git_revision + result.trained_revision for result in found} == {""}
 
 
 def test_a_record_that_is_older_than_a_key_did_what_was_done_before(copy, params):
@@ -81,7 +106,10 @@ def test_a_run_takes_the_place_of_its_record_from_before_a_key(copy, params):
     write_json(folder / "0.json", ours | {"settings": older | {"probe.knn": 20}, "results": results})
     record_run(copy, params)
     [found] = [one for one in read_experiments(folder) if one.settings == ours["settings"]]
-    assert found.results["notes"] == Result(**ours["results"]["notes"])
+    # Scored anew: what was recorded before is gone, with its date.
+    assert found.results["notes"]._asdict() == ours["results"]["notes"] | {
+        "recorded": found.results["notes"].recorded
+    }
     assert set(found.results) == {"notes", "tags", "no longer probed"}
 
 

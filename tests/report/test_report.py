@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ class Reader(HTMLParser):
 def test_the_page_is_well_formed_and_loads_nothing_from_elsewhere(page):
     reader = Reader(page)
     assert reader.addresses
-    assert all(address.startswith("data:") for address in reader.addresses)
+    assert all(address.startswith(("data:", "#")) for address in reader.addresses)
     assert "@import" not in page
     assert "url(" not in page
     assert "<script" not in page
@@ -70,7 +71,7 @@ def test_another_encoder_has_a_column_and_a_row_of_table_2(page, project):
     table = (project / "report/table_2.csv").read_text(encoding="utf-8").splitlines()
     [ours] = [line for line in table if line.startswith("this run,ours")]
     [row, gap] = table[-2:]
-    assert row.startswith("ast,measured here,not run")
+    assert row.startswith("ast,measured here,,not run")
     assert gap.startswith("minus this run,measured here")
     for name in ("notes", "tags"):
         summary = read_json(project / f"data/scores/{name}{DETAILS}")["summary"]
@@ -130,3 +131,45 @@ def test_a_page_is_made_of_what_is_there(tmp_path, params):
 def test_long_curves_are_thinned_to_means_of_neighbours():
     assert thinned(np.array([1.0, 3.0])).tolist() == [1.0, 3.0]
     assert thinned(np.arange(800.0))[:3].tolist() == [0.5, 2.5, 4.5]
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, params):
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(ValueError, match=r"need a folder at .*report, got a file\."):
+        build_report(tmp_path, tmp_path / "report", params)
+
+
+def test_the_contents_lead_to_every_section(page):
+    links = re.findall('<a href="#(.*?)">', page)
+    assert links == re.findall('<h2 id="(.*?)">', page)
+    assert links[:2] == ["scores", "the-paper-s-tables"]
+    assert links.index("the-paper-s-tables") < links.index("what-the-networks-hear")
+
+
+def test_short_crops_do_not_fill_the_screen(page, params):
+    # 32 frames by 80 mel channels, at most 160 px high.
+    widths = re.findall(r'<img class="pixels" style="max-width:(\d+)px"', page)
+    assert len(widths) == 8
+    assert {int(width) * 80 / params.pretrain.crop_frames for width in widths} == {160}
+
+
+def test_backticks_of_notes_are_shown_as_code(page):
+    assert "<code>dvc repro</code>" in page
+    assert "`" not in Reader(page).text
+
+
+def test_the_page_says_when_runs_were_recorded_and_by_which_code(page, project):
+    text = Reader(page).text
+    for path in (project / "data/experiments").glob("*.json"):
+        for result in read_json(path)["results"].values():
+            assert result["recorded"][:10] in text
+            assert result["git_revision"] in text
+
+
+def test_missing_cells_are_readable_on_white():
+    style = files("matpac.report").joinpath("style.css").read_text(encoding="utf-8")
+    [colour] = re.findall(r"\.missing \{ color: #([0-9a-f]{6}); \}", style)
+    parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    # WCAG 2: contrast of text.
+    assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5

@@ -1,6 +1,6 @@
 import pytest
 
-from matpac.report.results import confusion_table, left_out, mistakes, sentence, verdict
+from matpac.report.results import confusion_table, gap_tag, left_out, mistakes, sentence
 
 
 def summary(name, encoder, untrained, log_mel=0.3, interval=0.01):
@@ -23,11 +23,11 @@ def details(confusion):
     }
 
 
-@pytest.mark.parametrize(
-    ("encoder", "word"), [(0.53, "ahead"), (0.505, "no clear difference"), (0.47, "behind")]
-)
-def test_a_gain_counts_when_it_exceeds_both_intervals(encoder, word):
-    assert word in verdict(summary("x", encoder, 0.5))
+@pytest.mark.parametrize(("mean", "kind"), [(0.03, "ahead"), (0.005, "even"), (-0.03, "behind")])
+def test_a_difference_is_coloured_where_it_has_a_star(mean, kind):
+    tag = gap_tag({"mean": mean, "interval": 0.01})
+    assert f'class="tag {kind}"' in tag
+    assert ("*" in tag) == (kind != "even")
 
 
 def test_lost_tasks_are_named():
@@ -47,6 +47,13 @@ def test_a_confusion_matrix_of_many_classes_is_not_drawn():
     small, large = ([[1] * size] * size for size in (20, 21))
     assert confusion_table(details(small)).count("<td") == 400
     assert confusion_table(details(large)) == ""
+
+
+def test_a_confusion_of_digits_is_in_words():
+    digits = {"classes": ["0", "1"], "features": {"pretrained": {"confusion": [[3, 1], [2, 2]]}}}
+    text = confusion_table(digits)
+    assert '<td title="1 taken for 0" ' in text
+    assert '<th scope="row">1</th>' in text
 
 
 def test_classes_and_labels_that_do_not_count_are_said():

@@ -9,10 +9,13 @@ import yaml
 
 from matpac.files import write_json
 from matpac.params import load_params
+from matpac.report.columns import printed
 from matpac.report.experiments import Experiment, Result, settings_of
 from matpac.report.paper import csv_of, drawing, html_of, paper
-from matpac.report.tables import figure_2, printed, table_1, table_2, table_3, what_differs
+from matpac.report.runs import what_differs
+from matpac.report.tables import figure_2, table_1, table_2, table_3
 
+WITHOUT = "1, without classification"
 DEMO = ("demo_melodies", "demo_rhythms", "demo_scenes")
 
 
@@ -65,12 +68,13 @@ def test_table_3_has_every_weight_and_names_those_that_were_not_run(params):
     table = table_3([this, quarter], this.settings, params)
     rows = rows_of(table)
     assert of(rows, "0.75", "MATPAC, Table III")["All"] == "74.4"
-    assert of(rows, "0.75")["Mean of these"] == of(rows, "1")["demo_scenes"] == "not run"
+    assert of(rows, "0.75")["Mean of these"] == of(rows, WITHOUT)["demo_scenes"] == "not run"
     assert of(rows, "0.25")["demo_scenes"] == "63.0 ± 26.2"
     assert of(rows, "0.25")["Music"] == "not run"
-    # Worked out in test_experiments.py: far less than either interval, since repeats are pairs.
+    # Worked out in test_seeds.py: far less than either interval, since repeats are pairs.
     assert of(rows, "minus this run")["demo_scenes"] == "+3.0 ± 2.5 *"
-    assert "Not run: 0.75; 1. To run what is missing: `python -m flows.grid alpha`." in table.notes
+    missing = "alpha 0.75; without classification, alpha 1"
+    assert table.notes[0] == f"Not run: {missing}. To run: `python -m flows.grid alpha`."
 
 
 def test_runs_that_differ_in_more_than_the_weight_are_not_in_table_3(params):
@@ -96,16 +100,18 @@ def test_table_2_lays_every_run_beside_the_printed_ones(params):
     assert of(rows, "this run")["demo_melodies"] == "55.0 ± 63.5"
     assert of(rows, "this run")["ESC-50"] == "not run"
     assert of(rows, "n_tau 20")["demo_melodies"] == "not run"
-    assert of(rows, "alpha 1.0")["demo_melodies"] == "45.0 ± 63.5"
+    assert of(rows, "without classification, alpha 1")["demo_melodies"] == "45.0 ± 63.5"
     assert of(rows, "model.size base, pretrain.num_epochs 300")["demo_melodies"] == "70.0 ± 0.0"
-    assert table.notes[-1].startswith("Not run: n_tau 10; n_tau 20.")
+    assert table.notes[0] == "Not run: n_tau 10; n_tau 20. To run: `python -m flows.grid temperature`."
 
 
 def test_scores_on_other_recordings_are_not_laid_beside_ours(params):
     this = experiment(params, [0.5, 0.6])
     other = experiment(params, [0.7, 0.8], pretrain__alpha=1.0)
     other.results["demo_scenes"] = Result("other", [0.7, 0.8])
-    row = of(rows_of(table_2([this, other], this.settings, params)), "alpha 1.0")
+    table = table_2([this, other], this.settings, params)
+    row = of(rows_of(table), "without classification, alpha 1")
+    assert any("alpha 1: not probed on demo_scenes of today; `python" in note for note in table.notes)
     assert (row["demo_scenes"], row["Mean of these"], row["demo_rhythms"]) == (
         "other data",
         "other data",
@@ -117,10 +123,14 @@ def test_datasets_of_the_paper_stand_in_its_columns(paper_params):
     this = experiment(paper_params, [0.5, 0.5], datasets=paper_params.probe.datasets)
     table = table_2([this], this.settings, paper_params)
     row = of(rows_of(table), "this run")
-    assert list(row)[2:] == ["OpenMIC", "NSynth", "GTZAN", "MTT", "FSD50K", "ESC-50", "US8K", "Mean"]
-    assert set(list(row.values())[2:]) == {"50.0 ± 0.0"}
+    assert list(row)[3:] == ["OpenMIC", "NSynth", "GTZAN", "MTT", "FSD50K", "ESC-50", "US8K", "Mean"]
+    assert set(list(row.values())[3:]) == {"50.0 ± 0.0"}
     # The paper's n_tau is 10: no row asks for it twice.
-    assert [row["Encoder"] for row in rows_of(table)][-3:] == ["this run", "n_tau 20", "alpha 1.0"]
+    assert [row["Encoder"] for row in rows_of(table)][-3:] == [
+        "this run",
+        "n_tau 20",
+        "without classification, alpha 1",
+    ]
 
 
 def test_another_corpus_is_told_from_another_setting(params):
@@ -167,3 +177,96 @@ def test_page_and_files_have_the_same_cells(tmp_path, params):
     assert list(csv.reader(io.StringIO(csv_of(table)))) == [table.header, *table.rows]
     assert html_of(table) in page
     assert page.count("+10.0 ± 0.0 *") == (tmp_path / "figure_2.csv").read_text().count("+10.0 ± 0.0 *") * 2
+
+
+def test_runs_that_differ_in_the_seed_only_are_one_row_of_every_table(params):
+    this = [experiment(params, [0.5 + seed / 100, 0.5], pretrain__seed=seed) for seed in range(3)]
+    quarter = [
+        experiment(params, [0.6 + seed / 100, 0.6], pretrain__alpha=0.25, pretrain__seed=seed)
+        for seed in (0, 1, 2)
+    ]
+    more = [experiment(params, [0.6, 0.6], model__num_clusters=2048, pretrain__seed=seed) for seed in (0, 9)]
+    known, settings = [*this, *quarter, *more], this[1].settings
+    # Means of the seeds 50.0, 50.5, 51.0: 4.303 * 0.5 / sqrt(3).
+    for table, label in ((table_2, "this run"), (table_3, "0.5 (this run)"), (figure_2, "64 (this run)")):
+        rows = rows_of(table(known, settings, params))
+        assert of(rows, label)["demo_scenes"] == "50.5 ± 1.2"
+        assert of(rows, label)["Seeds"] == "3"
+        assert not any("seed" in next(iter(row.values())) for row in rows)
+    rows = rows_of(table_3(known, settings, params))
+    assert of(rows, "0.25")["Seeds"] == of(rows, "minus this run")["Seeds"] == "3"
+    assert of(rows, "minus this run")["demo_scenes"] == "+10.0 ± 0.0 *"
+    rows = rows_of(figure_2(known, settings, params))
+    assert (of(rows, "2048")["Seeds"], of(rows, "minus this run")["Seeds"]) == ("2", "1")
+    assert all(row["Seeds"] == "" for row in rows if row["Source"] != "ours")
+
+
+def test_a_cell_of_fewer_seeds_than_its_row_says_so(params):
+    first = experiment(params, [0.5, 0.6], pretrain__seed=0)
+    second = experiment(params, [0.5, 0.6], pretrain__seed=1, datasets=DEMO[:2])
+    third = experiment(params, [0.5, 0.6], pretrain__seed=2)
+    third.results["demo_rhythms"] = Result("other recordings", [0.0, 0.0])
+    row = of(rows_of(table_2([first, second, third], first.settings, params)), "this run")
+    assert row["demo_melodies"] == "55.0 ± 0.0"
+    assert row["demo_scenes"] == row["demo_rhythms"] == "55.0 ± 0.0 (2 of 3 seeds)"
+    assert row["Mean of these"] == "55.0 ± 63.5 (1 of 3 seeds)"
+
+
+def test_the_note_says_where_a_star_speaks_of_the_probe_only(params):
+    this = [experiment(params, [0.5, 0.6], pretrain__seed=seed) for seed in (0, 1)]
+    quarter = [experiment(params, [0.6, 0.6], pretrain__alpha=0.25, pretrain__seed=seed) for seed in (0, 1)]
+    half = table_3([*this, quarter[0]], this[0].settings, params).notes
+    [note] = [note for note in half if "speaks of the probe only" in note]
+    assert note.startswith("Paired by repeats of the probe, not by seed: alpha 0.25. ")
+    assert note.endswith("`python -m flows.grid alpha --seeds 3`.")
+    whole = table_3([*this, *quarter], this[0].settings, params).notes
+    assert not any("speaks of the probe only" in note for note in whole)
+
+
+def test_datasets_that_nobody_probed_are_named_with_the_edit_that_brings_them(params, paper_params):
+    this = experiment(params, [0.5, 0.6])
+    grid = [experiment(params, [0.5, 0.6], pretrain__alpha=alpha) for alpha in (0.25, 0.75, 1.0)]
+    for table in (table_2, table_3):
+        notes = table([this, *grid], this.settings, params).notes
+        assert not any("flows.grid alpha`" in note for note in notes), "alpha is complete"
+        [note] = [note for note in notes if note.startswith("Not probed")]
+        assert note.startswith(
+            "Not probed: openmic, nsynth, gtzan, magnatagatune, fsd50k, esc50, urbansound8k."
+        )
+        assert "`probe.datasets` in params.yaml and copy their entries from presets/paper.yaml" in note
+    assert not any(note.startswith("Not probed") for note in table_2([], this.settings, paper_params).notes)
+
+
+def test_a_row_that_was_not_probed_on_a_dataset_of_today_says_how_to_run_it_again(params):
+    this = experiment(params, [0.5, 0.6])
+    old = {"datasets": DEMO[:2]}
+    runs = [
+        experiment(params, [0.5, 0.6], pretrain__alpha=1.0, **old),
+        experiment(params, [0.5, 0.6], pretrain__alpha=0.6, model__size="base", **old),
+    ]
+    text = " ".join(table_2([this, *runs], this.settings, params).notes)
+    assert "alpha 1: not probed on demo_scenes of today; `python -m flows.grid alpha`." in text
+    assert (
+        "not probed on demo_scenes of today; `dvc exp run -S model.size=base -S pretrain.alpha=0.6 record`."
+        in text
+    )
+
+
+def test_rows_of_different_revisions_are_told_apart(params):
+    def made_by(revision, **changes):
+        one = experiment(params, [0.5, 0.6], **changes)
+        results = {
+            name: result._replace(git_revision=revision, trained_revision=revision)
+            for name, result in one.results.items()
+        }
+        return one._replace(results=results)
+
+    this = made_by("aaa+")
+    same = table_3([this, made_by("aaa", pretrain__alpha=0.25)], this.settings, params).notes
+    assert not any("revisions" in note for note in same)
+    known = [this, made_by("bbb", pretrain__alpha=0.25), made_by("", pretrain__alpha=0.75)]
+    told = "bbb: alpha 0.25; aaa: this run; unknown: alpha 0.75."
+    assert (
+        f"Rows come from different revisions of the code. {told}"
+        in table_3(known, this.settings, params).notes
+    )

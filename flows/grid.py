@@ -26,7 +26,7 @@ import yaml
 from flows.dvc import dvc
 from flows.lent import lent, put_back
 from matpac.files import WORK
-from matpac.params import Params, parse_params
+from matpac.params import Params, load_params, parse_params
 
 GRIDS = Path("presets/grids")
 PARAMS = Path("params.yaml")
@@ -70,8 +70,8 @@ class Cell(NamedTuple):
 
 
 def cell_of(params: Path) -> Cell:
-    raw = yaml.safe_load(params.read_text(encoding="utf-8"))
-    return Cell({}, raw, parse_params(raw, str(params)))
+    checked = load_params(params)
+    return Cell({}, yaml.safe_load(params.read_text(encoding="utf-8")), checked)
 
 
 def cells_of(grid: Path, params: Path) -> list[Cell]:
@@ -221,6 +221,7 @@ def main() -> None:
     wanted = parser.parse_args()
     end_softly()
     try:
+        load_params(PARAMS)  # In a wrong folder, nothing is made.
         with alone() as lock:
             try:
                 if put_back(PARAMS, FOLDER):

@@ -149,3 +149,17 @@ def test_what_a_grid_costs_stands_beside_params_yaml(tmp_path):
         *values,
         *(f"{value} pretrain.seed=1" for value in values),
     ]
+
+
+def test_outside_of_the_project_it_says_so_and_leaves_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.grid", "alpha"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Run from the project's folder" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

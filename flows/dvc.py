@@ -34,6 +34,7 @@ def dvc(
         text=True,
         errors="replace",
         pass_fds=held,
+        start_new_session=True,  # Out of reach of what is sent to the parent's whole group.
     )
     assert process.stdin is not None
     try:
@@ -45,10 +46,8 @@ def dvc(
 
 def main() -> int:
     """`python -m flows.dvc <arguments>`: the exit status of DVC."""
-    # Whoever signals the parent may signal this process, too, as Ctrl-C and Slurm do. A handler and not
-    # SIG_IGN, which DVC would inherit.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: None)
+    # Slurm sends its SIGTERM to every process. A handler and not SIG_IGN, which DVC would inherit.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     # Stages call `python`, which must be this one.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

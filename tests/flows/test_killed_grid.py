@@ -54,6 +54,7 @@ class Folder:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, *arguments):
@@ -85,7 +86,7 @@ def test_a_grid_that_is_stopped_stops_its_stage_softly_and_goes_on_later(folder,
     process = folder.start()
     folder.wait_for("started")
     assert not folder.is_as_it_was
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     process.communicate(timeout=30)  # also waits for all that it has started
     assert folder.read("saved") == "saved\n"
     if number == signal.SIGKILL:

@@ -47,7 +47,7 @@ NEEDED = (
 )
 SMALLER = 4
 SHORT = {
-    "pretrain": {"num_epochs": 1, "warmup_epochs": 0},
+    "pretrain": {"num_epochs": 1, "warmup_epochs": 0, "teacher_temperature_epochs": 1},
     "online": {"dataset": None},
     "probe": {"max_epochs": 20},
 }

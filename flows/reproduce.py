@@ -4,14 +4,10 @@ python -m flows.reproduce [stage ...] [--force]
 """
 
 import argparse
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -24,10 +20,9 @@ from prefect.states import Failed
 
 from flows import server, stage
 from flows.choices import Shown
+from flows.dvc import dvc
 from matpac.params import load_params
 
-STOP_TIMEOUT_S = 20
-"""Prefect kills a run that it cancels after 30 s."""
 NEXT_STAGE = re.compile(r"(Running stage|Stage) '(?P<stage>[^']+)'")
 IS_BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 
@@ -50,7 +45,7 @@ def reproduce(targets: Targets = (), force: Force = False) -> State[None] | None
     """
     try:
         watch = Watch(stages_of(targets))
-        with dvc(["repro", *targets, *(["--force"] if force else [])]) as process:
+        with dvc(["repro", *targets, *(["--force"] if force else [])], stdout=subprocess.PIPE) as process:
             for line in lines_of(process):
                 get_run_logger().info(line)
                 watch.read(line)
@@ -134,49 +129,13 @@ def stages_of(targets: Sequence[str]) -> set[str]:
     """
     stages: set[str] = set()
     for wanted in [[target] for target in targets] or [[]]:
-        with dvc(["dag", "--dot", *wanted]) as process:
+        with dvc(["dag", "--dot", *wanted], stdout=subprocess.PIPE) as process:
             said = list(lines_of(process))
         if process.returncode:
             errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
             raise Stopped(complaint(" ".join(errors), "".join(said[-1:])))
         stages |= {line.strip('";') for line in said if line.endswith('";') and "->" not in line}
     return stages
-
-
-@contextmanager
-def dvc(arguments: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
-    """DVC in a process group of its own. However this run ends, DVC and its stages end before it does."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    # Stages call `python`, which must be this one.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    environment["PYTHONUNBUFFERED"] = "1"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        stop(process)
-
-
-def stop(process: "subprocess.Popen[str]") -> None:
-    """Ask the whole group to stop; kill what has not done so in time."""
-    give_up = time.monotonic() + STOP_TIMEOUT_S
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        while time.monotonic() < give_up:
-            time.sleep(0.1)
-            process.poll()  # A dead process counts as one of the group until then.
-            os.killpg(process.pid, 0)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def lines_of(process: "subprocess.Popen[str]") -> Iterator[str]:

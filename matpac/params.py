@@ -301,7 +301,7 @@ class Pretrain(Section):
     teacher_temperature: Ramp
     """tau_t in Eq. (3)."""
     teacher_temperature_epochs: PositiveFloat
-    """n_tau: epochs in which tau_t goes from first to last."""
+    """n_tau: epochs in which tau_t goes from first to last; `num_epochs` at most."""
     encoder_decay: Ramp
     """lambda: decay of the teacher encoder's moving average, over the whole run."""
     head_decay: Ramp
@@ -531,6 +531,17 @@ class Params(Section):
     def _attention_has_steps(self) -> "Params":
         if self.probe.attentive is not None and not self.embed.over_time:
             raise ValueError("probe.attentive: need embed.over_time: true, got false")
+        return self
+
+    # Not a matter of the section: checkpoints of before have other values, and still open.
+    @model_validator(mode="after")
+    def _temperature_rises_within_the_run(self) -> "Params":
+        num_epochs, rising = self.pretrain.num_epochs, self.pretrain.teacher_temperature_epochs
+        if 0 < num_epochs < rising:
+            raise ValueError(
+                f"pretrain.teacher_temperature_epochs: need pretrain.num_epochs ({num_epochs:g}) at most, "
+                f"got {rising:g}"
+            )
         return self
 
     @model_validator(mode="after")

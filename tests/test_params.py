@@ -52,6 +52,11 @@ def test_the_shipped_files_are_valid(project, name):
         ("compute.micro_batch_size", 0, "micro_batch_size: input should be greater than 0, got 0"),
         ("pretrain.warmup_epochs", 1000, "warmup_epochs: need less than num_epochs"),
         (
+            "pretrain.teacher_temperature_epochs",
+            500,
+            "params: pretrain.teacher_temperature_epochs: need pretrain.num_epochs (30) at most, got 500",
+        ),
+        (
             "pretrain.num_epochs",
             0,
             "pretrain: num_epochs: need more than 0, or weights in `init` to be taken as they are, got 0",

@@ -51,7 +51,7 @@ class Project:
         for dataset in self.original["datasets"].values():
             dataset["num_clips"] = 60
         self.original["pretrain"] |= {"batch_size": 8, "num_epochs": 4}
-        self.original["pretrain"] |= {"warmup_epochs": 1}
+        self.original["pretrain"] |= {"warmup_epochs": 1, "teacher_temperature_epochs": 2}
         self.original["compute"] |= {"micro_batch_size": 8, "save_every_s": 0.05}
         self.original["probe"] |= {"max_epochs": 3, "num_repeats": 2}
         self.change()

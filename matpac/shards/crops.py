@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matpac.shards.folder import ShardFolder
+from matpac.params import LogMel, Pretrain
+from matpac.shards.folder import ShardFolder, read_logmel
 from matpac.shards.statistics import Statistics, combined
 
 SILENCE = np.float16(np.log(1.1920929e-07))
@@ -192,6 +193,19 @@ class Crops:
         num_places = np.maximum(self._num_frames[clips] - self.crop_frames, 0) + 1
         bits = random_bits(self.seed, "start", epochs, clips)
         return (bits % num_places.astype(np.uint64)).astype(np.int64)
+
+
+def crops_of_finished(shards: Path, logmel: LogMel, pretrain: Pretrain) -> Crops | None:
+    """What pre-training would read; None where a dataset has no shards in `shards` yet, or of other log-mels.
+
+    Raises ValueError where no clip is long enough.
+    """
+    folders = [shards / name for name in pretrain.datasets]
+    if not folders or not all((folder / "index.parquet").exists() for folder in folders):
+        return None
+    if any(read_logmel(folder).first_difference(logmel) for folder in folders):
+        return None
+    return Crops(folders, pretrain.crop_frames, pretrain.short_clips, pretrain.seed)
 
 
 def random_bits(

@@ -30,7 +30,7 @@ class ShardFolder:
             )
         self.path = path
         self.index = Index(path / "index.parquet")
-        self.logmel = LogMel.model_validate(read_json(path / "logmel.json"))
+        self.logmel = read_logmel(path)
         self.statistics: Statistics = read_statistics(path)
         self.frames = _open(
             path, self.index.shard, self.index.offset, self.index.num_frames, self.logmel.num_mels
@@ -47,6 +47,10 @@ class ShardFolder:
         return log_mel
 
 
+def read_logmel(path: Path) -> LogMel:
+    return LogMel.model_validate(read_json(path / "logmel.json"))
+
+
 def read_task(path: Path) -> Task | None:
     """What the dataset in a finished folder asks for; None where its clips have no labels."""
     raw = read_json(path / "task.json")
@@ -60,7 +64,7 @@ def sample(path: Path, num_clips: int) -> list[tuple[str, NDArray[np.float16]]]:
     shard, offset, num_frames = (
         table[name].to_numpy(zero_copy_only=False) for name in ("shard", "offset", "num_frames")
     )
-    num_mels = LogMel.model_validate(read_json(path / "logmel.json")).num_mels
+    num_mels = read_logmel(path).num_mels
     frames = _open(path, shard, offset, num_frames, num_mels)
     log_mels = [np.empty((length, num_mels), dtype=np.float16) for length in num_frames.tolist()]
     for clip, log_mel in enumerate(log_mels):

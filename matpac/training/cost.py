@@ -10,7 +10,7 @@ import torch
 
 from matpac.model.flops import Flops, training_flops
 from matpac.params import Params
-from matpac.shards.crops import Crops
+from matpac.shards.crops import crops_of_finished
 from matpac.text import in_columns
 from matpac.training.checkpoint import blank_pretext
 from matpac.training.schedules import durations
@@ -62,8 +62,5 @@ def crops_of(params: Params, num_clips: int | None) -> int | None:
 
 def clips_in(shards: Path, params: Params) -> int | None:
     """Clips that are long enough for the run; None where a dataset has no finished shards."""
-    pretrain = params.pretrain
-    folders = [shards / name for name in pretrain.datasets]
-    if not folders or not all((folder / "index.parquet").exists() for folder in folders):
-        return None
-    return Crops(folders, pretrain.crop_frames, pretrain.short_clips, pretrain.seed).num_clips
+    crops = crops_of_finished(shards, params.logmel, params.pretrain)
+    return None if crops is None else crops.num_clips

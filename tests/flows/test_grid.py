@@ -1,23 +1,29 @@
 """An ablation is checked before the first of its hours."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flows.grid import GRIDS, PARAMS, overrides
+from flows.grid import GRIDS, PARAMS, cell_of, cells_of, possible, with_seeds
+from tests.flows.conftest import REPOSITORY
+from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
 
 
 @pytest.mark.parametrize("preset", [PARAMS, *Path("presets").glob("*.yaml")], ids=lambda path: path.stem)
 @pytest.mark.parametrize("grid", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_grid_fits_every_preset(grid, preset):
-    assert len(overrides(grid, preset)) >= 2
+    assert len(cells_of(grid, preset)) >= 2
 
 
 def test_a_grid_becomes_changes_that_dvc_takes():
-    changes = overrides(GRIDS / "alpha.yaml", PARAMS)
-    assert list(changes) == [f"pretrain.alpha={value}" for value in ("0.25", "0.5", "0.75", "1.0")]
+    cells = cells_of(GRIDS / "alpha.yaml", PARAMS)
+    assert [cell.assignments for cell in cells] == [
+        [f"pretrain.alpha={value}"] for value in ("0.25", "0.5", "0.75", "1.0")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -25,30 +31,135 @@ def test_a_grid_becomes_changes_that_dvc_takes():
     [
         ("pretrain.alpha: [0.5, 2.0]", r"pretrain\.alpha: input should be less than or equal to 1, got 2\.0"),
         ("pretrain.alhpa: [0.5]", r"pretrain\.alhpa: unknown key"),
+        (
+            "pretrain.teacher_temperature_epochs: [10, 40]",
+            r"need pretrain\.num_epochs \(30\) at most, got 40",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_before_anything_runs(tmp_path, line, complaint):
     grid = tmp_path / "wrong.yaml"
     grid.write_text(line)
     with pytest.raises(ValueError, match=complaint):
-        overrides(grid, PARAMS)
+        cells_of(grid, PARAMS)
 
 
 def test_an_unknown_grid_is_answered_with_those_there_are():
     with pytest.raises(
         ValueError, match=r"need a grid of presets/grids \(alpha, clusters, crop, mask_ratio, temperature\)"
     ):
-        overrides(GRIDS / "beta.yaml", PARAMS)
+        cells_of(GRIDS / "beta.yaml", PARAMS)
 
 
-def test_what_a_grid_costs_stands_beside_params_yaml():
+def grid_of(folder, line):
+    path = folder / "some.yaml"
+    path.write_text(line)
+    return cells_of(path, PARAMS)
+
+
+def test_seeds_repeat_the_whole_grid_with_the_next_seed(tmp_path):
+    cells = grid_of(tmp_path, "pretrain.alpha: [0.5, 0.25]")
+    assert [(cell.name, cell.params.pretrain.seed) for cell in with_seeds(cell_of(PARAMS), cells, 3)] == [
+        ("pretrain.alpha=0.5", 0),
+        ("pretrain.alpha=0.25", 0),
+        ("pretrain.alpha=0.5 pretrain.seed=1", 1),
+        ("pretrain.alpha=0.25 pretrain.seed=1", 1),
+        ("pretrain.alpha=0.5 pretrain.seed=2", 2),
+        ("pretrain.alpha=0.25 pretrain.seed=2", 2),
+    ]
+
+
+def test_the_run_that_all_are_compared_with_has_the_seeds_too(tmp_path):
+    cells = grid_of(tmp_path, "pretrain.alpha: [0.75]")
+    names = [cell.name for cell in with_seeds(cell_of(PARAMS), cells, 2)]
+    assert names == ["pretrain.alpha=0.75", "pretrain.seed=1", "pretrain.alpha=0.75 pretrain.seed=1"]
+
+
+def test_seeds_of_a_grid_of_seeds_are_refused(tmp_path):
+    cells = grid_of(tmp_path, "pretrain.seed: [1, 2]")
+    assert with_seeds(cell_of(PARAMS), cells, 1) == cells
+    with pytest.raises(ValueError, match=r"--seeds: need a grid of something else than pretrain\.seed"):
+        with_seeds(cell_of(PARAMS), cells, 2)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Clips of 28, 98, 98 and 148 frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_recordings(folder / "audio", [0.3, 1.0, 1.0, 1.5])
+    build(plan_of(folder / "audio", folder / "work"), folder / "shards/demo_corpus")
+    return folder / "shards"
+
+
+def crops(tmp_path, base, *values):
+    cells = grid_of(tmp_path, f"pretrain.crop_frames: {list(values)}")
+    return [
+        cell._replace(
+            params=base.params.model_copy(
+                update={"pretrain": base.params.pretrain.model_copy(update={"crop_frames": value})}
+            )
+        )
+        for cell, value in zip(cells, values, strict=True)
+    ]
+
+
+@pytest.fixture
+def base():
+    """params.yaml for these shards."""
+    cell = cell_of(PARAMS)
+    pretrain = cell.params.pretrain.model_copy(update={"batch_size": 2, "crop_frames": 16})
+    return cell._replace(params=cell.params.model_copy(update={"logmel": LOGMEL, "pretrain": pretrain}))
+
+
+def test_values_that_the_shards_have_no_clips_for_are_left_out_by_name(tmp_path, shards, base):
+    found, lines = possible(base, crops(tmp_path, base, 16, 48, 208), shards)
+    assert [cell.name for cell in found] == ["pretrain.crop_frames=16", "pretrain.crop_frames=48"]
+    assert lines == [
+        "pretrain.crop_frames=48 learns from 3 of 4 clips: the others are shorter than its crops. "
+        "params.yaml leaves out 0.",
+        "pretrain.crop_frames=208 is left out: pretrain.crop_frames: need clips of at least 208 frames, the "
+        f"longest of {shards}/demo_corpus has 148. Use shorter crops, or pretrain.short_clips: pad.",
+    ]
+
+
+def test_a_grid_of_which_nothing_can_be_run_is_refused(tmp_path, shards, base):
+    with pytest.raises(ValueError, match=r"no value of the grid can be run\. .*=160 is left out: .*=208 is "):
+        possible(base, crops(tmp_path, base, 160, 208), shards)
+
+
+def test_shards_of_another_front_end_forbid_nothing(tmp_path, shards):
+    cells = grid_of(tmp_path, "pretrain.crop_frames: [208, 608]")
+    assert possible(cell_of(PARAMS), cells, shards) == (cells, [])
+
+
+def test_what_a_grid_costs_stands_beside_params_yaml(tmp_path):
+    shutil.copy(PARAMS, tmp_path)
+    shutil.copytree(GRIDS, tmp_path / GRIDS)
     said = subprocess.run(
-        [sys.executable, "-m", "flows.grid", "mask_ratio", "--cost"],
+        [sys.executable, "-m", "flows.grid", "mask_ratio", "--cost", "--seeds", "2"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert [line.split()[0] for line in said.splitlines()[1:]] == [
+    values = [f"model.mask_ratio={value}" for value in (0.6, 0.7, 0.8, 0.9)]
+    assert [line.split("  ")[0] for line in said.splitlines()[1:]] == [
         "params.yaml",
-        *(f"model.mask_ratio={value}" for value in (0.6, 0.7, 0.8, 0.9)),
+        *values,
+        *(f"{value} pretrain.seed=1" for value in values),
     ]
+
+
+def test_outside_of_the_project_it_says_so_and_leaves_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.grid", "alpha"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Run from the project's folder" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -43,7 +43,7 @@ class Progress:
         """Count work; show a line where it is time for one or all work is done."""
         self.done += amount
         now = time.monotonic()
-        if self._first is None:
+        if self._first is None and amount:
             self._first = now, self.done
         finished = 0 < self.total <= self.done
         if finished or now - self._shown >= (0.2 if self._moving else SECONDS_BETWEEN_LINES):

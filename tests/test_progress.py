@@ -47,5 +47,11 @@ def test_a_batch_that_is_counted_one_by_one_is_no_pace(clock):
     assert third == "embed: 513/4,000 files (13%), 51.2/s, 1 min 08 s left"
 
 
+def test_hearing_that_nothing_is_done_yet_is_no_beginning(clock):
+    """The first file takes longer than the others together."""
+    *_, last = lines_of(clock, [(1, 0), (60, 1), (6, 60)], total=100)
+    assert last == "embed: 61/100 files (61%), 10/s, 4 s left"
+
+
 def test_without_a_total_there_is_a_pace_and_nothing_left(clock):
     assert lines_of(clock, [(6, 10), (6, 12)], total=0) == ["embed: 10 files", "embed: 22 files, 2/s"]

@@ -59,7 +59,7 @@ class AudioEncoder(TrainedEncoder):
 
     Saved, opened and published by `save_pretrained(folder)`, `from_pretrained(folder or repository)` and
     `push_to_hub(repository)`, as `huggingface_hub.ModelHubMixin` has them (`from_pretrained` also takes a
-    `device`). `model_card_kwargs={"license": ..., "scores": ...}` go into the model card.
+    `device`). `model_card_kwargs={"license": ..., "scores": ..., "repo_id": ...}` go into the model card.
     """
 
     @property
@@ -371,9 +371,9 @@ def _heads_of(path: Path, released: Released, num_heads: int | None) -> int:
     found = released.usual_heads if num_heads is None else num_heads
     if found is None:
         raise ValueError(
-            f"{path}: need num_heads, the encoder's attention heads: no released file says how many, and "
-            f"{released.dim} dimensions are those of no usual ViT. Where they are 2, say: "
-            f"matpac.load(..., num_heads=2).save_pretrained(folder) writes a folder that says so ever after."
+            f"{path}: need num_heads: files of this format do not say how many attention heads there are, "
+            f"and {released.dim} dimensions are no usual ViT's. If 2, matpac.load({path.name!r}, num_heads=2)"
+            f".save_pretrained(folder) writes a folder that says it, for use in place of the file."
         )
     if found < 1 or released.dim % found:
         raise ValueError(f"{path}: need num_heads that divides {released.dim} dimensions, got {found}")

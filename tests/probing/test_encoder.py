@@ -86,7 +86,7 @@ def test_a_released_name_opens_the_file_in_the_cache(golden, golden_folder, tmp_
 def test_where_nobody_says_how_many_heads_there_are_nothing_is_guessed(golden, golden_folder, tmp_path):
     """Another number opens as well, and embeds otherwise."""
     path = golden_folder / "infer_state.pt"
-    with pytest.raises(ValueError, match=r"infer_state\.pt: need num_heads, .* 32 dimensions") as said:
+    with pytest.raises(ValueError, match=r"infer_state\.pt: need num_heads: .* 32 dimensions") as said:
         matpac.load(path, device="cpu")
     assert "\n" not in str(said.value)
     with pytest.raises(ValueError, match=r"need num_heads that divides 32 dimensions, got 3$"):

@@ -9,19 +9,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(name: str | Path, *, device: str | None = None) -> "AudioEncoder":
+def load(name: str | Path, *, device: str | None = None, num_heads: int | None = None) -> "AudioEncoder":
     """Open a trained encoder: a folder (checkpoint or saved), a released `.pt` file, or a released name.
 
         encoder = matpac.load("data/checkpoints/pretrained")
         encoder = matpac.load("matpac_10_2048")  # the authors' weights, downloaded at first use
         embedding = encoder.embed(waveform, sample_rate)  # [clip, dim]
 
-    The names: `matpac_10_2048`, `matpac_plus_6s_2048_enconly`, `matpac_plus_music_6s_2048_enconly`. Raises
-    ValueError where there are no such weights, or a file holds anything but plain tensors.
+    The names: `matpac_10_2048`, `matpac_plus_6s_2048_enconly`, `matpac_plus_music_6s_2048_enconly`.
+
+    `device`: as torch names it; by default a GPU where there is one. `num_heads`: attention heads of the
+    encoder in a file of the released format, which does not say; needed where it is no usual ViT of 192, 384,
+    768 or 1,024 dimensions, with 64 a head. Raises ValueError where there are no such weights, a file holds
+    anything but plain tensors, or `num_heads` is missing or does not fit.
     """
     from matpac.probing.encoder import load_encoder
 
-    return load_encoder(name, device)
+    return load_encoder(name, device, num_heads=num_heads)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - of a module

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+import matpac
+
 app = typer.Typer(
-    help="Self-supervised audio representation learning with MATPAC.\n\n"
-    "`dvc repro` runs the whole pipeline; these are its stages, and `embed` for your own files.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -29,6 +29,26 @@ REPORT = Path("data/report")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 DEFAULT_PARAMS = Path("params.yaml")
+
+
+def _say_version(asked: bool) -> bool:
+    if asked:
+        sys.stdout.write(f"matpac {matpac.__version__}\n")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def matpac_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Self-supervised audio representation learning with MATPAC.
+
+    `dvc repro` runs the whole pipeline; these are its stages, and `embed` for your own files.
+    """
 
 
 @app.command()
@@ -187,8 +207,9 @@ def export(
 ) -> None:
     """Write an encoder with its front end as ONNX: waveforms of any length -> mean embeddings."""
     from matpac.probing.encoder import load_encoder
-    from matpac.probing.export import export_onnx
+    from matpac.probing.export import check_out, export_onnx
 
+    check_out(out)
     encoder = load_encoder(checkpoint, "cpu")
     export_onnx(encoder, out)
     rate_hz, dim = encoder.logmel.sample_rate_hz, encoder.dim
@@ -254,5 +275,12 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise
-        sys.stderr.write(f"matpac: {error}\n")
+        sys.stderr.write(f"matpac: {_line_of(error)}\n")
         raise SystemExit(1) from None
+
+
+def _line_of(error: Exception) -> str:
+    """As libraries and systems say it, but for system errors that begin with a number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -1,10 +1,12 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,19 +16,54 @@ from filelock import FileLock, Timeout
 
 WORK = Path("data/.work")
 """Unfinished work: partial stores, partial downloads, states for resuming. Never an out of a stage."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk, what a user may fill of it, or the largest file that may be."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside the target; on success flush it to disk and rename it over the target."""
+    """Yield a path beside the target; on success flush it to disk and rename it over the target.
+
+    Whatever writes there, those may read the file who may read any new one in that folder (umask).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
-        yield partial
-        flush_to_disk(partial)
-        partial.replace(path)
+        with room_for(path):
+            partial.touch()
+            mode = partial.stat().st_mode
+            yield partial
+            partial.chmod(stat.S_IMODE(mode))
+            flush_to_disk(partial)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Raise OSError, one line that names `path`, where the disk is full: what writes there names nothing.
+
+    Within one another, the outermost says what it is called.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        why = os.strerror(error.errno)
+        named = OSError(f"{path}: cannot be written ({why}). Make room there, or write elsewhere.")
+        named.errno = error.errno
+        raise named from error
+
+
+def check_place(path: Path) -> None:
+    """Raise ValueError where no file can be made at `path`: before the work, not after it."""
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise ValueError(f"{path}: need a name in a folder, found something else at {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: need a folder that you may write to, got {folder}")
 
 
 def partial_path(path: Path) -> Path:

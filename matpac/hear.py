@@ -7,7 +7,7 @@ https://hearbenchmark.com/hear-api.html
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -42,16 +42,15 @@ def load_model(model_file_path: str = "") -> Model:
 
 
 def get_timestamp_embeddings(
-    audio: Float[Tensor, "batch time"], model: Model
+    audio: Tensor, model: Model
 ) -> tuple[Float32[Tensor, "batch step dim"], Float32[Tensor, "batch step"]]:
     """Embeddings every 160 ms, and the times in ms that they are centered at (`step_centers_ms`).
 
-    `audio`: samples in -1 to 1 at `model.sample_rate`. Timestamps lie within the sound: a last step that
-    is centered after its end, and so is mostly silence, is left out. Of a sound shorter than that (87.5 ms)
-    one embedding remains, at its middle. Raises ValueError where samples are missing or not finite.
+    `audio`: `[batch, time]`, floats in -1 to 1 at `model.sample_rate`. Timestamps lie within the sound: a
+    last step that is centered after its end, and so is mostly silence, is left out. Of a sound shorter than
+    that (87.5 ms) one embedding remains, at its middle. Raises ValueError where `audio` is anything else.
     """
-    encoder = model.audio_encoder
-    timed = encoder.embed_in_time(sounds_of(audio), model.sample_rate)
+    timed = model.audio_encoder.embed_in_time(sounds_of(audio), model.sample_rate)
     steps, centers_ms = np.stack([embeddings for embeddings, _ in timed]), timed[0].centers_ms
     duration_ms = 1000 * audio.shape[1] / model.sample_rate
     centers_ms = centers_ms[centers_ms <= duration_ms]
@@ -61,11 +60,22 @@ def get_timestamp_embeddings(
     return embeddings, torch.from_numpy(centers_ms).to(audio.device).repeat(len(audio), 1)
 
 
-def get_scene_embeddings(audio: Float[Tensor, "batch time"], model: Model) -> Float32[Tensor, "batch dim"]:
+def get_scene_embeddings(audio: Tensor, model: Model) -> Float32[Tensor, "batch dim"]:
     """What `encoder.embed` gives: means over time. `audio` and errors as in `get_timestamp_embeddings`."""
     embeddings = model.audio_encoder.embed(sounds_of(audio), model.sample_rate)
     return torch.from_numpy(embeddings).to(audio.device)
 
 
-def sounds_of(audio: Float[Tensor, "batch time"]) -> list[NDArray[np.float32]]:
-    return list(audio.detach().cpu().float().numpy())
+def sounds_of(audio: object) -> list[NDArray[np.float32]]:
+    """Raises ValueError where it is not what the API demands, as `embed` would not: nothing is guessed."""
+    needed = "hear: need a tensor [n_sounds, n_samples] of floats in -1 to 1"
+    if not isinstance(audio, Tensor) or audio.ndim != 2 or audio.numel() == 0:
+        found = list(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
+        raise ValueError(f"{needed}, got {found}. One sound is audio[None].")
+    if not audio.is_floating_point():
+        raise ValueError(f"{needed}, got {audio.dtype}. Divide by the full scale of your samples.")
+    sounds = audio.detach().cpu().float().numpy()
+    loudest = np.abs(sounds).max()
+    if not loudest <= 1:
+        raise ValueError(f"{needed}, got one of {loudest:g}. Divide by full scale, or audio.clamp(-1, 1).")
+    return list(sounds)

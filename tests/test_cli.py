@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from matpac import __version__
+
 
 def matpac(*arguments, cwd):
     done = subprocess.run(
@@ -46,7 +48,12 @@ def test_embed_says_what_it_needs(folder):
     assert "need either files and --out, or --dataset" in said
 
 
+def test_the_version_is_that_of_the_package(folder):
+    assert matpac("--version", cwd=folder) == (0, f"matpac {__version__}\n", "")
+
+
 def test_a_missing_checkpoint_is_named(folder):
+    (folder / "a.wav").touch()
     code, _, said = matpac("embed", "a.wav", "--out", "e.npz", "--checkpoint", "nowhere", cwd=folder)
     assert code == 1
     assert said.startswith("matpac: nowhere: need a checkpoint, a saved folder or a released .pt file")
@@ -55,6 +62,7 @@ def test_a_missing_checkpoint_is_named(folder):
 
 
 def test_a_repository_is_named_with_what_to_do(folder):
+    (folder / "a.wav").touch()
     code, _, said = matpac("embed", "a.wav", "--out", "e.npz", "--checkpoint", "some/birds", cwd=folder)
     assert code == 1
     assert said.startswith("matpac: some/birds: need a checkpoint, a saved folder")

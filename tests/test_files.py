@@ -1,8 +1,11 @@
 import multiprocessing
+import re
+import stat
 
 import pytest
 
-from matpac.files import exclusive, move_into_place, whole_file, write_json
+from matpac.files import check_place, exclusive, move_into_place, whole_file, write_json, write_text
+from tests.files import files_end_at, files_for
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
@@ -18,6 +21,41 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
         fail_half_way()
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file_and_the_old_one_stays(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with (
+        files_end_at(100),
+        pytest.raises(OSError, match=rf"^{re.escape(str(path))}: cannot be written") as said,
+    ):
+        write_text(path, 200 * "x")
+    assert str(said.value).endswith("(File too large). Make room there, or write elsewhere.")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_file_is_for_whom_the_umask_says_whatever_writes_it(tmp_path, umask, mode):
+    def write_for_oneself(path):
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+
+    with files_for(umask), whole_file(tmp_path / "a") as partial:
+        write_for_oneself(partial)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+def test_where_no_file_can_be_is_said_before_the_work(tmp_path):
+    (tmp_path / "afile").touch()
+    check_place(tmp_path / "new" / "newer" / "a.npz")
+    assert not (tmp_path / "new").exists()
+    for path in (tmp_path / "afile" / "a.npz", tmp_path / "afile" / "new" / "a.npz"):
+        with pytest.raises(
+            ValueError, match=r"a\.npz: need a name in a folder, found something else at .*/afile$"
+        ):
+            check_place(path)
 
 
 def test_a_finished_folder_replaces_the_old_one(tmp_path):

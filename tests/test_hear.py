@@ -101,6 +101,39 @@ def test_scene_embeddings_are_those_of_the_encoder(model, checkpoint):
     np.testing.assert_allclose(scenes, load_encoder(checkpoint).embed(audio.numpy(), RATE), atol=1e-6)
 
 
+@pytest.mark.parametrize("embeddings", [hear.get_scene_embeddings, hear.get_timestamp_embeddings])
+@pytest.mark.parametrize(
+    ("audio", "said"),
+    [
+        (noise(2, RATE)[0], r"got \[16000\]. One sound is audio\[None\]"),
+        (noise(2, RATE)[:, None], r"got \[2, 1, 16000\]"),
+        (torch.zeros(0, RATE), r"got \[0, 16000\]"),
+        (torch.zeros(2, 0), r"got \[2, 0\]"),
+        (torch.ones(2, RATE, dtype=torch.int16), r"got torch.int16. Divide by the full scale"),
+        (32_768 * noise(2, RATE), r"got one of 3276\d.*. Divide by full scale"),
+        (1.01 * torch.ones(2, RATE), r"got one of 1.01.*audio.clamp\(-1, 1\)"),
+        (noise(2, RATE) / 0, r"got one of "),
+    ],
+)
+def test_what_the_api_does_not_allow_is_one_line(model, embeddings, audio, said):
+    with pytest.raises(ValueError, match=rf"^hear: need a tensor \[n_sounds, n_samples\].*{said}") as raised:
+        embeddings(audio, model)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_array_is_no_tensor():
+    with pytest.raises(ValueError, match=r"^hear: need a tensor .*, got ndarray\."):
+        hear.sounds_of(np.zeros((2, RATE), np.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_full_scale_and_other_floats_are_allowed(model, dtype):
+    audio = noise(2, RATE).sign().to(dtype)
+    assert torch.equal(
+        hear.get_scene_embeddings(audio, model), hear.get_scene_embeddings(audio.float(), model)
+    )
+
+
 @pytest.mark.gpu
 def test_a_model_on_a_gpu_takes_sounds_from_anywhere(checkpoint):
     if not torch.cuda.is_available():

@@ -38,6 +38,11 @@ PREFIXES = {
 POSITIONS = {"pos_embed", "decoder.decoder_pos_embed"}
 REQUIRED = {"cls_token", "pos_embed", "student_encoder.blocks.0.norm1.weight", "student_encoder.norm.weight"}
 HYPOTHESES = "mcl_heads.mcl_heads."
+VIT_DIMS = (192, 384, 768, 1024)
+"""ViT-Ti, -S, -B and -L, whose heads have 64 dimensions (https://arxiv.org/abs/2012.12877, Table 1;
+https://arxiv.org/abs/2010.11929, Table 1)."""
+PICKLES = (b"PK\x03\x04", b"\x80")
+"""What a file of `torch.save` or `pickle.dump` begins with: a zip archive of pickles, or one pickle."""
 
 
 class Released(NamedTuple):
@@ -50,9 +55,9 @@ class Released(NamedTuple):
     crop_frames: int
 
     @property
-    def num_heads(self) -> int:
-        """Of a ViT, 64 dimensions each; the file does not say."""
-        return max(1, self.dim // 64)
+    def usual_heads(self) -> int | None:
+        """Attention heads of a usual ViT of these sizes. The file does not say; None where it is none."""
+        return self.dim // 64 if self.dim in VIT_DIMS else None
 
 
 def read_released(path: Path, num_mels: int) -> Released:
@@ -82,19 +87,24 @@ def _plain_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of some files before it refuses them
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"a pickled object ({named[1]})" if named else "pickled objects"
-        raise ValueError(
-            f"{path}: need plain tensors, found {what}, which can run any code. Refused; nothing was run."
-        ) from None
     except Exception as error:  # damaged files raise whatever their bytes lead to
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and (named or _begins_as_pickle(path)):
+            what = f"a pickled object ({named[1]})" if named else "pickled objects"
+            raise ValueError(
+                f"{path}: need plain tensors, found {what}, which can run any code. Refused; nothing was run."
+            ) from None
         raise ValueError(
             f"{path}: need weights written by torch.save, found a damaged or other file"
         ) from error
     if odd := _odd(state):
         raise ValueError(f"{path}: need a flat dictionary of tensors, found {odd}")
     return dict(state)
+
+
+def _begins_as_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4).startswith(PICKLES)
 
 
 def _odd(state: Any) -> str | None:  # noqa: ANN401 - whatever the file holds

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.datasets.clip import Task
-from matpac.files import checksum
+from matpac.files import checksum, room_for
 from matpac.params import Embed, LogMel
 from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.encoder import load_encoder, untrained_encoder
@@ -73,7 +73,8 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
         features[other.name] = scenes(other, len(chosen))
     progress = Progress(f"embed {shards.name}", len(features) * len(chosen), "clips")
     counted = {name: counting(rows, progress) for name, rows in features.items()}
-    write_embeddings(out, clips, counted)
+    with room_for(out):
+        write_embeddings(out, clips, counted)
 
 
 def counting(

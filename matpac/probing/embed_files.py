@@ -29,7 +29,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.datasets.recordings import audio_files, is_utf8
-from matpac.files import exclusive, flush_to_disk, whole_file
+from matpac.files import exclusive, flush_to_disk, room_for, whole_file
 from matpac.probing.encoder import AudioEncoder, load_encoder
 from matpac.probing.formats import Table, format_for
 from matpac.progress import Progress
@@ -70,14 +70,15 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
     result with the reason. Killed at any moment, the same call goes on where it was; once that has finished,
     it does nothing.
 
-    Raises ValueError where a folder holds no audio, a name is not UTF-8, no file can be used, or `out` ends
-    in anything else; RuntimeError where another process writes the same `out`.
+    Raises ValueError where a source is not there, a folder holds no audio, a name is not UTF-8, no file can
+    be used, or `out` ends in anything else or is where no file can be; RuntimeError where another process
+    writes the same `out`; OSError, which names `out`, where the disk is full.
     """
     kind = format_for(out)
     files = list_files(sources)
     encoder = load_encoder(checkpoint)
     work = out.with_name(f".{out.name}.work")
-    with exclusive(work / "parts"):
+    with room_for(out), exclusive(work / "parts"):
         checkpoint_digest = encoder.digest()
         made_from = _made_from(checkpoint_digest, encoder.device.type, files, in_time=in_time)
         if kind.made_from(out) == made_from:
@@ -123,12 +124,14 @@ def _replace(out: Path, whole: Path) -> None:
 def list_files(sources: Iterable[Path]) -> list[File]:
     """Each file once, those of a folder sorted by name.
 
-    Raises ValueError as `audio_files` does, and where the name of a source is not UTF-8.
+    Raises ValueError as `audio_files` does, and where a source is not there or its name is not UTF-8.
     """
     paths: dict[Path, None] = {}
     for source in sources:
         if not is_utf8(str(source)):
             raise ValueError(f"embed: need file names in UTF-8, found {str(source)!r}. Rename it.")
+        if not source.exists():
+            raise ValueError(f"embed: need files and folders that are there, found no {source}")
         below = [source / name for name in audio_files(source)] if source.is_dir() else [source]
         paths |= dict.fromkeys(below)
     return [_file(path) for path in paths]
@@ -211,7 +214,6 @@ def _embed(
         for outcome in found:
             if isinstance(outcome, UnusableAudio):
                 reasons.append(outcome.reason)
-                progress.advance()
                 sys.stderr.write(f"left out: {outcome}\n")
             else:
                 reasons.append("")
@@ -223,9 +225,15 @@ def _embed(
         else encoder.embed_log_mels(log_mels())
     )
     rows = [np.empty((0, encoder.dim), dtype=np.float32)]
+    counted = 0
     for of_file in embedded:
         rows.append(np.atleast_2d(of_file))
-        progress.advance()
+        # Files are embedded many at a time: with the first of them, all that have been read are done.
+        if len(reasons) > counted:
+            progress.advance(len(reasons) - counted)
+            counted = len(reasons)
+    if len(reasons) > counted:
+        progress.advance(len(reasons) - counted)
     counts = iter(rows[1:])
     num_rows = [0 if reason else len(next(counts)) for reason in reasons]
     return Part(np.concatenate(rows), np.array(num_rows, dtype=np.int64), reasons)

@@ -15,7 +15,7 @@ from torch import Tensor
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.model.pretext import Pretext
-from matpac.model.released import read_released
+from matpac.model.released import Released, read_released
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
 from matpac.probing.facts import of_release, of_run
@@ -33,6 +33,11 @@ CLIPS_AT_ONCE, FRAMES_AT_ONCE = 256, 256_000
 together. Bounds the memory."""
 MOST_CHANNELS = 32
 """A longer axis with no more entries than this behind it is one of time, with channels behind it."""
+
+LOUDEST = 100.0
+"""Of full scale, 40 dB above it: mixing, resampling and standardizing leave less, while integers that became
+floats without being divided (8 bits: 128, 16 bits: 32,768) have more, unless their 16 bits are 50 dB below
+full scale."""
 
 Rates = int | np.integer | Sequence[int | np.integer]
 """In Hz, one for all clips or one for each."""
@@ -54,7 +59,7 @@ class AudioEncoder(TrainedEncoder):
 
     Saved, opened and published by `save_pretrained(folder)`, `from_pretrained(folder or repository)` and
     `push_to_hub(repository)`, as `huggingface_hub.ModelHubMixin` has them (`from_pretrained` also takes a
-    `device`). `model_card_kwargs={"license": ..., "scores": ...}` go into the model card.
+    `device`). `model_card_kwargs={"license": ..., "scores": ..., "repo_id": ...}` go into the model card.
     """
 
     @property
@@ -91,7 +96,8 @@ class AudioEncoder(TrainedEncoder):
         as the encoder needs them. What a clip's embedding is does not depend on the others.
 
         Raises ValueError where a clip is empty or has NaN or infinite samples, where samples are integers
-        (nobody says what their full scale is) or the last axis looks like channels.
+        (nobody says what their full scale is) or look like them (beyond 100), or the last axis looks like
+        channels.
         """
         return np.stack(list(self.embed_log_mels(self._log_mels(waveform, sample_rate), layers=layers)))
 
@@ -121,7 +127,9 @@ class AudioEncoder(TrainedEncoder):
         Raises UnusableAudio, which names the file and the reason, where it holds no usable audio.
         """
         waveform = read_audio(Path(path), self.logmel)
-        return self.embed(waveform, self.logmel.sample_rate_hz)[0]
+        # Some files of floats are louder than arrays may be: what is in them is all there is to know.
+        [embedding] = self.embed_log_mels([self.log_mel(waveform, self.logmel.sample_rate_hz)])
+        return embedding
 
     def _log_mels(
         self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: Rates
@@ -250,6 +258,12 @@ def _mono(clip: NDArray[Any]) -> NDArray[np.float32]:
             f"embed: need floats in -1 to 1, got {clip.dtype}. Divide by the full scale of your samples: "
             f"int16 / 32768, int32 / 2147483648"
         )
+    loudest = max(clip.max(initial=0), -clip.min(initial=0))
+    if LOUDEST < loudest < math.inf:
+        raise ValueError(
+            f"embed: need samples in -1 to 1, got one of {loudest:g}. Divide by the full scale of your "
+            f"samples: 32768 where they were int16, 2147483648 where int32"
+        )
     _refuse_channels_last(clip)
     if clip.ndim not in (1, 2):
         raise ValueError(f"embed: need clips [time] or [channel, time], got one {list(clip.shape)}")
@@ -295,10 +309,11 @@ def load_encoder(
 ) -> AudioEncoder:
     """Open a checkpoint folder, a folder of `save_pretrained`, a released `.pt` file or one by name.
 
-    On `device`: a GPU where there is one. `num_heads` is needed only for released files that are not a
-    ViT-B (64 dimensions a head). Raises ValueError where there are no such weights.
+    As `matpac.load`, where device and errors are described.
     """
     path = find_weights(name)
+    if num_heads is not None and path.is_dir():
+        raise ValueError(f"{path}: need no num_heads, the folder says how many. Leave it out.")
     if is_saved(path):
         return AudioEncoder.from_folder(path, device)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -333,7 +348,7 @@ def student_of(
 def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioEncoder:
     released = read_released(path, PAPER_LOGMEL.num_mels)
     patches = Patches(PAPER_LOGMEL.num_mels, released.crop_frames, released.dim)
-    encoder = Encoder(released.dim, released.depth, num_heads or released.num_heads)
+    encoder = Encoder(released.dim, released.depth, _heads_of(path, released, num_heads))
     for name, module in (("patches.", patches), ("student_encoder.", encoder)):
         part = {
             key.removeprefix(name): value for key, value in released.networks.items() if key.startswith(name)
@@ -350,3 +365,16 @@ def _released(path: Path, device: torch.device, num_heads: int | None) -> AudioE
         released.crop_frames,
         of_release(path.stem),
     )
+
+
+def _heads_of(path: Path, released: Released, num_heads: int | None) -> int:
+    found = released.usual_heads if num_heads is None else num_heads
+    if found is None:
+        raise ValueError(
+            f"{path}: need num_heads: files of this format do not say how many attention heads there are, "
+            f"and {released.dim} dimensions are no usual ViT's. If 2, matpac.load({path.name!r}, num_heads=2)"
+            f".save_pretrained(folder) writes a folder that says it, for use in place of the file."
+        )
+    if found < 1 or released.dim % found:
+        raise ValueError(f"{path}: need num_heads that divides {released.dim} dimensions, got {found}")
+    return found

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from matpac.files import whole_file
+from matpac.files import check_place, whole_file
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
 from matpac.probing.encoder import AudioEncoder
@@ -24,8 +24,9 @@ def export_onnx(encoder: AudioEncoder, out: Path) -> None:
     """Write the graph `waveform` [batch, time] -> `embedding` [batch, dim], any numbers of both.
 
     It expects float32 samples in -1 to 1 at the encoder's rate (`sample_rate_hz` in the file's metadata),
-    and does not resample. Raises ValueError where packages are missing.
+    and does not resample. Raises ValueError where packages are missing, or `out` is no name for such a file.
     """
+    check_out(out)
     if not (find_spec("onnx") and find_spec("onnxscript")):
         raise ValueError(
             "export: needs the packages onnx and onnxscript. Install them: pip install 'matpac[onnx]'"
@@ -45,6 +46,15 @@ def export_onnx(encoder: AudioEncoder, out: Path) -> None:
     program.model.metadata_props["sample_rate_hz"] = str(rate_hz)
     with whole_file(out) as partial:
         program.save(partial, external_data=False)
+
+
+def check_out(out: Path) -> None:
+    """Raises ValueError where the name does not end in .onnx, or no file can be there."""
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out: need a name that ends in .onnx, got {out}")
+    if out.is_dir():
+        raise ValueError(f"--out: need a new name or one to replace, found a folder at {out}")
+    check_place(out)
 
 
 class LogMels(nn.Module):

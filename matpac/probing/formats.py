@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import zarr
 from jaxtyping import Float32, Int64
 
+from matpac.files import check_place
 from matpac.probing.embeddings import consolidate, create_array, put_array
 
 TEXT = np.dtypes.StringDType()
@@ -170,7 +171,7 @@ FORMATS = {
 
 
 def format_for(out: Path) -> Format:
-    """Raises ValueError where the ending names no format, or something else is in the way."""
+    """Raises ValueError where the ending names no format, or no such file can be there."""
     if out.suffix not in FORMATS:
         raise ValueError(f"--out: need a name that ends in {', '.join(FORMATS)}, got {out}")
     is_folder = out.suffix == ".zarr"
@@ -179,4 +180,5 @@ def format_for(out: Path) -> Format:
     )
     if in_the_way:
         raise ValueError(f"--out: need a new name or one to replace, found something else at {out}")
+    check_place(out)
     return FORMATS[out.suffix]

@@ -101,8 +101,8 @@ class TrainedEncoder(ModelHubMixin):
     def generate_model_card(self, **about: Any) -> ModelCard:  # noqa: ANN401 - as the mixin has it
         """From what is known; `about`: `license`, `scores` and `repo_id` of `model_card`.
 
-        They are given as `model_card_kwargs` of `save_pretrained` and `push_to_hub`. A README.md that is in
-        the folder already is kept.
+        They are given as `model_card_kwargs` of `save_pretrained` and `push_to_hub`, which adds the
+        repository. A README.md that is in the folder already is kept.
         """
         return ModelCard(model_card(self.known(), **about))
 
@@ -158,7 +158,10 @@ class TrainedEncoder(ModelHubMixin):
         Raises ValueError, in one line, where the Hub does not take it.
         """
         with trouble_named(repo_id, "published"):
-            return super().push_to_hub(repo_id, **options)
+            about = options.pop("model_card_kwargs", None) or {}
+            if "/" in repo_id:  # else the Hub puts the user's name before it
+                about = {"repo_id": repo_id, **about}
+            return super().push_to_hub(repo_id, model_card_kwargs=about, **options)
 
 
 @contextmanager

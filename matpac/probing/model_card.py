@@ -11,7 +11,7 @@ USE = """\
 ```python
 import matpac
 
-encoder = matpac.AudioEncoder.from_pretrained("a folder, or user/repository")
+encoder = matpac.AudioEncoder.from_pretrained("{repository}")
 embeddings = encoder.embed(waveform, sample_rate)  # [clip, {dim}], any rate, any length
 [clip] = encoder.embed_in_time(waveform, sample_rate)  # clip.embeddings [step, {dim}], clip.centers_ms [step]
 ```"""
@@ -21,11 +21,21 @@ NO_LICENSE = (
 )
 
 
-def model_card(known: Mapping[str, Any], *, license: str | None = None, scores: str | None = None) -> str:
+PLACEHOLDER = "a folder, or user/repository"
+
+
+def model_card(
+    known: Mapping[str, Any],
+    *,
+    license: str | None = None,
+    scores: str | None = None,
+    repo_id: str | None = None,
+) -> str:
     """Markdown with a head of YAML.
 
     `license`: an identifier of the hub (`cc-by-4.0`); without one the card says that none is stated.
     `scores`: Markdown about how good it is, and measured how.
+    `repo_id`: what the code of the card opens; without one, that is left to the reader.
     """
     head = {
         "library_name": "matpac",
@@ -39,7 +49,7 @@ def model_card(known: Mapping[str, Any], *, license: str | None = None, scores: 
         "# Audio encoder (MATPAC)",
         _summary(known),
         "## Use",
-        USE.format(dim=known["embedding_dim"]),
+        USE.format(dim=known["embedding_dim"], repository=repo_id or PLACEHOLDER),
         "Samples are floats in -1 to 1. Front end and statistics of the training data belong to the encoder.",
         *(["## Scores", scores] if scores else []),
         "## What is known of it",

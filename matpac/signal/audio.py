@@ -112,7 +112,8 @@ def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
         return _File(BytesIO(source))
     try:
         if not source.is_file():
-            raise UnusableAudio(path, "cannot be read (no such file)")
+            what = "a folder, no file" if source.is_dir() else "no such file"
+            raise UnusableAudio(path, f"cannot be read ({what})")
         # By number: to soundfile a name that ends in .raw is a format.
         return _File(FileIO(os.open(source, os.O_RDONLY)))
     except OSError as error:

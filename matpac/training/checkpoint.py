@@ -10,6 +10,9 @@ No file holds code: tensors are safetensors, everything else is text. The states
 for resuming are of the same format as the finished checkpoint.
 """
 
+import errno
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from matpac.files import flush_to_disk, read_json, write_json
+from matpac.files import flush_to_disk, read_json, whole_file, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import SIZES
 from matpac.params import BEFORE, LogMel, Model, Online, Pretrain
@@ -109,10 +112,8 @@ def save_checkpoint(folder: Path, pretext: Pretext, optimizer: Optimizer, meta: 
     """Write into an existing folder; whoever calls renames the folder when it is whole."""
     write_json(folder / "meta.json", meta.as_json())
     tensors = {name: value.cpu().contiguous() for name, value in pretext.state_dict().items()}
-    save_file(tensors, folder / "networks.safetensors")
-    save_file(_flat(optimizer), folder / "optimizer.safetensors")
-    for name in ("networks.safetensors", "optimizer.safetensors"):
-        flush_to_disk(folder / name)
+    write_tensors(folder / "networks.safetensors", tensors)
+    write_tensors(folder / "optimizer.safetensors", _flat(optimizer))
 
 
 def read_meta(folder: Path) -> Meta:
@@ -134,6 +135,17 @@ def load_networks(folder: Path) -> Pretext:
     pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
     pretext.load_state_dict(read_tensors(folder / "networks.safetensors"))
     return pretext
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """To a safetensors file. Raises OSError, naming it, where it cannot be written."""
+    with whole_file(path) as partial:
+        try:
+            save_file(tensors, partial, metadata)
+        except SafetensorError as error:
+            found = re.search(r"os error (\d+)", str(error))
+            number = int(found[1]) if found else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

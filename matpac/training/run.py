@@ -67,7 +67,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         params.pretrain.seed,
     )
     with all_ranks() as ranks:
-        online = online_probe(root, crops, params) if ranks.is_first else None
+        online = online_probe(root, params, standard_of(crops, initial)) if ranks.is_first else None
         run = Run(work, crops, params, digest(data), ranks, initial=initial, online=online)
         if not ranks.is_first:
             run.to_the_end()
@@ -79,11 +79,17 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
             shutil.rmtree(work)
 
 
-def online_probe(root: Path, crops: Crops, params: Params) -> OnlineProbe | None:
+def standard_of(crops: Crops, initial: Initial | None) -> Standard:
+    """That of the data; what has been trained before goes on with what it is used to."""
+    if initial is not None:
+        return initial.standard
+    return Standard(crops.statistics.mean, crops.statistics.std)
+
+
+def online_probe(root: Path, params: Params, standard: Standard) -> OnlineProbe | None:
     """On the shards below `root` that `online.dataset` names. Raises ValueError where it cannot be."""
     if params.online.dataset is None:
         return None
-    standard = Standard(crops.statistics.mean, crops.statistics.std)
     return OnlineProbe(root / params.online.dataset, params.online, standard, params.pretrain.crop_frames)
 
 
@@ -138,6 +144,7 @@ class Run:
         """Raises ValueError where the data or the batch is too small for the run."""
         self.work, self.crops, self.params, self.ranks = work, crops, params, ranks
         self.data_digest, self.initial, self.online = data_digest, initial, online
+        self.standard = standard_of(crops, initial)
         self.lasting = durations(crops.num_clips, params.pretrain)
         self.waited_s = 0.0
         if params.pretrain.batch_size < ranks.number:
@@ -245,7 +252,7 @@ class Run:
         self, num_patches: int, batches: Iterator[Batch], first: int, part: slice
     ) -> Iterator[Example]:
         """Standardize on the device and draw the masks; both depend on the update only."""
-        params, device, standard = self.params.pretrain, self.ranks.device, self._standard()
+        params, device, standard = self.params.pretrain, self.ranks.device, self.standard
         for update, batch in enumerate(batches, start=first):
             log_mel = torch.from_numpy(batch.log_mel).to(device, non_blocking=True)
             log_mel = (log_mel.float() - standard.mean) / standard.std
@@ -255,12 +262,6 @@ class Run:
             split = split_by(noise, self.params.model.mask_ratio)
             visible, masked = (index.to(device, non_blocking=True) for index in split)
             yield Example(log_mel.transpose(1, 2), Split(visible, masked))
-
-    def _standard(self) -> Standard:
-        """Those of the data; what has been trained before goes on with what it is used to."""
-        if self.initial is not None:
-            return self.initial.standard
-        return Standard(self.crops.statistics.mean, self.crops.statistics.std)
 
     def _last_state(self) -> Path | None:
         for partial in self.work.glob("*.partial"):
@@ -289,7 +290,7 @@ class Run:
             logmel=self.params.logmel,
             model=self.params.model,
             pretrain=self.params.pretrain,
-            standard=self._standard(),
+            standard=self.standard,
             data_digest=self.data_digest,
             git_revision=git_revision(),
             hardware=hardware(self.ranks),

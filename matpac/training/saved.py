@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from matpac.files import read_json, whole_file, write_json
+from matpac.files import read_json, write_json
 from matpac.params import LogMel
-from matpac.training.checkpoint import Standard
+from matpac.training.checkpoint import Standard, write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LIBRARY, FORMAT = "matpac", 1
@@ -43,8 +42,7 @@ class Config(NamedTuple):
 
 def write_saved(folder: Path, config: Config, weights: dict[str, Tensor]) -> None:
     """Into an existing folder, whose other files stay."""
-    with whole_file(folder / WEIGHTS) as partial:
-        save_file(weights, partial, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
     # Last: a folder with this file is whole.
     write_json(folder / CONFIG, config.as_json())
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from matpac.model.released import read_released
+from matpac.model.released import Released, read_released
 from tests.released import released_state, tiny_pretext, write_released
 
 
@@ -29,7 +29,7 @@ def state():
 def test_names_sizes_and_values_are_those_of_the_file(tmp_path):
     pretext = tiny_pretext()
     released = read_released(write_released(tmp_path / "a.pt", pretext), num_mels=80)
-    assert (released.dim, released.depth, released.crop_frames, released.num_heads) == (128, 4, 608, 2)
+    assert (released.dim, released.depth, released.crop_frames) == (128, 4, 608)
     ours = pretext.state_dict()
     assert set(released.networks) == {key for key in ours if key.startswith(("patches.", "student_encoder."))}
     assert all(torch.equal(value, ours[key]) for key, value in released.networks.items())
@@ -79,6 +79,22 @@ def test_anything_else_is_one_line_that_names_file_and_key(tmp_path, state, chan
     with pytest.raises(ValueError, match=rf"a\.pt: .*{complaint}") as said:
         read_released(tmp_path / "a.pt", num_mels=80)
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads"), [(192, 3), (384, 6), (768, 12), (1024, 16), (128, None), (1280, None)]
+)
+def test_heads_are_those_of_a_usual_vit_or_not_known(dim, heads):
+    assert Released({}, dim, depth=12, crop_frames=608).usual_heads == heads
+
+
+@pytest.mark.parametrize("content", [b"\x08\x08\x12\x07pytorch", b"hello, world", b"{}", b"0."])
+def test_a_file_of_another_program_is_not_called_a_danger(tmp_path, content):
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"a\.onnx: need weights written by torch.save, found a damaged or oth"
+    ):
+        read_released(tmp_path / "a.onnx", num_mels=80)
 
 
 @pytest.mark.parametrize("size", [0, 5, 100_000])

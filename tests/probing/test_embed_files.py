@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from matpac.files import exclusive
 from matpac.probing.embed_files import FILES_PER_PART, ahead, embed_files, list_files, parts_of
 from matpac.probing.encoder import load_encoder
 from matpac.training.checkpoint import Standard
+from tests.files import files_end_at, files_for
 from tests.probing.conftest import untrained_checkpoint
 
 RATE = 16_000
@@ -118,11 +120,69 @@ def test_in_time_there_is_a_row_for_every_step_of_a_file(recordings, checkpoint,
 
 
 def test_files_and_folders_together_are_embedded_once(recordings, checkpoint, tmp_path):
-    named = [recordings / "day 3" / "11.wav", tmp_path / "missing.wav", recordings / "day 3"]
+    named = [recordings / "day 3" / "11.wav", recordings / "noise.flac", recordings / "day 3"]
     embed_files(named, checkpoint, tmp_path / "e.npz")
     paths, _, left_out = read(tmp_path / "e.npz")
     assert [Path(path).name for path in paths] == ["11.wav", "09.wav", "10.wav"]
-    assert left_out == {str(tmp_path / "missing.wav"): "cannot be read (no such file)"}
+    assert list(left_out) == [str(recordings / "noise.flac")]
+
+
+def test_a_name_that_is_not_there_is_an_error_before_any_work(recordings, tmp_path):
+    (recordings / "dead.wav").symlink_to(tmp_path / "gone.wav")
+    for name in ("typo.wav", "typo", "dead.wav"):
+        with pytest.raises(ValueError, match=rf"^embed: need files and folders .*, found no .*{name}$"):
+            embed_files([recordings, recordings / name], "never opened", tmp_path / "e.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["recordings"]
+
+
+def test_a_link_in_a_folder_whose_file_is_gone_is_left_out(recordings, checkpoint, tmp_path):
+    (recordings / "day 0" / "dead.wav").symlink_to(tmp_path / "gone.wav")
+    embed_files([recordings / "day 0"], checkpoint, tmp_path / "e.npz")
+    paths, _, left_out = read(tmp_path / "e.npz")
+    assert len(paths) == 3
+    assert left_out == {str(recordings / "day 0" / "dead.wav"): "cannot be read (no such file)"}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_where_no_result_can_be_is_said_before_any_work(recordings, tmp_path, ending):
+    (tmp_path / "afile").touch()
+    out = tmp_path / "afile" / f"e.{ending}"
+    with pytest.raises(ValueError, match=rf"^{out}: need a name in a folder, found .* at {tmp_path}/afile$"):
+        embed_files([recordings], "never opened", out)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_full_disk_is_one_line_that_names_the_result(recordings, checkpoint, tmp_path, ending):
+    """Full while a part is written, of 6 kB, then while the result is: more, but for a store's files."""
+    out, days = tmp_path / f"e.{ending}", [recordings / f"day {day}" for day in (0, 2, 3)]
+    for num_bytes in (2_000,) if ending == "zarr" else (2_000, 6_500):
+        with (
+            files_end_at(num_bytes),
+            pytest.raises(OSError, match=rf"^{out}: cannot be written \(File too large\)") as said,
+        ):
+            embed_files(days, checkpoint, out)
+        assert "\n" not in str(said.value)
+        assert not out.exists()
+        assert len(list(tmp_path.rglob("part-*.npz"))) == (num_bytes == 6_500)
+    embed_files(days, checkpoint, out)
+    assert len(read(out)[0]) == 9
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_result_is_for_whom_the_umask_says(recordings, checkpoint, tmp_path, ending):
+    out = tmp_path / f"e.{ending}"
+    with files_for(0o027):
+        embed_files([recordings], checkpoint, out)
+    files = [path for path in [out, *out.rglob("*")] if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+
+
+def test_files_are_counted_when_they_are_embedded(recordings, checkpoint, tmp_path, monkeypatch, capsys):
+    """What is left out is known much earlier, and would be taken for the pace."""
+    monkeypatch.setattr("matpac.progress.SECONDS_BETWEEN_LINES", 0)
+    embed_files([recordings], checkpoint, tmp_path / "e.npz")
+    [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("embed: ")]
+    assert said.startswith("embed: 15/15 files (100%), ")
 
 
 def test_what_is_there_is_replaced(recordings, checkpoint, tmp_path):

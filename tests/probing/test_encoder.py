@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import matpac
@@ -36,7 +37,7 @@ def arrays(path) -> dict:
 class Golden:
     def __init__(self, folder):
         heads = json.loads((folder / "infer_meta.json").read_text())["num_heads"]
-        self.encoder = load_encoder(folder / "infer_state.pt", "cpu", num_heads=heads)
+        self.encoder = matpac.load(folder / "infer_state.pt", device="cpu", num_heads=heads)
         self.outputs = arrays(folder / "infer_outputs.npz")
         inputs = arrays(folder / "infer_inputs.npz")
         wave = inputs["wave_int16"] * inputs["wave_scale"]
@@ -77,10 +78,26 @@ def test_a_released_name_opens_the_file_in_the_cache(golden, golden_folder, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MATPAC_HOME", str(tmp_path))
     shutil.copy(golden_folder / "infer_state.pt", tmp_path / "matpac_10_2048.pt")
-    encoder = load_encoder("matpac_10_2048", "cpu", num_heads=2)
+    encoder = matpac.load("matpac_10_2048", device="cpu", num_heads=2)
     clip = golden.clips["6.1s"]
     assert np.array_equal(encoder.embed(clip, RATE), golden.encoder.embed(clip, RATE))
-    assert matpac.load("matpac_10_2048", device="cpu").dim == 160
+
+
+def test_where_nobody_says_how_many_heads_there_are_nothing_is_guessed(golden, golden_folder, tmp_path):
+    """Another number opens as well, and embeds otherwise."""
+    path = golden_folder / "infer_state.pt"
+    with pytest.raises(ValueError, match=r"infer_state\.pt: need num_heads: .* 32 dimensions") as said:
+        matpac.load(path, device="cpu")
+    assert "\n" not in str(said.value)
+    with pytest.raises(ValueError, match=r"need num_heads that divides 32 dimensions, got 3$"):
+        matpac.load(path, device="cpu", num_heads=3)
+    clip = golden.clips["6.1s"]
+    expected = golden.encoder.embed(clip, RATE)
+    assert np.abs(matpac.load(path, device="cpu", num_heads=1).embed(clip, RATE) - expected).max() > 0.01
+    matpac.load(path, device="cpu", num_heads=2).save_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(matpac.load(tmp_path / "saved", device="cpu").embed(clip, RATE), expected)
+    with pytest.raises(ValueError, match=r"saved: need no num_heads, the folder says how many"):
+        matpac.load(tmp_path / "saved", device="cpu", num_heads=2)
 
 
 def test_a_batch_of_different_lengths_equals_single_clips(encoder, noise):
@@ -172,6 +189,31 @@ def test_samples_that_are_not_floats_are_refused_with_what_to_do(encoder, dtype)
         assert "\n" not in str(said.value)
 
 
+@pytest.mark.parametrize("scale", [128, 32_768, -32_768, 2**31])
+def test_integers_that_became_floats_are_refused_with_what_to_do(encoder, noise, scale):
+    loud = scale * noise / np.abs(noise).max()
+    for waveform in (loud, [noise, loud], np.stack([noise, loud])):
+        with pytest.raises(
+            ValueError, match=r"^embed: need samples in -1 to 1, got one of .* 32768 where"
+        ) as said:
+            encoder.embed(waveform, RATE)
+        assert "\n" not in str(said.value)
+
+
+def test_what_mixing_and_resampling_leave_beyond_full_scale_is_embedded(encoder, noise, tmp_path):
+    np.testing.assert_allclose(
+        encoder.embed(90 * noise / np.abs(noise).max(), RATE).shape, encoder.embed(noise, RATE).shape
+    )
+    # Some files hold floats up to 2 ** 31.
+    soundfile.write(tmp_path / "loud.wav", 2.0**31 * noise, RATE, subtype="FLOAT")
+    assert np.isfinite(encoder.embed_file(tmp_path / "loud.wav")).all()
+
+
+def test_the_embedding_of_a_file_is_that_of_its_samples(encoder, noise, tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise, RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(encoder.embed_file(tmp_path / "a.wav"), encoder.embed(noise, RATE)[0])
+
+
 @pytest.mark.parametrize("num_channels", [1, 2, 20])
 def test_channels_on_the_last_axis_are_refused_with_what_to_do(encoder, noise, num_channels):
     recording = np.tile(noise[:, None], num_channels)
@@ -257,7 +299,6 @@ def test_non_finite_samples_are_refused(encoder, bad):
 
 
 def test_files_of_any_kind_embed(encoder, tmp_path, noise):
-    soundfile = pytest.importorskip("soundfile")
     for rate, channels in [(8_000, 1), (192_000, 1), (44_100, 2), (16_000, 20)]:
         samples = np.tile(np.resize(noise, rate)[:, None], channels)
         soundfile.write(tmp_path / "a.wav", samples, rate)
@@ -268,6 +309,8 @@ def test_an_unusable_file_is_named(encoder, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     with pytest.raises(UnusableAudio, match=r"broken\.wav"):
         encoder.embed_file(tmp_path / "broken.wav")
+    with pytest.raises(UnusableAudio, match=r": cannot be read \(a folder, no file\)$"):
+        encoder.embed_file(tmp_path)
 
 
 def test_neither_folder_nor_released_file_is_one_clear_line(tmp_path):

@@ -1,5 +1,6 @@
 """ONNX Runtime gives what torch gives."""
 
+import stat
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.probing.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder, load_encoder
 from matpac.probing.export import export_onnx
+from tests.files import files_end_at, files_for
 from tests.probing.conftest import untrained_checkpoint
 from tests.shards.conftest import LOGMEL
 
@@ -82,16 +84,47 @@ def test_less_than_a_window_is_filled_with_silence(both, num_samples):
     np.testing.assert_allclose(run(waveform), encoder.embed(waveform, RATE), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x.txt", r"^--out: need a name that ends in .onnx, got .*x.txt$"),
+        ("folder", r"^--out: need a name that ends in .onnx, got .*folder$"),
+        ("folder.onnx", r"^--out: need a new name or one to replace, found a folder at .*folder.onnx$"),
+        ("afile/x.onnx", r"afile/x.onnx: need a name in a folder, found something else at .*afile$"),
+    ],
+)
+def test_where_no_file_can_be_is_said_before_the_work(tmp_path, monkeypatch, name, said):
+    (tmp_path / "afile").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.onnx").mkdir()
+    monkeypatch.setattr(torch.onnx, "export", None)
+    with pytest.raises(ValueError, match=said):
+        export_onnx(tiny_encoder(CHUNK), tmp_path / name)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    out = tmp_path / "x.onnx"
+    with (
+        files_end_at(10_000),
+        pytest.raises(OSError, match=rf"^{out}: cannot be written \(File too large\)") as said,
+    ):
+        export_onnx(tiny_encoder(CHUNK), out)
+    assert "\n" not in str(said.value)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_command_writes_one_file_that_says_its_rate(tmp_path, monkeypatch, capsys):
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
     out = tmp_path / "new" / "encoder.onnx"
     monkeypatch.setattr(sys, "argv", ["matpac", "export", str(checkpoint), "--out", str(out)])
-    with pytest.raises(SystemExit) as done:
+    with files_for(0o027), pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 0
     assert capsys.readouterr().out == f"{out}: waveform [batch, time] at 16000 Hz -> embedding [batch, 128]\n"
     assert [path.name for path in out.parent.iterdir()] == ["encoder.onnx"]
+    assert stat.S_IMODE(out.stat().st_mode) == 0o640
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map == {"sample_rate_hz": "16000"}
     waveform = sounds(2, RATE)

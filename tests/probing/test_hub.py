@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 
@@ -15,9 +16,10 @@ import matpac
 from matpac.probing.encoder import AUDIOSET, AudioEncoder
 from matpac.probing.facts import text_of
 from matpac.probing.info import known_of
+from tests.files import files_end_at, files_for
 from tests.probing.conftest import untrained_checkpoint
 from tests.probing.hub_server import hub
-from tests.released import tiny_pretext, write_released
+from tests.released import TINY_HEADS, tiny_pretext, write_released
 
 RATE = 16_000
 EMBED = """
@@ -104,10 +106,12 @@ def test_a_saved_encoder_is_the_same_encoder(encoder, tmp_path):
 
 
 def test_released_weights_can_be_saved(tmp_path):
-    encoder = matpac.load(write_released(tmp_path / "matpac_10_2048.pt", tiny_pretext()), device="cpu")
+    released = write_released(tmp_path / "matpac_10_2048.pt", tiny_pretext())
+    encoder = matpac.load(released, device="cpu", num_heads=TINY_HEADS)
     encoder.save_pretrained(tmp_path / "saved")
     again = matpac.load(tmp_path / "saved", device="cpu")
     assert (again.standard, again.digest()) == (AUDIOSET, encoder.digest())
+    assert again.encoder.blocks.num_heads == TINY_HEADS
     assert known_of(tmp_path / "saved")["trained_on"].startswith("AudioSet, 2,012,615 clips")
 
 
@@ -174,6 +178,7 @@ def test_licence_and_scores_are_given_and_a_card_that_is_there_is_kept(encoder, 
     card = tmp_path / "saved/README.md"
     assert yaml.safe_load(card.read_text().split("---\n")[1])["license"] == "cc-by-4.0"
     assert "## Scores\n\n71.7 ± 0.6 % on ESC-10\n" in card.read_text()
+    assert 'from_pretrained("a folder, or user/repository")' in card.read_text()
     card.write_text("# Mine")
     encoder.save_pretrained(tmp_path / "saved")
     assert card.read_text() == "# Mine"
@@ -217,6 +222,26 @@ def test_damaged_weights_are_named_in_one_line(encoder, tmp_path):
         with pytest.raises(ValueError, match=r"saved/model\.safetensors: .*incomplete") as raised:
             opened(tmp_path / "saved")
         assert "\n" not in str(raised.value)
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(encoder, tmp_path):
+    with (
+        files_end_at(100_000),
+        pytest.raises(OSError, match=r"saved/model\.safetensors: .*File too large") as said,
+    ):
+        encoder.save_pretrained(tmp_path / "saved")
+    assert "\n" not in str(said.value)
+    assert not list((tmp_path / "saved").iterdir())
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_are_for_whom_the_umask_says(encoder, tmp_path, umask, mode):
+    with files_for(umask):
+        encoder.save_pretrained(tmp_path / "saved")
+        untrained_checkpoint(tmp_path / "checkpoint")
+    for folder, number in (("saved", 3), ("checkpoint", 3)):
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / folder).iterdir()]
+        assert modes == [mode] * number
 
 
 TROUBLE = """
@@ -284,7 +309,9 @@ def test_what_is_published_opens_elsewhere_with_the_same_bits(checkpoint, encode
         assert server.tokens == {"Bearer secret"}
         fresh(EMBED, "from_pretrained", "somebody/birds", tmp_path / "found.npz", endpoint=server.url)
     assert equal(tmp_path / "found.npz", encoder)
-    encoder.save_pretrained(tmp_path / "saved", model_card_kwargs={"license": "cc-by-4.0"})
+    about = {"license": "cc-by-4.0", "repo_id": "somebody/birds"}
+    encoder.save_pretrained(tmp_path / "saved", model_card_kwargs=about)
+    assert 'from_pretrained("somebody/birds")' in (tmp_path / "saved/README.md").read_text()
     for path in (tmp_path / "saved").iterdir():
         assert server.repositories["somebody/birds"][path.name] == path.read_bytes()
     # Once there, it opens without a network.

@@ -87,7 +87,7 @@ def test_reasons(tmp_path, noise):
     assert reason(tmp_path / "zeros.mp3") == "cannot be decoded (no valid MP3 frame)"
     assert reason(tmp_path / "nothing.flac") == "cannot be decoded (the file is empty)"
     assert reason(tmp_path / "none.wav") == "cannot be read (no such file)"
-    assert reason(tmp_path) == "cannot be read (no such file)"
+    assert reason(tmp_path) == "cannot be read (a folder, no file)"
     assert reason(tmp_path / "loop.wav") == "cannot be read (no such file)"
     assert reason(Path("/proc/self/mem")) == "cannot be read (Input/output error)"
     assert reason(tmp_path / ("a" * 300)) == "cannot be read (File name too long)"

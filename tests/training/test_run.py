@@ -10,7 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import matpac
-from matpac.training.checkpoint import read_meta
+from matpac.params import load_params
+from matpac.training.checkpoint import load_networks, read_meta
+from matpac.training.online import OnlineProbe
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +123,25 @@ def test_a_run_begins_with_the_weights_of_init_and_keeps_their_statistics(folder
     assert begun.standard.mean == meta["standard"]["mean"]
     weights = (folder.folder / "first/networks.safetensors").read_bytes()
     assert begun.init_digest == hashlib.sha256(weights).hexdigest()
+
+
+def test_labelled_clips_are_scaled_as_the_run_scales_its_own(folder, uninterrupted):
+    """Those of a run that begins with weights by the statistics of these, which are not the data's."""
+    checkpoint = folder.folder / "data/checkpoints/pretrained"
+    shutil.copytree(checkpoint, folder.folder / "scaled")
+    meta = json.loads((folder.folder / "scaled/meta.json").read_text())
+    meta["standard"]["std"] *= 3
+    (folder.folder / "scaled/meta.json").write_text(json.dumps(meta))
+    folder.change(init="scaled", online="noise")
+    folder.run()
+    with (checkpoint / "online.csv").open() as table:
+        *_, last = csv.DictReader(table)
+    params = load_params(folder.folder / "params.yaml")
+    shards, standard = folder.folder / "data/shards/noise", read_meta(checkpoint).standard
+    probe = OnlineProbe(shards, params.online, standard, params.pretrain.crop_frames)
+    expected = probe.measure(load_networks(checkpoint), 59)
+    for name in ("step", "knn_accuracy", "rankme", "variance_least", "variance_median", "variance_most"):
+        assert float(last[name]) == pytest.approx(expected[name], rel=1e-3), name
 
 
 def test_other_weights_of_the_same_name_start_a_new_run(folder, uninterrupted):

@@ -45,7 +45,7 @@ def source(name: str) -> str:
 
 
 def parameters() -> str:
-    default = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    default = yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
     paper = yaml.safe_load((PROJECT / "presets/paper.yaml").read_text())
     parts = []
     for name, field in Params.model_fields.items():

@@ -81,7 +81,7 @@ def understood_by_dvc(words: list[str]) -> None:
     from dvc.cli import parse_args
 
     wanted = parse_args(words)
-    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params = yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
     for change in getattr(wanted, "params", None) or []:
         section, key = change.split("=")[0].split(".")
         assert key in params[section]

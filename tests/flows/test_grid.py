@@ -1,15 +1,20 @@
 """An ablation is checked before the first of its hours."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flows.grid import GRIDS, PARAMS, overrides
+from flows.grid import GRIDS, overrides
+from tests.flows.conftest import REPOSITORY
+
+PARAMS = Path("presets/demo.yaml")
 
 
-@pytest.mark.parametrize("preset", [PARAMS, *Path("presets").glob("*.yaml")], ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", sorted(Path("presets").glob("*.yaml")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("grid", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_grid_fits_every_preset(grid, preset):
     assert len(overrides(grid, preset)) >= 2
@@ -41,9 +46,13 @@ def test_an_unknown_grid_is_answered_with_those_there_are():
         overrides(GRIDS / "beta.yaml", PARAMS)
 
 
-def test_what_a_grid_costs_stands_beside_params_yaml():
+def test_what_a_grid_costs_stands_beside_params_yaml(tmp_path):
+    shutil.copytree(GRIDS, tmp_path / GRIDS)
+    shutil.copy(PARAMS, tmp_path / "params.yaml")
     said = subprocess.run(
         [sys.executable, "-m", "flows.grid", "mask_ratio", "--cost"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=True,

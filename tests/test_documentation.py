@@ -60,7 +60,7 @@ def test_a_command_of_the_pages_is_understood(command, project):
         understood_by_python(words)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (project / "Makefile").read_text(), re.MULTILINE)
-        assert set(words) <= set(targets)
+        assert {word for word in words if "=" not in word} <= set(targets)
     elif program == "cp":
         assert (project / words[0]).is_file()
     else:

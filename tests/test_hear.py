@@ -1,5 +1,10 @@
 """What hear-validator checks (https://github.com/hearbenchmark/hear-validator), and what it does not."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +104,25 @@ def test_scene_embeddings_are_those_of_the_encoder(model, checkpoint):
     scenes = hear.get_scene_embeddings(audio, model)
     assert scenes.dtype == torch.float32
     np.testing.assert_allclose(scenes, load_encoder(checkpoint).embed(audio.numpy(), RATE), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_hear_validator_is_content(checkpoint, project):
+    """`make hear`, over this environment in place of .venv."""
+    environment = os.environ | {"PYTHONPATH": str(project)}
+
+    def make(target: str) -> subprocess.CompletedProcess[str]:
+        tools, here = f"BIN={Path(sys.executable).parent}", "--old-file=.venv/installed"
+        command = ["make", target, f"MODEL={checkpoint}", tools, here]
+        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+    made = make(".venv-hear/installed")
+    if "No matching distribution found" in made.stderr:
+        pytest.skip(f"pip cannot fetch hear-validator: {made.stderr.splitlines()[-2]}")
+    assert made.returncode == 0, made.stderr
+    said = make("hear")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[-1] == "Looks good!"
 
 
 @pytest.mark.gpu

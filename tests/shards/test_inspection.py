@@ -115,7 +115,7 @@ def test_warnings_come_first_and_say_what_to_do(messy, pretrain):
     facts = text.index("recordings 11")
     for warning in (
         "! 4 of 10 clips (40.0%) cannot be used, over the limit of 1.0%: the stage `shards` would fail.",
-        "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). Only the first",
+        "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). The stage",
         "! Leak: 1 group in several splits (2 clips): rex (train, validation). The stage `shards` would",
         "! 1 recording with different labels (2 clips): 0.wav (dog) = copy.wav (cat). Correct the labels.",
         "! Classes without a clip: 1 in test, of 2.",

@@ -146,6 +146,25 @@ def test_the_page_on_encoders_runs_from_top_to_bottom(project, tmp_path, monkeyp
     assert names["of_first_file"].shape == (6, 640)
 
 
+def test_the_paper_is_cited_alike_everywhere(project):
+    paper = yaml.safe_load((project / "CITATION.cff").read_text())["preferred-citation"]
+    names = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in paper["authors"])
+    entries = []
+    for page in ("README.md", "docs/index.md"):
+        entries += re.findall(
+            r"^```bibtex\n(.*?)^```", (project / page).read_text(), re.MULTILINE | re.DOTALL
+        )
+    fields = dict(re.findall(r"^  (\w+) += \{(.*)\},$", entries[0], re.MULTILINE))
+    assert entries == [entries[0]] * 2
+    assert fields == {
+        "author": names,
+        "title": paper["title"],
+        "booktitle": paper["collection-title"],
+        "year": str(paper["year"]),
+        "doi": paper["doi"],
+    }
+
+
 def test_a_line_that_begins_with_an_equation_stays_in_its_paragraph(project):
     spec = importlib.util.spec_from_file_location("hooks", project / "docs/hooks.py")
     hooks = importlib.util.module_from_spec(spec)

@@ -2,7 +2,7 @@ import multiprocessing
 
 import pytest
 
-from matpac.files import exclusive, move_into_place, whole_file, write_json
+from matpac.files import exclusive, move_into_place, read_json, whole_file, write_json
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
@@ -18,6 +18,14 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
         fail_half_way()
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"mean": -7.0', b"\xff\xfe"])
+def test_json_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "statistics.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"statistics\.json: need JSON, found none \(.*\)\. Make it anew"):
+        read_json(path)
 
 
 def test_a_finished_folder_replaces_the_old_one(tmp_path):

@@ -259,7 +259,8 @@ class Shards(Section):
     """A shard is the unit of work: converted, retried and mended as a whole."""
     reject: tuple[Literal["silent", "truncated", "duplicate"], ...]
     """What is left out although it can be decoded. The released code leaves out none of these.
-    Public datasets keep their duplicates: official splits stay as they are."""
+    Public datasets keep their duplicates: official splits stay as they are. In your own data a copy in
+    another split or fold is an error all the same."""
     max_rejected_fraction: Fraction
     """Over this share of unusable recordings the stage fails instead of going on without them."""
     runner: Literal["threads", "processes", "dask"]

@@ -1,10 +1,12 @@
 # `make repro` runs the main job, `make test` passes the tests; both need nothing but Python 3.11 to 3.13.
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+RUN := PATH="$(abspath $(BIN)):$$PATH"
 export DO_NOT_TRACK := 1
+# For `make hear`: what the pipeline has trained, else untrained weights.
+MODEL ?= $(firstword $(wildcard data/checkpoints/pretrained) first_steps/encoder)
 
-.PHONY: repro test slow bench docs lint format clean
+.PHONY: repro test slow bench docs hear lint format clean
 
 repro: .venv/installed  ## raw audio -> report, with params.yaml
 	$(RUN) dvc repro
@@ -21,6 +23,9 @@ bench: .venv/installed  ## every claim of speed beside its peer, a quarter of an
 docs: .venv/installed  ## the documentation, as a site that needs nothing from outside: site/index.html
 	$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
+hear: .venv-hear/installed $(filter first_steps/encoder,$(MODEL))  ## hear-validator on MODEL, whatever matpac.load opens
+	.venv-hear/bin/hear-validator matpac.hear --model $(MODEL)
+
 lint: .venv/installed
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
@@ -35,5 +40,18 @@ format: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# It wants TensorFlow, which nothing else here does, and Python < 3.9, which it does not need: so it gets an
+# environment of its own, over the packages of the first. TensorFlow and triton cannot be in one process.
+.venv-hear/installed: .venv/installed
+	$(BIN)/python -m venv .venv-hear
+	$(BIN)/python -c 'import sysconfig; print("import site, sys; sys.modules[\"triton\"] = None; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$(echo .venv-hear/lib/python3.*/site-packages)/packages_of_venv.pth
+	.venv-hear/bin/python -m pip install --quiet --constraint constraints.txt tensorflow==2.21.0
+	.venv-hear/bin/python -m pip install --quiet --no-deps --ignore-requires-python hearvalidator==2021.0.6
+	touch $@
+
+first_steps/encoder: .venv/installed
+	$(RUN) python docs/examples/first_steps.py
+
 clean:  ## all results and the environment; recordings of `source:` are not touched
-	rm -rf .venv data/.work data/[a-z]*/ data/corpus.json .dvc/cache .prefect site dvc_plots dvc.lock
+	rm -rf .venv .venv-hear first_steps data/.work data/[a-z]*/ data/corpus.json .dvc/cache .prefect site dvc_plots dvc.lock

@@ -41,7 +41,6 @@ NEEDED = (
     "dvc.yaml",
     "flows",
     "matpac",
-    "params.yaml",
     "prefect.toml",
     "pyproject.toml",
 )
@@ -101,7 +100,7 @@ def copied(folder: Path) -> Path:
             shutil.copytree(path, folder / name, ignore=ignored)
         else:
             shutil.copy(path, folder)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params = yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
     for section, values in SHORT.items():
         params[section] |= values
     for dataset in params["datasets"].values():

@@ -56,7 +56,7 @@ def project(folder: Path, clips: Path, runner: str) -> dict[str, str]:
     """A folder to run the flow in; the environment for it."""
     folder.mkdir()
     shutil.copy(PROJECT / "prefect.toml", folder)
-    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params = yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
     params["datasets"]["clips"] = {
         "kind": "folder",
         "source": str(clips),

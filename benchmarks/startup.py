@@ -82,12 +82,12 @@ def commands() -> list[str]:
 
 
 def untrained_checkpoint(folder: Path) -> Path:
-    """Of the model of params.yaml, before its first update."""
+    """Of the model of presets/demo.yaml, before its first update."""
     from matpac.params import load_params
     from matpac.training.checkpoint import Meta, Standard, new_pretext, save_checkpoint
     from matpac.training.loop import new_optimizer
 
-    params = load_params(PROJECT / "params.yaml")
+    params = load_params(PROJECT / "presets/demo.yaml")
     pretext = new_pretext(params.logmel, params.model, params.pretrain)
     meta = Meta(
         update=0,

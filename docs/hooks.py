@@ -45,7 +45,7 @@ def source(name: str) -> str:
 
 
 def parameters() -> str:
-    default = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    default = yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
     paper = yaml.safe_load((PROJECT / "presets/paper.yaml").read_text())
     parts = []
     for name, field in Params.model_fields.items():
@@ -58,7 +58,7 @@ def parameters() -> str:
         parts += ["| key | type | default | the paper's | meaning |", "|---|---|---|---|---|"]
         parts += [
             f"| `{key}` | {kind(about.annotation)} | {shown(default[name][key])} | {shown(paper[name][key])} "
-            f"| {' '.join((about.description or '').split())} |"
+            f"| {in_a_line(about.description)} |"
             for key, about in section.model_fields.items()
         ]
         parts.append("")
@@ -69,11 +69,22 @@ def kinds_of_datasets() -> list[str]:
     union = typing.get_args(typing.get_args(Params.model_fields["datasets"].annotation)[1])[0]
     parts = ["## datasets", "A name of yours each, with a `kind` and the keys of that kind.", ""]
     parts += ["| kind | keys | what |", "|---|---|---|"]
+    kinds_of: dict[tuple[str, str, str], list[str]] = {}
     for section in typing.get_args(union):
         [name] = typing.get_args(section.model_fields["kind"].annotation)
-        keys = ", ".join(f"`{key}`" for key in section.model_fields if key != "kind")
-        parts.append(f"| `{name}` | {keys} | {' '.join((section.__doc__ or '').split())} |")
+        own = {key: about for key, about in section.model_fields.items() if key != "kind"}
+        parts.append(f"| `{name}` | {', '.join(f'`{key}`' for key in own)} | {in_a_line(section.__doc__)} |")
+        for key, about in own.items():
+            row = (key, kind(about.annotation), in_a_line(about.description))
+            kinds_of.setdefault(row, []).append(f"`{name}`")
+    parts += ["", "| key | type | of | meaning |", "|---|---|---|---|"]
+    for (key, type_, meaning), names in kinds_of.items():
+        parts.append(f"| `{key}` | {type_} | {', '.join(names)} | {meaning} |")
     return parts
+
+
+def in_a_line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def kind(annotation: Any) -> str:

@@ -26,7 +26,12 @@ def in_words(summary: Summary) -> str:
     """One line for the terminal."""
     made = f"{summary.num_clips:,} clips, {duration(summary.duration_s)}, in {summary.num_shards:,} shards"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in summary.num_rejected.items())
-    return f"{made}; left out: {reasons} (rejected.csv)" if reasons else f"{made}; nothing left out"
+    left_out = f"left out: {reasons} (rejected.csv)" if reasons else "nothing left out"
+    return "; ".join([made, left_out, *map(official, summary.official_leaks)])
+
+
+def official(leak: str) -> str:
+    return f"in the official split, which stays as it is: {leak}"
 
 
 def count_rejected(dataset: str, num_rejected: Mapping[str, int], num_clips: int | None = None) -> None:
@@ -50,6 +55,7 @@ def page(dataset: str, summary: Summary, folder: Path) -> str:
     )
     examples = "\n".join(f"- `{rejection.path}`: {rejection.reason}" for rejection in summary.examples)
     rejected = f"| reason | clips | what it means |\n|---|---|---|\n{reasons}\n\n{examples}"
+    leaks = "".join(f"- {official(leak)}\n" for leak in summary.official_leaks)
     audio = f"{duration(summary.duration_s)} of audio, {summary.num_frames:,} frames"
     return f"""# {dataset}
 
@@ -61,6 +67,7 @@ Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 
 {rejected if num_rejected else "None."}
 
+{leaks}
 ## A few clips
 
 {pictures(folder)}

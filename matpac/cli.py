@@ -53,7 +53,10 @@ def matpac_command(
 
 @app.command()
 def datasets(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """The public datasets that are built in, and what of params.yaml is on disk."""
+    """List the public datasets, and what of yours is on disk.
+
+    Size, licence and protocol of those that are built in; recordings and shards of those of params.yaml.
+    """
     from matpac.datasets.overview import own_table, public_table
     from matpac.params import load_params
 
@@ -66,9 +69,10 @@ def inspect(
     params: ParamsFile = DEFAULT_PARAMS,
     as_json: Annotated[bool, typer.Option("--json", help="For programs, with all counts.")] = False,
 ) -> None:
-    """Say what preparing a dataset would do, before any work: clips, hours, classes, leaks.
+    """Say what preparing a dataset would do, before any work.
 
-    Reads headers and checksums of recordings that are here; downloads and converts nothing.
+    Clips, hours, classes, leaks. Reads headers and checksums of recordings that are here; downloads and
+    converts nothing.
     """
     from matpac.params import load_params
     from matpac.shards.inspection import inspect_dataset
@@ -90,7 +94,10 @@ def inspect(
 
 @app.command()
 def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Note whether recordings and weights that are read in place have changed (data/sources)."""
+    """Note whether what is read in place has changed.
+
+    Recordings, weights and other encoders (data/sources).
+    """
     from matpac.datasets.sources import write_encoders, write_sources
     from matpac.params import load_params
 
@@ -125,7 +132,9 @@ def cost(
         typer.Option(help="TFLOP/s of the machine in this work, to say how long it takes.", min=0.001),
     ] = None,
 ) -> None:
-    """Say what pre-training costs, before it begins: GFLOP a crop by part, PFLOP of the run, hours.
+    """Say what pre-training costs, before it begins.
+
+    GFLOP a crop by part, PFLOP of the run, hours.
 
     matpac cost presets/paper.yaml presets/cheaper.yaml --clips 2012615 --tflops 300
     """
@@ -138,9 +147,10 @@ def cost(
 
 @app.command()
 def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Pre-train an encoder on the corpus (data/checkpoints/pretrained). Goes on where it was cut off.
+    """Pre-train an encoder on the corpus.
 
-    On several GPUs it starts a process for each (`compute.num_gpus`). On several machines, start it on each:
+    Goes on where it was cut off (data/checkpoints/pretrained). On several GPUs it starts a process for each
+    (`compute.num_gpus`). On several machines, start it on each:
 
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <host> -m matpac pretrain
     """
@@ -170,7 +180,9 @@ def embed(
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Embed audio files, or the shards of a dataset. Goes on where it was cut off; finished, it does nothing.
+    """Embed audio files, or the shards of a dataset.
+
+    Goes on where it was cut off; finished, it does nothing.
 
     matpac embed recordings/ --out e.parquet    one row a file: path and embedding
 
@@ -205,7 +217,10 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or saved folder, or released .pt file.")],
     out: Annotated[Path, typer.Option(help="Where to write the encoder (.onnx).")],
 ) -> None:
-    """Write an encoder with its front end as ONNX: waveforms of any length -> mean embeddings."""
+    """Write an encoder with its front end as ONNX.
+
+    Waveforms of any length -> mean embeddings.
+    """
     from matpac.probing.encoder import load_encoder
     from matpac.probing.export import check_out, export_onnx
 
@@ -223,7 +238,10 @@ def info(
     ] = str(CHECKPOINT),
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say what an encoder is: sizes, front end, statistics, what it was trained on. Downloads nothing."""
+    """Say what an encoder is, and was trained on.
+
+    Sizes, front end, statistics. Downloads nothing.
+    """
     from matpac.probing.facts import json_of, text_of
     from matpac.probing.info import known_of
 
@@ -236,7 +254,10 @@ def probe(
     dataset: Annotated[str, typer.Argument(help="A dataset of params.yaml that has been embedded.")],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Train linear probes on a dataset's embeddings (data/scores/<dataset>.json)."""
+    """Train linear probes on a dataset's embeddings.
+
+    Scores go to data/scores/<dataset>.json.
+    """
     from matpac.params import load_params
     from matpac.probing.probe import probe as run_probe
     from matpac.probing.scores import score_table
@@ -247,7 +268,10 @@ def probe(
 
 @app.command()
 def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Add the scores to the records of all runs (data/experiments), for the tables of the report."""
+    """Add the scores to the records of all runs.
+
+    In data/experiments, for the tables of the report.
+    """
     from matpac.params import load_params
     from matpac.report.experiments import record_run
 
@@ -256,7 +280,10 @@ def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command()
 def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Write the report page (data/report/index.html) and print the table of scores."""
+    """Write the report page and print the table of scores.
+
+    The page is data/report/index.html.
+    """
     from matpac.params import load_params
     from matpac.probing.scores import score_table
     from matpac.report.report import build_report

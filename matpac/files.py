@@ -81,7 +81,13 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - whatever JSON 
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever JSON can hold
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Raises ValueError, which names the file, where it is cut short or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: need JSON, found none ({error}). Make it anew or get a whole copy of it."
+        ) from None
 
 
 def checksum(path: Path) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import matpac
-from matpac.probing.encoder import AudioEncoder
+from matpac.probing.encoder import LOUDEST, AudioEncoder
 
 PRETRAINED = "data/checkpoints/pretrained"
 """What the pipeline trains, from the project's folder: the default."""
@@ -67,7 +67,7 @@ def get_scene_embeddings(audio: Tensor, model: Model) -> Float32[Tensor, "batch 
 
 
 def sounds_of(audio: object) -> list[NDArray[np.float32]]:
-    """Raises ValueError where it is not what the API demands, as `embed` would not: nothing is guessed."""
+    """Raises ValueError where it is not what the API demands, beyond what resampling adds to full scale."""
     needed = "hear: need a tensor [n_sounds, n_samples] of floats in -1 to 1"
     if not isinstance(audio, Tensor) or audio.ndim != 2 or audio.numel() == 0:
         found = list(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
@@ -76,6 +76,6 @@ def sounds_of(audio: object) -> list[NDArray[np.float32]]:
         raise ValueError(f"{needed}, got {audio.dtype}. Divide by the full scale of your samples.")
     sounds = audio.detach().cpu().float().numpy()
     loudest = np.abs(sounds).max()
-    if not loudest <= 1:
-        raise ValueError(f"{needed}, got one of {loudest:g}. Divide by full scale, or audio.clamp(-1, 1).")
+    if not loudest <= LOUDEST:
+        raise ValueError(f"{needed}, got one of {loudest:g}. Divide by the full scale of your samples.")
     return list(sounds)

@@ -6,6 +6,8 @@ combination is refused at loading, in one line that names the key, what was need
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,26 +39,33 @@ class Demo(Section):
 
     kind: Literal["demo"]
     recipe: Literal["corpus", "melodies", "rhythms", "scenes"]
+    """What they sound like, and what is asked of them; `corpus` has no labels."""
     num_clips: PositiveInt
+    """Recordings to make."""
     seed: NonNegativeInt
+    """Every recording follows from it and from its number."""
 
 
 class SplitFractions(Section):
     """Shares of the labelled clips; the rest trains."""
 
     validation: Annotated[float, Field(gt=0, lt=0.5)]
+    """Share that stops the training of probes, between 0 and 0.5."""
     test: Annotated[float, Field(gt=0, lt=0.5)]
+    """Share that is scored, between 0 and 0.5."""
 
 
 class Own(Section):
     """Recordings of the user, read where they are and never changed."""
 
     source: str
+    """The folder they lie in; `~` is your home."""
     multi_label: bool
+    """Whether a clip may have several labels (scored by mAP), or has exactly one (accuracy)."""
     num_folds: Annotated[int, Field(ge=3)] | None
-    """Deals labelled clips into this many folds where no split is given, groups kept whole."""
+    """Deals labelled clips into this many folds where no split is given: groups whole, copies together."""
     split_fractions: SplitFractions | None
-    """Deals them into train, validation and test instead, groups kept whole."""
+    """Deals them into train, validation and test instead, in the same way."""
 
     @model_validator(mode="after")
     def _one_way_to_deal(self) -> "Own":
@@ -90,6 +99,8 @@ class Parquet(Own):
 
 
 class Public(Section):
+    """A dataset that others publish, on its official split."""
+
     source: str | None
     """A local copy (a folder in the official layout, an archive, or a folder of the archives) that is read
     instead of downloading, or null."""
@@ -182,11 +193,17 @@ class LogMel(Section):
     """The front end. Paper: 16 kHz, 25 ms windows every 10 ms, 80 mel bands from 50 Hz to 8 kHz."""
 
     sample_rate_hz: PositiveInt
+    """Recordings of other rates are resampled to it. Paper: 16,000."""
     window_ms: PositiveFloat
+    """Length of a frame, a periodic Hann window; its samples are the size of the FFT, too. Paper: 25."""
     hop_ms: PositiveFloat
+    """From the start of a frame to that of the next. Paper: 10."""
     num_mels: PositiveInt
+    """Mel bands (Slaney's scale and norm), a multiple of 16: patches are 16 x 16. Paper: 80."""
     fmin_hz: NonNegative
+    """Lower edge of the first band. Paper: 50."""
     fmax_hz: PositiveFloat
+    """Upper edge of the last band, half the sample rate at most. Paper: 8,000."""
     resampler: Literal["soxr_hq", "kaiser_best"]
     """soxr's, or the windowed sinc of the released code."""
 
@@ -234,13 +251,16 @@ class LogMel(Section):
 
 
 class Shards(Section):
+    """Recordings to log-mels, packed by the hundred."""
+
     format: Literal["webdataset", "zarr"]
     """Tars that any WebDataset reader opens, or one Zarr array; batches are the same, bit for bit."""
     clips_per_shard: PositiveInt
     """A shard is the unit of work: converted, retried and mended as a whole."""
     reject: tuple[Literal["silent", "truncated", "duplicate"], ...]
     """What is left out although it can be decoded. The released code leaves out none of these.
-    Public datasets keep their duplicates: official splits stay as they are."""
+    Public datasets keep their duplicates: official splits stay as they are. In your own data a copy in
+    another split or fold is an error all the same."""
     max_rejected_fraction: Fraction
     """Over this share of unusable recordings the stage fails instead of going on without them."""
     runner: Literal["threads", "processes", "dask"]
@@ -252,12 +272,14 @@ class Shards(Section):
 
 
 class Model(Section):
+    """Sizes of the networks, and of the two pretext tasks."""
+
     size: Literal["tiny", "base"]
     """Row of the table in matpac/model/sizes.py; `base` is the paper's."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the patches that are hidden from the student, and predicted."""
+    """Share of the patches that are hidden from the student, and predicted. Paper: 0.7."""
     num_clusters: Annotated[int, Field(ge=2)]
-    """K, classes of the pretext classification."""
+    """K, classes of the pretext classification. Paper: 2,048; Figure 2 has others."""
     num_predictor_heads: PositiveInt
     """1 in MATPAC, 5 in MATPAC++ (multiple-choice learning)."""
 
@@ -266,10 +288,14 @@ class Ramp(Section):
     """A straight line over a number of epochs (or over the whole run), flat afterwards."""
 
     first: NonNegative
+    """Its value at update 0."""
     last: NonNegative
+    """Its value where it ends."""
 
 
 class Pretrain(Section):
+    """The training of the encoder. Where the paper is silent, its numbers are those of the released code."""
+
     datasets: tuple[Name, ...]
     """One dataset or a mixture: every clip of each is seen once an epoch. Labels are not used."""
     init: str | None
@@ -277,21 +303,26 @@ class Pretrain(Section):
     released name (matpac/training/weights.py). They need their front end and bring their statistics. null:
     random ones."""
     crop_frames: PositiveInt
-    """What is seen of a clip in an epoch, at a random place; a multiple of 16."""
+    """Frames of a clip that are seen in an epoch, at a random place; a multiple of 16. Paper: 6 s, so 608."""
     short_clips: Literal["drop", "pad"]
     """What becomes of clips shorter than a crop: left out, or followed by digital silence."""
     batch_size: PositiveInt
     """Clips per optimiser step, over all GPUs."""
     num_epochs: NonNegative
-    """0: the weights of `init` as they are, to be probed without any training."""
+    """How often every clip is seen. 0: the weights of `init` are probed as they are, without any training."""
     warmup_epochs: NonNegative
-    """In which the learning rate rises from 0; then it falls to 0 along a cosine."""
+    """In which the learning rate rises from 0; then it falls to 0 along a cosine. M2D: 20 of 300."""
     peak_learning_rate: PositiveFloat
+    """Of AdamW, at the end of the warm-up; for the batch as it is, not scaled by its size. Released code:
+    3e-4 at 2,048 clips; M2D: 3e-4 for each 256 clips."""
     weight_decay: NonNegative
+    """Of AdamW (decoupled), at every update times the learning rate. Released code and M2D: 0.05."""
     weight_decay_on: Literal["all", "matrices"]
     """`all` trained tensors, or those of more than one dimension: neither biases nor norms (M2D)."""
     adam_betas: tuple[Fraction, Fraction]
+    """Decays of AdamW's averages of the gradient and of its square. Released code: 0.9 and 0.95."""
     adam_eps: PositiveFloat
+    """Keeps AdamW's division finite. Released code: 1e-6; M2D: 1e-8."""
     max_grad_norm: PositiveFloat | None
     """Longer gradients are shortened to this norm; null: none is (M2D)."""
     alpha: Fraction
@@ -314,7 +345,7 @@ class Pretrain(Section):
     center_of: Literal["logits", "probabilities"]
     """Eq. (3) centers with the mean of the logits; the released code averages probabilities."""
     center_momentum: Fraction
-    """Share of the centre that stays at every update."""
+    """Share of the centre of Eq. (3) that stays at every update. Released code: 0.9."""
     choice_temperature: Ramp
     """MATPAC++: temperature of the choice among predictor heads, and the floor below which it is hard."""
     choice_decay: Fraction
@@ -431,6 +462,8 @@ class Other(Section):
 
 
 class Embed(Section):
+    """What is embedded of the labelled clips, and by whom."""
+
     batch_size: PositiveInt
     """Chunks per forward pass; of other encoders, clips of equal length."""
     over_time: bool
@@ -456,8 +489,11 @@ class Probe(Section):
     num_repeats: Annotated[int, Field(ge=2)]
     """Each with other initial weights and another order of clips; scores are their mean and interval."""
     batch_size: PositiveInt
+    """Clips per optimiser step of a probe. Paper: 128."""
     learning_rate: PositiveFloat
+    """Of Adam, the same throughout. Paper: 1e-4; standardised features bear a higher one."""
     max_epochs: PositiveInt
+    """Training stops here at the latest."""
     patience_epochs: PositiveInt
     """Training stops when the validation loss has not improved for so many epochs."""
     standardize: bool
@@ -469,6 +505,7 @@ class Probe(Section):
     """Read our encoder's embeddings over time (`embed.over_time`) by probes that learn when to listen, with
     so many heads; null: do not. Stands where `knn` does. See matpac/probing/attentive.py."""
     seed: NonNegativeInt
+    """Initial weights and order of clips follow from it and from the number of the repeat."""
 
 
 Cron = Annotated[str, StringConstraints(pattern=r"^\s*\S+(\s+\S+){4}\s*$")]
@@ -478,11 +515,16 @@ class Schedules(Section):
     """When deployments run by themselves (`python -m flows.serve`): a cron line, or null for never."""
 
     download: Cron | None
+    """Five fields (minute, hour, day, month, weekday), in UTC: fetches every dataset that is not here."""
     shards: Cron | None
+    """The same: converts every dataset that has changed."""
     reproduce: Cron | None
+    """The same: the whole pipeline, as `dvc repro`."""
 
 
 class Params(Section):
+    """A parameter file."""
+
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     logmel: LogMel
     shards: Shards
@@ -576,8 +618,26 @@ def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - w
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        problems = "\n".join(_problem(where, dict(item)) for item in error.errors())
+        problems = "\n".join(_problem(where, item) for item in _with_guesses(error.errors()))
         raise ValueError(problems) from None
+
+
+def _with_guesses(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A misspelt key is one problem and not two: unknown, and the one it stands for missing."""
+    missing = {item["loc"] for item in items if item["type"] == "missing"}
+    guessed = {}
+    for item in items:
+        if item["type"] == "extra_forbidden":
+            *section, found = item["loc"]
+            names = [str(place[-1]) for place in missing if [*place[:-1]] == section]
+            if close := get_close_matches(str(found), names, n=1):
+                guessed[item["loc"]] = close[0]
+                missing.remove((*section, close[0]))
+    return [
+        {**item, "meant": guessed.get(item["loc"])}
+        for item in items
+        if item["type"] != "missing" or item["loc"] in missing
+    ]
 
 
 def _problem(where: str, item: dict[str, Any]) -> str:
@@ -592,7 +652,8 @@ def _problem(where: str, item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return f"{where}: {key}: {message}" if item["loc"] else f"{where}: {message}"
     if item["type"] == "extra_forbidden":
-        return f"{where}: {key}: unknown key"
+        meant = item.get("meant")
+        return f"{where}: {key}: unknown key" + (f"; did you mean {meant}?" if meant else "")
     if item["type"] == "missing":
         return f"{where}: {key}: this key is missing"
     return f"{where}: {key}: {message[0].lower()}{message[1:]}, got {item['input']!r}"

@@ -10,7 +10,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((PROJECT / "matpac").rglob("*.py"))
-SHARED = {"params", "files", "progress", "text", "threads"}
+SHARED = {"params", "files", "progress", "text", "threads", "git"}
 """Root modules that import none of ours but each other; every package may use them."""
 NAMED_BY_OTHERS = {"hear": {"probing"}}
 """Root modules with the interface of others' programs, and the packages they offer; no package uses them."""
@@ -102,7 +102,9 @@ def test_every_section_of_the_parameters_is_a_dependency_of_some_stage():
         key.split(".")[0] for stage in STAGES.values() for key in (stage.get("do") or stage).get("params", [])
     }
     # Schedules say when stages run, `compute` how one does; neither what they make.
-    assert declared | {"schedules", "compute"} == set(yaml.safe_load((PROJECT / "params.yaml").read_text()))
+    assert declared | {"schedules", "compute"} == set(
+        yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
+    )
 
 
 def test_the_readme_has_a_line_for_every_source_file():

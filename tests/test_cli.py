@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -24,6 +25,25 @@ def test_help_names_every_stage(folder):
     assert code == 0
     for command in ("corpus", "cost", "pretrain", "embed", "probe", "record", "report"):
         assert f"  {command} " in said
+
+
+def test_help_of_80_columns_cuts_no_summary(folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, said, _ = matpac("--help", cwd=folder)
+    summaries = said.partition("Commands:\n")[2].splitlines()
+    assert len(summaries) >= 12
+    assert [line for line in summaries if line.endswith("...")] == []
+
+
+def test_what_has_not_been_embedded_is_answered_with_what_has(folder, project):
+    shutil.copy(project / "presets/demo.yaml", folder / "params.yaml")
+    (folder / "data/embeddings/esc10").mkdir(parents=True)
+    code, _, said = matpac("probe", "esc1", cwd=folder)
+    assert code == 1
+    assert said == (
+        "matpac: data/embeddings/esc1: need a store of embeddings, found those of esc10. "
+        "`dvc repro embed` makes them for all of probe.datasets (params.yaml).\n"
+    )
 
 
 def test_trouble_is_one_line_and_no_traceback(folder):

@@ -4,7 +4,15 @@ import stat
 
 import pytest
 
-from matpac.files import check_place, exclusive, move_into_place, whole_file, write_json, write_text
+from matpac.files import (
+    check_place,
+    exclusive,
+    move_into_place,
+    read_json,
+    whole_file,
+    write_json,
+    write_text,
+)
 from tests.files import files_end_at, files_for
 
 
@@ -56,6 +64,14 @@ def test_where_no_file_can_be_is_said_before_the_work(tmp_path):
             ValueError, match=r"a\.npz: need a name in a folder, found something else at .*/afile$"
         ):
             check_place(path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"mean": -7.0', b"\xff\xfe"])
+def test_json_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "statistics.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"statistics\.json: need JSON, found none \(.*\)\. Make it anew"):
+        read_json(path)
 
 
 def test_a_finished_folder_replaces_the_old_one(tmp_path):

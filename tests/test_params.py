@@ -1,14 +1,27 @@
 import copy
+import typing
 
 import pytest
 import yaml
 
-from matpac.params import digest, load_params, parse_params
+from matpac.params import (
+    Folder,
+    Fsdd,
+    LogMel,
+    Other,
+    Params,
+    Ramp,
+    Section,
+    SplitFractions,
+    digest,
+    load_params,
+    parse_params,
+)
 
 
 @pytest.fixture(scope="module")
 def raw(project):
-    return yaml.safe_load((project / "params.yaml").read_text())
+    return yaml.safe_load((project / "presets/demo.yaml").read_text())
 
 
 def changed(raw, key, value):
@@ -21,15 +34,9 @@ def changed(raw, key, value):
     return raw
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "params.yaml",
-        *(f"presets/{name}.yaml" for name in ("paper", "esc10", "released", "matpac_plus", "m2d", "cheaper")),
-    ],
-)
+@pytest.mark.parametrize("name", ["demo", "paper", "esc10", "released", "matpac_plus", "m2d", "cheaper"])
 def test_the_shipped_files_are_valid(project, name):
-    assert load_params(project / name)
+    assert load_params(project / f"presets/{name}.yaml")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,69 @@ def test_a_wrong_value_is_one_line_that_names_the_key(raw, key, value, complaint
         parse_params(changed(raw, key, value))
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "misspelt"),
+    [
+        ("pretrain", "alpha", "alhpa"),
+        ("pretrain", "batch_size", "batchsize"),
+        ("", "logmel", "log_mel"),
+        ("datasets.demo_corpus", "num_clips", "clips"),
+    ],
+)
+def test_a_misspelt_key_is_one_line_with_a_guess(raw, section, key, misspelt):
+    wrong = copy.deepcopy(raw)
+    place = wrong
+    for name in filter(None, section.split(".")):
+        place = place[name]
+    place[misspelt] = place.pop(key)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared below
+        parse_params(wrong)
+    where = ".".join(filter(None, (section, misspelt)))
+    assert str(caught.value) == f"params: {where}: unknown key; did you mean {key}?"
+
+
+def test_of_two_misspelt_keys_each_gets_its_own_guess(raw):
+    wrong = copy.deepcopy(raw)
+    for key, misspelt in (("weight_decay", "weight_decays"), ("weight_decay_on", "weight_decay_of")):
+        wrong["pretrain"][misspelt] = wrong["pretrain"].pop(key)
+    wrong["pretrain"]["colour"] = "blue"
+    with pytest.raises(ValueError, match="colour") as caught:
+        parse_params(wrong)
+    assert str(caught.value).splitlines() == [
+        "params: pretrain.weight_decays: unknown key; did you mean weight_decay?",
+        "params: pretrain.weight_decay_of: unknown key; did you mean weight_decay_on?",
+        "params: pretrain.colour: unknown key",
+    ]
+
+
+def sections(model):
+    """All sections of a parameter file, and the kinds of datasets."""
+    found = {model}
+    for field in model.model_fields.values():
+        waiting = [field.annotation]
+        while waiting:
+            one = waiting.pop()
+            waiting += typing.get_args(one)
+            if isinstance(one, type) and issubclass(one, Section):
+                found |= sections(one)
+    return found
+
+
+def test_every_key_has_a_meaning():
+    found = sections(Params)
+    assert {LogMel, Ramp, Folder, Fsdd, SplitFractions, Other} < found
+    without = [
+        f"{section.__name__}.{key}"
+        for section in found - {Params}
+        for key, field in section.model_fields.items()
+        if not field.description and key != "kind"
+    ]
+    assert without == []
+    assert [
+        section.__name__ for section in found if "__doc__" not in vars(section) or not section.__doc__
+    ] == []
 
 
 def test_a_missing_key_is_named(raw):

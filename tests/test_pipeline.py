@@ -45,7 +45,7 @@ class Project:
             ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message=a"],
         ):
             subprocess.run(["git", *command], cwd=folder, check=True)
-        self.original = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+        self.original = yaml.safe_load((REPOSITORY / "presets/demo.yaml").read_text())
         del self.original["datasets"]["demo_rhythms"]
         self.original["probe"]["datasets"].remove("demo_rhythms")
         for dataset in self.original["datasets"].values():

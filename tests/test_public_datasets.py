@@ -44,7 +44,7 @@ MINIATURES = {
 
 
 def params_of(kind: str) -> Params:
-    raw = load_params().model_dump(mode="json")
+    raw = load_params(Path("presets/demo.yaml")).model_dump(mode="json")
     section = {"kind": kind, "source": None}
     if kind == "magnatagatune":
         section["untagged"] = "keep"

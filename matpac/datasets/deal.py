@@ -1,4 +1,7 @@
-"""labelled clips -> folds, or train, validation and test: classes spread evenly, groups kept whole."""
+"""labelled clips -> folds, or train, validation and test: classes spread evenly, groups kept whole.
+
+Recordings with the same bytes and without a group are one.
+"""
 
 import hashlib
 from array import array
@@ -7,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int64
+
+from matpac.datasets.recordings import Recording
 
 KEY_BYTES = 16
 
@@ -22,8 +27,10 @@ class Deck:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def add(self, path: str, labels: tuple[str, ...], group: str | None) -> None:
-        name = f"group {group}" if group else f"path {path}"
+    def add(self, recording: Recording, labels: tuple[str, ...], group: str | None) -> None:
+        """Empty and unreadable recordings have no content: their paths stand for them."""
+        content = f"content {recording.sha256}" if recording.bytes and recording.sha256 else ""
+        name = f"group {group}" if group else content or f"path {recording.path}"
         self._keys += hashlib.sha256(name.encode()).digest()[:KEY_BYTES]
         self._labels.append(self._numbers.setdefault(labels, len(self._numbers)))
 

@@ -8,8 +8,9 @@ Recordings without a label have no split and no fold: they serve pre-training an
 In a multi-label dataset an empty label says that nothing was heard, and does take part.
 
 Where no split and no fold is given, the labelled clips are dealt into `num_folds` folds, or by
-`split_fractions` into train, validation and test: every class spread evenly, groups kept whole, the same
-way every time. One label per clip is scored by accuracy, several by the mean average precision.
+`split_fractions` into train, validation and test: every class spread evenly, groups kept whole, copies of a
+recording that have no group kept together, the same way every time. One label per clip is scored by accuracy,
+several by the mean average precision.
 """
 
 import json
@@ -178,7 +179,7 @@ def _settled(
         if annotation is not None:
             splits[annotation.split] += 1
             folds[annotation.fold] += 1
-            deck.add(recording.path, annotation.labels, annotation.group)
+            deck.add(recording, annotation.labels, annotation.group)
     if len(deck) == 0:
         about = next(recording.about for recording in recordings)
         found = f"none; the first one has {about:.200}" if about else "none"

@@ -102,6 +102,12 @@ def write_embeddings(
 
 def read_clips(folder: Path) -> EmbeddedClips:
     """Raises ValueError where `folder` holds no such store."""
+    if not folder.is_dir():
+        names = ", ".join(sorted(path.name for path in folder.parent.glob("*/"))) or "no dataset"
+        raise ValueError(
+            f"{folder}: need a store of embeddings, found those of {names}. "
+            "`dvc repro embed` makes them for all of probe.datasets (params.yaml)."
+        )
     try:
         group = zarr.open_group(folder, mode="r")
         attrs = group.attrs.asdict()
@@ -126,7 +132,10 @@ def read_clips(folder: Path) -> EmbeddedClips:
             },
         )
     except (FileNotFoundError, KeyError) as error:
-        raise ValueError(f"{folder}: need a store of embeddings, found {error!r}") from error
+        raise ValueError(
+            f"{folder}: need a store of embeddings, found {error!r}. "
+            "Remove the folder and run `dvc repro embed`."
+        ) from error
     check(clips)
     return clips
 

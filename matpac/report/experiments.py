@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matpac.files import read_json, write_json
+from matpac.git import git_revision
 from matpac.params import BEFORE, Params, digest
 from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.shards.corpus import fingerprint
@@ -56,8 +57,6 @@ def record_run(root: Path, params: Params) -> None:
     probed with the same settings before, and is no longer, keeps its result. Raises ValueError where the
     run is not finished.
     """
-    from matpac.training.run import git_revision  # imports torch, which takes seconds
-
     data = root / "data"
     meta = read_finished(data / "checkpoints" / "pretrained" / "meta.json")
     ours = settings_of(params, read_finished(data / "corpus.json"), meta)

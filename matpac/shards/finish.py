@@ -47,6 +47,8 @@ class Summary:
     num_rejected: dict[str, int]
     """By the phrase of the reason, most frequent first."""
     examples: tuple[Rejection, ...]
+    official_leaks: tuple[str, ...]
+    """What the official splits hold twice, as of the plan."""
 
 
 def finish(plan: Plan, out: Path) -> Summary:
@@ -90,6 +92,7 @@ def read_summary(folder: Path) -> Summary:
         std=saved["std"],
         num_rejected=saved["num_rejected"],
         examples=tuple(examples),
+        official_leaks=tuple(saved["official_leaks"]),
     )
 
 
@@ -118,6 +121,7 @@ def _assemble(plan: Plan, folder: Path) -> None:
             "num_frames": statistics.num_values // plan.logmel.num_mels,
             "num_rejected": dict(num_rejected.most_common()),
             "duration_s": math.fsum(durations_s),
+            "official_leaks": plan.official_leaks,
             # So that a mixture of datasets has exact statistics too.
             **asdict(statistics),
         },

@@ -15,6 +15,7 @@ from matpac.text import duration, in_columns, size
 
 OWN = ("folder", "tar", "parquet")
 """Kinds whose splits and labels are the user's to correct."""
+OFFICIAL = "That is the official split: compare scores only with others that use it."
 FEW = 0.05
 """Up to this share of clips too short for a crop is no reason to change a parameter."""
 NUM_SHOWN = 4
@@ -98,10 +99,11 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
     unit = "folds" if found.task and found.task.num_folds else "splits"
     doubt = found.contents_in_several_parts
     if doubt.num_keys:
-        is_mended = "duplicate" in shards.reject
-        todo = "Only the first of each would be used" if is_mended else "Add `duplicate` to shards.reject"
-        todo += "; remove the copy that is in the wrong place." if is_own else "."
-        yield f"Leak: {_doubtful(doubt, 'recording', f'in several {unit}')} {todo}"
+        what = _doubtful(doubt, "recording", f"in several {unit}")
+        if is_own:
+            yield f"Leak: {what} The stage `shards` would fail. Remove what is in the wrong place."
+        else:
+            yield f"{what} {OFFICIAL}"
     doubt = found.groups_in_several_parts
     if doubt.num_keys:
         what = _doubtful(doubt, "group", f"in several {unit}")
@@ -111,7 +113,7 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
                 "groups are kept whole where num_folds or split_fractions deals."
             )
         else:
-            yield f"{what} That is the official split: compare scores only with others that use it."
+            yield f"{what} {OFFICIAL}"
     doubt = found.contents_with_several_labels
     if doubt.num_keys:
         todo = "Correct the labels." if is_own else "They are in the official lists."

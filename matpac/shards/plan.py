@@ -21,9 +21,9 @@ from matpac.datasets.reasons import phrase_of
 from matpac.datasets.recordings import Recording, Recordings, has_inventory
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
-from matpac.params import Dataset, LogMel, Public, Shards, digest
+from matpac.params import AudioSet, Dataset, LogMel, Public, Shards, digest
 from matpac.shards.build import ROWS, ShardJob, code_digest
-from matpac.shards.leaks import refuse_leaks
+from matpac.shards.leaks import official_leaks, refuse_leaks
 from matpac.shards.repeats import content_of, digest_of, repeated, repeated_contents
 from matpac.shards.store import Store
 
@@ -50,6 +50,8 @@ class Plan:
     """In the shards' plans; the other recordings are rejected already."""
     num_rejected: Counter[str]
     """By the phrase of the reason."""
+    official_leaks: tuple[str, ...]
+    """What official splits or folds put into several of them; it stays there. See matpac/shards/leaks.py."""
 
     def job(self, number: int) -> ShardJob:
         """Absolute paths: whoever does it may stand elsewhere."""
@@ -101,7 +103,7 @@ def plan_dataset(
 
 def rules_for(source: Dataset, params: Shards) -> Shards:
     """Public datasets stay as they are, copies included: others report scores on their official splits."""
-    if not isinstance(source, Public):
+    if not isinstance(source, Public | AudioSet):
         return params
     kept = tuple(reason for reason in params.reject if reason != "duplicate")
     return params.model_copy(update={"reject": kept})
@@ -120,7 +122,7 @@ def deal(
     """Items and recordings belong together one by one; the recordings are gone through twice."""
     census = Census()
     with partial_file(store.plan("new")) as rows, partial_file(store.planned_rejections("new")) as rejected:
-        decided = _without_duplicates(items, recordings, params)
+        decided = _without_duplicates(items, recordings, params, census)
         _write_plan(rows, rejected, decided, census, logmel, params, report)
         if census.num_clips == 0:
             example = f" {census.example.path}: {census.example.reason}." if census.example else ""
@@ -129,14 +131,18 @@ def deal(
             ids = ", ".join(_ids_with(equal, rows)[:NUM_NAMED])
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
         task = task_of(census)
-        if task is not None and not task.official_split:
-            refuse_leaks(str(root), _in_parts(rows))
+        in_parts = _in_parts(rows, census.misplaced_copies)
+        is_official = task is not None and task.official_split
+        if not is_official:
+            refuse_leaks(str(root), in_parts)
+        leaks = tuple(official_leaks(in_parts)) if is_official else ()
         key = digest(
             census.shards,
             census.left_out.hexdigest(),
             repr(task),
             params.format,
             params.max_rejected_fraction,
+            leaks,
         )
         for path, place in ((rows, store.plan(key)), (rejected, store.planned_rejections(key))):
             # What is there already is the same, and other processes may be reading it.
@@ -154,6 +160,7 @@ def deal(
         num_recordings=census.num_recordings,
         num_clips=census.num_clips,
         num_rejected=census.num_rejected,
+        official_leaks=leaks,
     )
 
 
@@ -169,6 +176,8 @@ class Census:
         self.num_rejected: Counter[str] = Counter()
         self.example: Rejection | None = None
         self.left_out = hashlib.sha256()
+        self.misplaced_copies: list[dict[str, Any]] = []
+        """Rows of clips that are left out as duplicates of one in another split or fold."""
 
     def count(self, item: Clip | Rejection) -> None:
         self.num_recordings += 1
@@ -191,10 +200,13 @@ def _ids_with(digests: Set[int], rows: Path) -> list[str]:
     return sorted(found)
 
 
-def _in_parts(rows: Path) -> pa.Table:
-    """Clips of a plan that are in a split or fold; empty and unreadable recordings have no checksum."""
+def _in_parts(rows: Path, copies: list[dict[str, Any]]) -> pa.Table:
+    """Clips of a plan, and copies that it leaves out, that are in a split or fold.
+
+    Empty and unreadable recordings have no checksum.
+    """
     columns = ["path", "split", "fold", "group", "sha256", "bytes"]
-    batches = []
+    batches = [pa.RecordBatch.from_pylist(copies, ROWS).select(columns)]
     with pa.ipc.open_file(rows) as plan:
         for number in range(plan.num_record_batches):
             clips = plan.get_batch(number).select(columns)
@@ -264,19 +276,26 @@ def _row(clip: Clip, recording: Recording) -> dict[str, Any]:
 
 
 def _without_duplicates(
-    items: Iterable[Clip | Rejection], recordings: Iterable[Recording], params: Shards
+    items: Iterable[Clip | Rejection], recordings: Iterable[Recording], params: Shards, census: Census
 ) -> Decided:
-    """Of clips with the same bytes only the first stays. Empty and unreadable files have other reasons."""
+    """Of clips with the same bytes only the first stays. Empty and unreadable files have other reasons.
+
+    A copy in another split or fold is noted in the census: leaving it out mends nothing, since nobody knows
+    which of the two is in the wrong place.
+    """
     if "duplicate" not in params.reject:
         yield from zip(items, recordings, strict=True)
         return
     suspects = repeated_contents(recordings)
-    first_with: dict[str, str] = {}
+    first_with: dict[str, Clip] = {}
     for item, recording in zip(items, recordings, strict=True):
         if isinstance(item, Clip) and content_of(recording) in suspects:
-            first = first_with.setdefault(recording.sha256, item.path)
-            if first != item.path:
-                yield Rejection(item.path, f"duplicate (of {first})"), recording
+            first = first_with.setdefault(recording.sha256, item)
+            if first is not item:
+                place = (item.split, item.fold)
+                if place not in ((None, None), (first.split, first.fold)):
+                    census.misplaced_copies.append(_row(item, recording) | {"group": None})
+                yield Rejection(item.path, f"duplicate (of {first.path})"), recording
                 continue
         yield item, recording
 

@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from matpac.files import WORK, exclusive, move_into_place
+from matpac.git import git_revision
 from matpac.model.flops import training_flops
 from matpac.model.masking import Split, split_by
 from matpac.model.pretext import Pretext
@@ -370,17 +370,3 @@ def hardware(ranks: Ranks) -> str:
 
 def versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "timm", "numpy")}
-
-
-def git_revision() -> str:
-    """The commit of the working tree, with `+` where it was changed; empty outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()

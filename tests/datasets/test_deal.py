@@ -3,13 +3,14 @@ from collections import Counter
 import pytest
 
 from matpac.datasets.deal import Deck
+from matpac.datasets.recordings import Recording
 
 
-def deal(clips, shares):
-    """From (path, labels, group) to the part of each path."""
+def deal(clips, shares, contents=()):
+    """From (path, labels, group) to the part of each path; `contents`: checksums by path."""
     deck = Deck()
     for path, labels, group in clips:
-        deck.add(path, labels, group)
+        deck.add(Recording(path, 1, dict(contents).get(path, ""), path), labels, group)
     assert len(deck) == len(clips)
     return dict(zip((path for path, _, _ in clips), deck.deal(shares).tolist(), strict=True))
 
@@ -39,6 +40,14 @@ def test_a_group_of_the_name_of_a_path_is_not_that_clip():
     clips = [("a.wav", ("x",), None), ("b.wav", ("x",), "a.wav"), ("c.wav", ("x",), "a.wav")]
     dealt = deal(clips, [1, 1])
     assert dealt["b.wav"] == dealt["c.wav"] != dealt["a.wav"]
+
+
+def test_copies_without_a_group_are_dealt_together():
+    clips = [(f"{number}.wav", (str(number % 3),), None) for number in range(60)]
+    contents = {path: f"{number % 30:064x}" for number, (path, _, _) in enumerate(clips)}
+    dealt = deal(clips, [1] * 4, contents)
+    assert len({(contents[path], part) for path, part in dealt.items()}) == 30
+    assert len(set(dealt.values())) == 4
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.1, 0.1), (0.15, 0.25), (0.05, 0.3)])

@@ -23,7 +23,7 @@ def params(labels, *, multi_label=False, num_folds=3, split_fractions=None) -> F
 
 
 def clips(params, root, paths=PATHS):
-    recordings = [Recording(path, 1, "0" * 64, path) for path in paths]
+    recordings = [Recording(path, 1, f"{number:064x}", path) for number, path in enumerate(paths)]
     found = list(folder.clips(params, root, recordings))
     assert [clip.path for clip in found] == list(paths)
     return {clip.path: clip for clip in found}

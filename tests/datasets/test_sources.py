@@ -64,8 +64,8 @@ def test_a_table_outside_the_folder_counts_too(source, tmp_path):
     assert fingerprint(folder(source, str(table))) != before
 
 
-def test_what_is_not_read_in_place_never_changes(tmp_path):
-    datasets = load_params().datasets
+def test_what_is_not_read_in_place_never_changes(project, tmp_path):
+    datasets = load_params(project / "presets/demo.yaml").datasets
     write_sources(tmp_path, datasets)
     assert {path.stem: read_json(path) for path in tmp_path.iterdir()} == {name: {} for name in datasets}
 

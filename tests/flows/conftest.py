@@ -35,7 +35,7 @@ class Project:
             soundfile.write(path, noise, 16_000, subtype="PCM_16")
 
     def write_params(self, **shards) -> None:
-        params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+        params = yaml.safe_load((REPOSITORY / "presets/demo.yaml").read_text())
         params["datasets"]["mine"] = {
             "kind": "folder",
             "source": "mine",

@@ -14,14 +14,14 @@ from tests.flows.conftest import REPOSITORY, Project
 
 
 def with_schedules(**schedules):
-    raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    raw = yaml.safe_load((REPOSITORY / "presets/demo.yaml").read_text())
     raw["schedules"] |= schedules
     return parse_params(raw)
 
 
-def test_prefect_yaml_is_what_params_yaml_gives():
+def test_prefect_yaml_is_what_the_default_parameters_give():
     committed = (REPOSITORY / "prefect.yaml").read_text()
-    assert committed == prefect_yaml(load_params(REPOSITORY / "params.yaml")), (
+    assert committed == prefect_yaml(load_params(REPOSITORY / "presets/demo.yaml")), (
         "run `python -m flows.serve --prefect-yaml > prefect.yaml`"
     )
 

@@ -11,7 +11,7 @@ from tests.shards.conftest import LOGMEL
 
 def untrained_checkpoint(folder: Path, logmel: LogMel = LOGMEL) -> Path:
     """A tiny encoder that was trained for no update, with other weights than it began with."""
-    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+    params = load_params(Path(__file__).resolve().parents[2] / "presets/demo.yaml")
     pretrain = params.pretrain.model_copy(update={"crop_frames": 64})
     pretext = new_pretext(logmel, params.model, pretrain)
     with torch.no_grad():

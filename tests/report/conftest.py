@@ -1,5 +1,7 @@
 """A small `data` folder, written by the functions that write the real one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ NOTES = ("low", "<high> & loud")
 
 @pytest.fixture(scope="module")
 def params():
-    raw = load_params().model_dump(mode="json")
+    raw = load_params(Path("presets/demo.yaml")).model_dump(mode="json")
     folder = {"kind": "folder", "source": "/own", "labels": "folders", "multi_label": False}
     raw["datasets"] = {
         name: folder | {"num_folds": None, "split_fractions": None} for name in ("corpus", "notes", "tags")

@@ -4,12 +4,12 @@ from shutil import copytree
 import pytest
 
 from matpac.files import read_json, write_json
+from matpac.git import git_revision
 from matpac.params import BEFORE, parse_params
 from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.report.experiments import flat, is_other, read_experiments, record_run
 from matpac.report.runs import what_differs
 from matpac.report.tables import table_2
-from matpac.training.run import git_revision
 
 
 def test_settings_are_flat():

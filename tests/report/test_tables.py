@@ -21,7 +21,7 @@ DEMO = ("demo_melodies", "demo_rhythms", "demo_scenes")
 
 @pytest.fixture(scope="module")
 def params():
-    return load_params()
+    return load_params(Path("presets/demo.yaml"))
 
 
 @pytest.fixture(scope="module")

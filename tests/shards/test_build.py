@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from matpac.datasets.clip import Clip, Rejection
-from matpac.params import Demo, Fsdd
+from matpac.params import AudioSet, Demo, Fsdd
 from matpac.shards.build import build_shard
 from matpac.shards.finish import finish
 from matpac.shards.folder import ShardFolder, sample
@@ -130,18 +130,20 @@ def test_a_dataset_without_a_usable_clip_is_refused(root, tmp_path):
 
 
 def test_what_is_left_out_by_design_does_not_count_against_the_limit(root, tmp_path):
-    (root / "004.wav").write_bytes((root / "002.wav").read_bytes())
+    # In one fold.
+    (root / "004.wav").write_bytes((root / "001.wav").read_bytes())
     items = list(plan_clips(root))
     items[6] = Rejection("006.wav", "not listed (in no list)")
     summary = build(planned(items, root, tmp_path / "work", max_rejected_fraction=0), tmp_path / "out")
     assert summary.num_rejected == {"not listed": 1, "duplicate": 1}
     rows = (tmp_path / "out/rejected.csv").read_text().splitlines()
-    assert rows == ["path,reason", "004.wav,duplicate (of 002.wav)", "006.wav,not listed (in no list)"]
+    assert rows == ["path,reason", "004.wav,duplicate (of 001.wav)", "006.wav,not listed (in no list)"]
 
 
 def test_public_datasets_keep_their_duplicates():
     params = shards_params()
-    assert set(rules_for(Fsdd(kind="fsdd", source=None), params).reject) == {"silent", "truncated"}
+    for public in (Fsdd(kind="fsdd", source=None), AudioSet(kind="audioset", source="audio")):
+        assert set(rules_for(public, params).reject) == {"silent", "truncated"}
     demo = Demo(kind="demo", recipe="corpus", num_clips=1, seed=0)
     assert rules_for(demo, params).reject == params.reject
 

@@ -27,7 +27,7 @@ CROP_FRAMES = 48
 
 @pytest.fixture
 def pretrain(project):
-    return load_params(project / "params.yaml").pretrain.model_copy(update={"datasets": ("mine",)})
+    return load_params(project / "presets/demo.yaml").pretrain.model_copy(update={"datasets": ("mine",)})
 
 
 def own(root, labels="labels.csv", *, multi_label=False, num_folds=None) -> Folder:
@@ -115,7 +115,7 @@ def test_warnings_come_first_and_say_what_to_do(messy, pretrain):
     facts = text.index("recordings 11")
     for warning in (
         "! 4 of 10 clips (40.0%) cannot be used, over the limit of 1.0%: the stage `shards` would fail.",
-        "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). Only the first",
+        "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). The stage",
         "! Leak: 1 group in several splits (2 clips): rex (train, validation). The stage `shards` would",
         "! 1 recording with different labels (2 clips): 0.wav (dog) = copy.wav (cat). Correct the labels.",
         "! Classes without a clip: 1 in test, of 2.",
@@ -161,7 +161,7 @@ def test_json_holds_the_counts_and_the_warnings(messy, pretrain):
 
 def test_the_command_writes_json_alone_to_standard_output(messy, project, tmp_path):
     """Progress and what decoders complain about go elsewhere."""
-    params = yaml.safe_load((project / "params.yaml").read_text())
+    params = yaml.safe_load((project / "presets/demo.yaml").read_text())
     params["datasets"]["mine"] = own(messy).model_dump()
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(params))
     command = [sys.executable, "-m", "matpac", "inspect", "mine", "--json", "--params", "mine.yaml"]

@@ -6,11 +6,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from flows.summary import in_words
 from matpac.datasets.clip import Clip, Task
 from matpac.datasets.recordings import take_inventory
 from matpac.datasets.recordings import write_recordings as write_inventory
 from matpac.datasets.registry import READERS, holds
 from matpac.params import Esc10, Esc50, Folder, Fsdd, Gtzan, NSynth, OpenMic, UrbanSound8k
+from matpac.shards.build import build_shard
+from matpac.shards.finish import finish
 from matpac.shards.leaks import refuse_leaks
 from matpac.shards.plan import deal, plan_dataset
 from matpac.shards.store import Store
@@ -70,18 +73,22 @@ def test_a_group_may_be_outside_every_split_too(root):
     assert planned(root, groups=("rex", "rex", None, None, None, "rex")).num_clips == 6
 
 
+def own(root, labels, num_folds=None):
+    return Folder(
+        kind="folder",
+        source=str(root),
+        labels=labels,
+        multi_label=False,
+        num_folds=num_folds,
+        split_fractions=None,
+    )
+
+
 @pytest.mark.usefixtures("in_tmp")
 def test_own_labels_with_a_leak_are_refused_when_shards_are_planned(root, tmp_path):
     rows = [f"{number:03d}.wav,{'cat' if number % 2 else 'dog'},{number % 3 + 1},rex" for number in range(6)]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,fold,group", *rows]))
-    source = Folder(
-        kind="folder",
-        source=str(root),
-        labels=str(tmp_path / "labels.csv"),
-        multi_label=False,
-        num_folds=None,
-        split_fractions=None,
-    )
+    source = own(root, str(tmp_path / "labels.csv"))
     write_inventory(tmp_path / "inventory", take_inventory(root, holds(source)))
     with pytest.raises(ValueError, match=r"found 'rex' in fold 1, fold 2, fold 3 \(6 clips\)\. Put"):
         plan_dataset("mine", source, tmp_path / "inventory", LOGMEL, shards_params())
@@ -98,19 +105,48 @@ def test_public_datasets_have_official_splits(source):
     assert READERS[params.kind].task(params, Path("nowhere"), (), None).official_split
 
 
-def test_official_splits_stay_as_they_are(root):
+def test_official_splits_stay_as_they_are_and_say_so(root):
     (root / "004.wav").write_bytes((root / "000.wav").read_bytes())
     official = replace(TASK, official_split=True)
-    assert planned(root, groups=("rex", None, None, "rex", None, None), task=official).num_clips == 6
+    plan = planned(root, groups=("rex", None, None, "rex", None, None), task=official)
+    assert plan.num_clips == 6
+    assert plan.official_leaks == (
+        "group in several splits or folds: 'rex' in train, test (2 clips)",
+        "recording in several splits or folds: 000.wav (train) = 004.wav (test)",
+    )
+    for number in range(len(plan.shards)):
+        build_shard(plan.job(number))
+    assert in_words(finish(plan, root.parent / "out")).endswith(
+        "; nothing left out; in the official split, which stays as it is: group in several splits or folds: "
+        "'rex' in train, test (2 clips); in the official split, which stays as it is: recording in several "
+        "splits or folds: 000.wav (train) = 004.wav (test)"
+    )
 
 
-def test_copies_in_two_splits_are_refused_unless_copies_are_left_out(root):
+@pytest.mark.parametrize("reject", [(), ("duplicate",)])
+def test_copies_in_two_splits_are_refused_also_where_copies_are_left_out(root, reject):
     (root / "004.wav").write_bytes((root / "000.wav").read_bytes())
-    with pytest.raises(
-        ValueError, match=r"found copies in several: 000.wav \(train\) = 004.wav \(test\)\. Remove"
-    ):
-        planned(root)
-    assert planned(root, reject=("duplicate",)).num_rejected == {"duplicate": 1}
+    expected = r"found copies in several: 000.wav \(train\) = 004.wav \(test\)\. Remove"
+    with pytest.raises(ValueError, match=expected):
+        planned(root, reject=reject)
+
+
+def test_copies_within_a_split_and_outside_all_are_left_out(root):
+    for copy in ("001.wav", "005.wav"):
+        (root / copy).write_bytes((root / "000.wav").read_bytes())
+    assert planned(root, reject=("duplicate",)).num_rejected == {"duplicate": 2}
+
+
+@pytest.mark.usefixtures("in_tmp")
+def test_copies_that_are_dealt_here_stay_in_one_fold(root):
+    for number in range(6, 12):
+        (root / f"{number:03d}.wav").write_bytes((root / f"{number - 6:03d}.wav").read_bytes())
+    rows = [f"{number:03d}.wav,{'cat' if number % 2 else 'dog'}" for number in range(12)]
+    (root / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    source = own(root, "labels.csv", num_folds=3)
+    write_inventory(root.parent / "inventory", take_inventory(root, holds(source)))
+    plan = plan_dataset("mine", source, root.parent / "inventory", LOGMEL, shards_params(reject=()))
+    assert plan.num_clips == 12
 
 
 def test_empty_recordings_are_no_copies_of_each_other(root):

@@ -31,7 +31,7 @@ class Project:
 
         `online` names the dataset of the online probe.
         """
-        params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+        params = yaml.safe_load((REPOSITORY / "presets/demo.yaml").read_text())
         params["datasets"] = {"noise": params["datasets"]["demo_corpus"]}
         params["probe"]["datasets"] = []
         params["online"] |= {"dataset": online, "every_updates": 20, "k": 2}

@@ -57,7 +57,7 @@ class Golden:
     def params(self) -> Pretrain:
         schedule, adam = self.case["sched"], self.meta["adam"]
         batch = self.meta["batch"]
-        return load_params(self.project / "params.yaml").pretrain.model_copy(
+        return load_params(self.project / "presets/demo.yaml").pretrain.model_copy(
             update={
                 "batch_size": batch,
                 "adam_betas": tuple(adam["betas"]),
@@ -77,7 +77,7 @@ class Golden:
 
     def compute(self, **changed) -> Compute:
         whole = {"micro_batch_size": self.meta["batch"], "compile": False}
-        return load_params(self.project / "params.yaml").compute.model_copy(update=whole | changed)
+        return load_params(self.project / "presets/demo.yaml").compute.model_copy(update=whole | changed)
 
     def knobs(self, update: int, params: Pretrain) -> Knobs:
         """The recorded cases hold the learning rate still."""

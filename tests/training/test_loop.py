@@ -18,12 +18,12 @@ LASTING = Durations(total=12, warmup=2, teacher_temperature=4)
 
 @pytest.fixture
 def params(project):
-    return load_params(project / "params.yaml").pretrain.model_copy(update={"batch_size": 4})
+    return load_params(project / "presets/demo.yaml").pretrain.model_copy(update={"batch_size": 4})
 
 
 @pytest.fixture
 def compute(project):
-    return load_params(project / "params.yaml").compute.model_copy(update={"micro_batch_size": 4})
+    return load_params(project / "presets/demo.yaml").compute.model_copy(update={"micro_batch_size": 4})
 
 
 @pytest.fixture

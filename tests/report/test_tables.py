@@ -143,7 +143,9 @@ def test_another_corpus_is_told_from_another_setting(params):
 
 def test_table_1_says_what_is_on_the_disk(tmp_path, paper_params):
     folder = tmp_path / "esc50"
-    write_json(folder / "statistics.json", {"num_clips": 1990, "duration_s": 9950.0})
+    leak = "recording in several splits or folds: a.wav (fold 1) = b.wav (fold 2)"
+    found = {"num_clips": 1990, "duration_s": 9950.0, "official_leaks": [leak]}
+    write_json(folder / "statistics.json", found)
     task = {"classes": ["a", "b"], "multi_label": False, "metric": "accuracy", "num_folds": 5}
     write_json(folder / "task.json", task)
     table = table_1(tmp_path, paper_params)
@@ -151,6 +153,7 @@ def test_table_1_says_what_is_on_the_disk(tmp_path, paper_params):
     assert ["esc50", used, "1,990", "2,000", "2.76", "2", "accuracy", "5-fold"] in table.rows
     openmic = next(row for row in table.rows if row[0] == "openmic")
     assert openmic[2:6] == ["not here", "20,000", "not here", "20"]
+    assert table.notes[1:] == [f"esc50, in the official split, which stays as it is: {leak}."]
 
 
 def test_figure_2_is_drawn_from_two_numbers_of_classes_on(params):

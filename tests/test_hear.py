@@ -154,7 +154,7 @@ def test_hear_validator_is_content(checkpoint, project):
     assert made.returncode == 0, made.stderr
     said = make("hear")
     assert said.returncode == 0, said.stderr
-    assert said.stdout.splitlines()[-1] == "Looks good!"
+    assert "Looks good!" in said.stdout.splitlines()
 
 
 @pytest.mark.gpu

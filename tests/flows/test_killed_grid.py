@@ -13,6 +13,7 @@ import yaml
 from tests.flows.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
+DEFAULT = REPOSITORY / "presets/demo.yaml"
 
 RECORD = """
 trap 'echo saved >> saved; exit 143' TERM
@@ -33,10 +34,16 @@ STAGES = {
 }
 
 
+def heed_signals():
+    """Also where the tests run in the background of a shell, or under nohup: both ignore some."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Folder:
     def __init__(self, path):
         self.path = path
-        shutil.copy(REPOSITORY / "params.yaml", path)
+        shutil.copy(DEFAULT, path / "params.yaml")
         (path / "presets/grids").mkdir(parents=True)
         self.grid("pretrain.alpha: [0.25, 1.0]")
         (path / "record.sh").write_text(RECORD)
@@ -55,6 +62,7 @@ class Folder:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_signals,
         )
 
     def run(self, *arguments):
@@ -73,7 +81,7 @@ class Folder:
 
     @property
     def is_as_it_was(self):
-        return self.read("params.yaml") == (REPOSITORY / "params.yaml").read_text()
+        return self.read("params.yaml") == DEFAULT.read_text()
 
 
 @pytest.fixture

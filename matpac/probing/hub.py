@@ -106,6 +106,18 @@ class TrainedEncoder(ModelHubMixin):
         """
         return ModelCard(model_card(self.known(), **about))
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:  # noqa: ANN401
+        """Write what the Hub takes; the options are those of `ModelHubMixin.save_pretrained`.
+
+        Raises TypeError where `model_card_kwargs` holds a word that the card does not know.
+        """
+        self._check_card(options)
+        return super().save_pretrained(save_directory, **options)
+
+    def _check_card(self, options: Mapping[str, Any]) -> None:
+        # The mixin makes the card last: a wrong word would leave weights, or an empty repository, behind.
+        self.generate_model_card(**(options.get("model_card_kwargs") or {}))
+
     def _save_pretrained(self, save_directory: Path) -> None:
         write_saved(save_directory, self._config(), self._weights())
 
@@ -155,8 +167,9 @@ class TrainedEncoder(ModelHubMixin):
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - as the mixin has them
         """Publish what `save_pretrained` writes; the options are those of `ModelHubMixin.push_to_hub`.
 
-        Raises ValueError, in one line, where the Hub does not take it.
+        Raises ValueError, in one line, where the Hub does not take it, and TypeError as `save_pretrained`.
         """
+        self._check_card(options)
         with trouble_named(repo_id, "published"):
             about = options.pop("model_card_kwargs", None) or {}
             if "/" in repo_id:  # else the Hub puts the user's name before it

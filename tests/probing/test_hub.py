@@ -184,6 +184,16 @@ def test_licence_and_scores_are_given_and_a_card_that_is_there_is_kept(encoder, 
     assert card.read_text() == "# Mine"
 
 
+def test_a_word_that_the_card_does_not_know_leaves_nothing_behind(encoder, tmp_path):
+    about = {"licence": "cc-by-4.0"}
+    with pytest.raises(TypeError, match="'licence'"):
+        encoder.save_pretrained(tmp_path / "saved", model_card_kwargs=about)
+    assert not (tmp_path / "saved").exists()
+    # Before the Hub is asked for anything.
+    with pytest.raises(TypeError, match="'licence'"):
+        encoder.push_to_hub("somebody/birds", model_card_kwargs=about)
+
+
 def test_the_code_in_the_card_runs(encoder, tmp_path):
     encoder.save_pretrained(tmp_path / "saved")
     code = re.search(r"```python\n(.*?)```", (tmp_path / "saved/README.md").read_text(), re.DOTALL)[1]

@@ -16,7 +16,8 @@ from matpac.datasets.clip import Task
 from matpac.files import move_into_place
 from matpac.probing.steps import OverTime, StepWriter
 
-FEATURES = ("pretrained", "random_init", "logmel_statistics")
+BASELINES = ("random_init", "logmel_statistics")
+FEATURES = ("pretrained", *BASELINES)
 """What probes are always trained on: the encoder's embeddings, those of the same encoder before training,
 and mean, standard deviation and maximum of the log-mel over time."""
 

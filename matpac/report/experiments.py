@@ -3,7 +3,7 @@
 The folder outlives a change of parameters: a run adds its record, or renews the one of the same settings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from matpac.files import read_json, write_json
 from matpac.git import git_revision
 from matpac.params import BEFORE, Params, digest
+from matpac.probing.embeddings import BASELINES
 from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.shards.corpus import fingerprint
 
@@ -37,8 +38,10 @@ class Result(NamedTuple):
     """Fingerprint of the shards they were trained and tested on."""
     repeats: list[float]
     """A fraction for each repeat: the mean over its folds."""
+    baselines: Mapping[str, list[float]] = {}
+    """The same of `BASELINES`; empty for other encoders, and in older records, as are the next three."""
     recorded: str = ""
-    """When, in UTC, as 2025-01-31T12:00:00+00:00; empty in older records, as are the next two."""
+    """When, in UTC, as 2025-01-31T12:00:00+00:00."""
     git_revision: str = ""
     """Of the code that recorded it, with `+` where the tree was changed; empty outside a repository."""
     trained_revision: str = ""
@@ -60,17 +63,25 @@ def record_run(root: Path, params: Params) -> None:
     data = root / "data"
     meta = read_finished(data / "checkpoints" / "pretrained" / "meta.json")
     ours = settings_of(params, read_finished(data / "corpus.json"), meta)
-    made = {"recorded": datetime.now(UTC).isoformat(timespec="seconds"), "git_revision": git_revision()}
-    ours_made = made | {"trained_revision": meta.get("git_revision", "")}
+    recorded, revision = datetime.now(UTC).isoformat(timespec="seconds"), git_revision()
     folder = data / "experiments"
     folder.mkdir(exist_ok=True)
     for dataset in params.probe.datasets:
         details = read_finished(data / "scores" / f"{dataset}{DETAILS}")
-        others = {name: settings_of_other(params, name, raw) for name, raw in details["others"].items()}
-        for name, settings in ({"pretrained": ours} | others).items():
-            repeats = repeat_scores(details["features"][name]["scores"])
-            told = ours_made if name == "pretrained" else made
-            add(folder, settings, dataset, Result(fingerprint(data / "shards" / dataset), repeats, **told))
+        repeats = {name: repeat_scores(found["scores"]) for name, found in details["features"].items()}
+        result = Result(
+            fingerprint(data / "shards" / dataset),
+            repeats["pretrained"],
+            {name: repeats[name] for name in BASELINES},
+            recorded,
+            revision,
+            trained_revision=meta.get("git_revision", ""),
+        )
+        add(folder, ours, dataset, result)
+        for name, origin in details["others"].items():
+            settings = settings_of_other(params, name, origin)
+            other = result._replace(repeats=repeats[name], baselines={}, trained_revision="")
+            add(folder, settings, dataset, other)
 
 
 def read_finished(path: Path) -> dict[str, Any]:
@@ -90,7 +101,7 @@ def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
         results |= records[one].results
     before = results.get(dataset)
     # The same once more is no news: a file that stays as it is makes no report stale.
-    if before is None or not before.recorded or before[:2] != result[:2]:
+    if before is None or not before.recorded or before[:3] != result[:3]:
         results[dataset] = result
     plain = {name: found._asdict() for name, found in results.items()}
     write_json(path, {"format": FORMAT, "settings": settings, "results": plain})

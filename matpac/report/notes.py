@@ -8,7 +8,7 @@ from matpac.params import Params
 from matpac.report.columns import Column
 from matpac.report.experiments import Experiment, is_other
 from matpac.report.runs import Run
-from matpac.report.seeds import on_same_data, probed
+from matpac.report.seeds import in_common, on_same_data, probed
 
 UNKNOWN = "unknown"
 
@@ -20,13 +20,14 @@ def notes_of(
     columns: Sequence[Column],
     grids: Sequence[str],
     params: Params,
+    baselines: Sequence[Run] = (),
 ) -> list[str]:
     """`reference` tells which recordings are those of today; `grids` of presets/grids are the table's."""
     notes = [
         not_run(runs),
         not_probed_here(columns, params),
         not_probed_there(runs, base, reference, columns),
-        of_the_probe_only(runs, base, grids),
+        of_the_probe_only([*baselines, *runs], base, grids),
         revisions(runs),
     ]
     return [note for note in notes if note]
@@ -101,7 +102,7 @@ def of_the_probe_only(runs: Sequence[Run], base: Run, grids: Sequence[str]) -> s
         if run.settings != base.settings
         and run.seeds
         and base.seeds
-        and len(run.seeds.keys() & base.seeds.keys() - {None}) < 2
+        and len(in_common(run.seeds, base.seeds)) < 2
     ]
     if not single:
         return ""
@@ -109,8 +110,6 @@ def of_the_probe_only(runs: Sequence[Run], base: Run, grids: Sequence[str]) -> s
         f"Paired by repeats of the probe, not by seed: {'; '.join(run.label for run in single)}. "
         "A * there speaks of the probe only: another seed of pre-training may make as large a difference."
     )
-    if all(is_other(run.settings) for run in single):
-        return text
     commands = " and ".join(f"`python -m flows.grid {grid} --seeds 3`" for grid in grids)
     return f"{text} More seeds: {commands}."
 

@@ -1,9 +1,10 @@
 """experiments -> rows of ours in the paper's tables, by name; several seeds are one row."""
 
+from collections import ChainMap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from matpac.report.experiments import Experiment, Settings, is_other
+from matpac.report.experiments import Experiment, Result, Settings, is_other
 from matpac.report.seeds import Seeds, seeds_of, without_seed
 
 ALPHA, N_TAU, CLUSTERS = "pretrain.alpha", "pretrain.teacher_temperature_epochs", "model.num_clusters"
@@ -28,6 +29,31 @@ class Run(NamedTuple):
 
 def this_run(experiments: Sequence[Experiment], settings: Settings) -> Run:
     return Run("this run", without_seed(settings), seeds_of(experiments, settings))
+
+
+def baselines_of(base: Run) -> list[Run]:
+    """What was probed beside each seed of a run."""
+    untrained: Seeds = {
+        seed: one._replace(results=of_baseline(one, "random_init")) for seed, one in base.seeds.items()
+    }
+    # Whatever the seed, they are the same.
+    same = [of_baseline(one, "logmel_statistics") for one in base.seeds.values()]
+    statistics: Seeds = {None: Experiment(base.settings, dict(ChainMap(*same)))}
+    found = {"untrained encoder": untrained, "log-mel statistics": statistics}
+    return [
+        Run(label, {**base.settings, "encoder.name": label}, seeds)
+        for label, seeds in found.items()
+        if any(one.results for one in seeds.values())
+    ]
+
+
+def of_baseline(experiment: Experiment, name: str) -> dict[str, Result]:
+    """Without what was probed before records had baselines."""
+    return {
+        dataset: result._replace(repeats=result.baselines[name])
+        for dataset, result in experiment.results.items()
+        if name in result.baselines
+    }
 
 
 def varied(experiments: Sequence[Experiment], base: Run, key: str, value: float) -> Run:

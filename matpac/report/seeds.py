@@ -1,7 +1,7 @@
 """experiments that differ in the seed of pre-training only -> scores and differences over the seeds."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from matpac.report.experiments import Experiment, Settings, repeats_of
 SEED = "pretrain.seed"
 
 Seeds = dict[int | None, Experiment]
-"""By seed; encoders that are not ours have one experiment, under None."""
+"""By seed; what does not depend on ours (other encoders, log-mel statistics) is one, under None."""
 
 
 class Measured(NamedTuple):
     score: dict[str, float]
     """Mean and half of its 95 % interval; fractions."""
     num_seeds: int
-    """The interval is over so many of them; 0 or 1: over repeats of the probe."""
+    """The interval is over so many of them; of a single one, over repeats of the probe."""
 
 
 def without_seed(settings: Settings) -> Settings:
@@ -45,7 +45,7 @@ def score(seeds: Seeds, datasets: Sequence[str]) -> Measured | None:
 def difference(ours: Seeds, base: Seeds, datasets: Sequence[str]) -> Measured | None:
     """Mean of `ours` minus `base`, and its 95 % interval by Student's t, over pairs.
 
-    Pairs are the seeds that both have, where these are two or more. Else they are repeats of the probe, of
+    Pairs are the seeds `in_common`, where these are two or more. Else they are repeats of the probe, of
     the seed that both have or, without one, of the mean over seeds: repeats of the same number see the
     clips in the same order and, where embeddings are of equal length, begin with the same weights. None
     where nothing makes a pair: other recordings, another probe, or nothing to compare.
@@ -54,13 +54,24 @@ def difference(ours: Seeds, base: Seeds, datasets: Sequence[str]) -> Measured | 
     pairs = [(ours[one], base[other]) for one in left for other in right]
     if not pairs or not all(can_be_paired(one, other, datasets) for one, other in pairs):
         return None
-    shared = left.keys() & right.keys() - {None}
+    shared = in_common(left, right)
     if len(shared) >= 2:
-        gaps = [np.mean(left[seed]) - np.mean(right[seed]) for seed in shared]
+        gaps = [np.mean(of_seed(left, seed)) - np.mean(of_seed(right, seed)) for seed in shared]
     else:
-        ahead, behind = ([part[seed] for seed in shared or part] for part in (left, right))
+        ahead, behind = ([of_seed(part, seed) for seed in shared or part] for part in (left, right))
         gaps = list(np.mean(ahead, axis=0) - np.mean(behind, axis=0))
     return Measured(mean_and_interval([float(gap) for gap in gaps]), len(shared))
+
+
+def in_common(ours: Mapping[int | None, Any], base: Mapping[int | None, Any]) -> Set[int | None]:
+    """Seeds that make pairs: what does not depend on the seed is the same for each."""
+    if None in ours or None in base:
+        return (ours.keys() | base.keys()) - {None}
+    return ours.keys() & base.keys()
+
+
+def of_seed(repeats: Mapping[int | None, list[float]], seed: int | None) -> list[float]:
+    return repeats[None if None in repeats else seed]
 
 
 def probed(seeds: Seeds, datasets: Sequence[str]) -> dict[int | None, list[float]]:

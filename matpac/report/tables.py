@@ -26,10 +26,11 @@ from matpac.report.runs import (
     Run,
     all_others,
     along,
+    baselines_of,
     this_run,
     varied,
 )
-from matpac.report.seeds import Measured, difference, on_same_data, score
+from matpac.report.seeds import Measured, difference, in_common, on_same_data, score
 from matpac.shards.folder import read_task
 
 NOT_RUN = "not run"
@@ -100,22 +101,22 @@ def used_for(name: str, params: Params) -> str:
 
 
 def table_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
-    """Printed rows, the run of params.yaml, the paper's variations of it, every other experiment, and
-    every encoder that is not ours."""
+    """Printed rows, the run of params.yaml and its baselines, the paper's variations of it, every other
+    experiment, and every encoder that is not ours."""
     known, columns, base = printed(), columns_of_paper(params), this_run(experiments, settings)
     of_paper = [
         varied(experiments, base, key, value) for key, value in ((N_TAU, 10), (N_TAU, 20), (ALPHA, 1.0))
     ]
     asked = [base, *(run for run in of_paper if run.settings != base.settings)]
     reference = find(experiments, settings)
-    runs = asked + all_others(experiments, asked, base)
+    runs, baselines = asked + all_others(experiments, asked, base), baselines_of(base)
     rows = []
     for row in known["table_2"]:
         scores = dict(zip(known["datasets"], row["scores"], strict=True)) | {"mean": row["mean"]}
         rows.append([row["row"], row["source"], "", *printed_cells(scores, columns)])
-    for run in runs:
+    for run in (base, *baselines, *runs[1:]):
         rows += our_rows(run, run.label, base, reference, columns)
-    notes = notes_of(runs, base, reference, columns, (GRIDS[N_TAU], GRIDS[ALPHA]), params)
+    notes = notes_of(runs, base, reference, columns, (GRIDS[N_TAU], GRIDS[ALPHA]), params, baselines)
     return Table(
         "table_2", "Table II: linear probes, beside printed ones", header("Encoder", columns), rows, notes
     )
@@ -178,12 +179,12 @@ def our_rows(
     """
     source = "measured here" if is_other(run.settings) else "ours"
     num_seeds = len(run.seeds.keys() - {None})
-    num_shared = len(run.seeds.keys() & base.seeds.keys() - {None})
+    num_shared = len(in_common(run.seeds, base.seeds))
     scores = [score_cell(run, num_seeds, reference, column) for column in columns]
     gaps = [gap_cell(run, base, num_shared, reference, column) for column in columns]
     rows = [[label, source, str(num_seeds or ""), *scores]]
     if any(gaps):
-        rows.append(["minus this run", source, "" if is_other(run.settings) else str(num_shared), *gaps])
+        rows.append(["minus this run", source, str(num_shared), *gaps])
     return rows
 
 

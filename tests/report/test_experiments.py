@@ -69,12 +69,42 @@ def test_the_same_scores_keep_their_date_and_others_get_a_new_one(copy, params):
     assert not new["tags"]["recorded"].startswith("2001")
 
 
+def test_a_record_has_the_baselines_of_its_run(copy, params):
+    record_run(copy, params)
+    ours, other = records(copy)
+    for dataset, result in ours["results"].items():
+        features = read_json(copy / f"data/scores/{dataset}{DETAILS}")["features"]
+        assert result["baselines"] == {
+            name: repeat_scores(features[name]["scores"]) for name in ("random_init", "logmel_statistics")
+        }
+        assert other["results"][dataset]["baselines"] == {}
+
+
+def test_a_record_from_before_baselines_gets_them_when_its_run_is_recorded_again(copy, params):
+    record_run(copy, params)
+    new = records(copy)
+    for path in (copy / "data/experiments").glob("*.json"):
+        raw = read_json(path)
+        for result in raw["results"].values():
+            del result["baselines"]
+        write_json(path, raw)
+    ours = new[0]["settings"]
+    table = table_2(read_experiments(copy / "data/experiments"), ours, params)
+    assert "untrained encoder" not in [row[0] for row in table.rows]
+    record_run(copy, params)
+    assert [one["results"]["notes"]["baselines"] for one in records(copy)] == [
+        one["results"]["notes"]["baselines"] for one in new
+    ]
+    table = table_2(read_experiments(copy / "data/experiments"), ours, params)
+    assert "untrained encoder" in [row[0] for row in table.rows]
+
+
 def test_a_record_from_before_dates_is_read(copy, params):
     record_run(copy, params)
     for path in (copy / "data/experiments").glob("*.json"):
         raw = read_json(path)
         for result in raw["results"].values():
-            for key in ("recorded", "git_revision", "trained_revision"):
+            for key in ("baselines", "recorded", "git_revision", "trained_revision"):
                 del result[key]
         write_json(path, raw)
     found = [result for one in read_experiments(copy / "data/experiments") for result in one.results.values()]
@@ -149,7 +179,7 @@ def test_another_encoder_of_the_same_name_does_not_take_the_place_of_the_first(c
     experiments, settings = read_experiments(copy / "data/experiments"), ours["settings"]
     labels = [row[0] for row in table_2(experiments, settings, params).rows if row[1] == "measured here"]
     assert f"ast, encoder.{field} {value}" in labels
-    assert len({*labels} - {"minus this run"}) == 2
+    assert len({*labels} - {"minus this run", "untrained encoder", "log-mel statistics"}) == 2
 
 
 def test_other_initial_weights_at_the_same_path_are_another_run(copy, params):

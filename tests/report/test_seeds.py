@@ -65,12 +65,21 @@ def test_with_one_seed_in_common_a_difference_is_taken_repeat_by_repeat():
     assert gap.score["interval"] == pytest.approx(0.02484, abs=1e-5)
 
 
-def test_another_encoder_has_no_seed_and_meets_the_mean_over_ours():
-    base = seeds([0.5, 0.6, 0.7], [0.7, 0.6, 0.7])
+def test_another_encoder_has_no_seed_and_meets_each_of_ours():
+    base = seeds([0.5, 0.6, 0.7], [0.7, 0.6, 0.7], [0.6, 0.6, 0.5])
     gap = difference({None: experiment(a=[0.7, 0.7, 0.8])}, base, ["a"])
-    assert gap.num_seeds == 0
-    assert gap.score["mean"] == pytest.approx(0.1)
-    assert gap.score["interval"] == pytest.approx(0)
+    # Its mean of 0.7333, which no seed of ours changes, against ours of 0.6, 0.6667, 0.5667.
+    against = stats.ttest_1samp([0.6, 2 / 3, 1.7 / 3], 2.2 / 3)
+    low, high = against.confidence_interval(0.95)
+    assert gap.num_seeds == 3
+    assert gap.score["mean"] - gap.score["interval"] == pytest.approx(2.2 / 3 - high)
+    assert gap.score["mean"] + gap.score["interval"] == pytest.approx(2.2 / 3 - low)
+
+
+def test_another_encoder_beside_one_seed_of_ours_is_taken_repeat_by_repeat():
+    gap = difference({None: experiment(a=[0.53, 0.62, 0.74])}, seeds([0.5, 0.6, 0.7]), ["a"])
+    assert gap.num_seeds == 1
+    assert gap.score["interval"] == pytest.approx(0.02484, abs=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"data": "other"}, {"learning_rate": 0.1}])

@@ -105,6 +105,32 @@ def test_table_2_lays_every_run_beside_the_printed_ones(params):
     assert table.notes[0] == "Not run: n_tau 10; n_tau 20. To run: `python -m flows.grid temperature`."
 
 
+def test_baselines_stand_below_this_run_seed_by_seed(params):
+    runs = []
+    for seed, ours, untrained in ((0, 0.6, 0.31), (1, 0.7, 0.40), (2, 0.5, 0.19)):
+        run = experiment(params, [ours, ours], pretrain__seed=seed)
+        beside = {"random_init": [untrained, untrained], "logmel_statistics": [0.2, 0.3]}
+        for name, result in run.results.items():
+            run.results[name] = result._replace(baselines=beside)
+        runs.append(run)
+    one, three = (table_2(found, runs[0].settings, params) for found in (runs[:1], runs))
+    first = [row[0] for row in three.rows].index("this run")
+    shown = [
+        (row[0], row[2], row[three.header.index("demo_scenes")]) for row in three.rows[first : first + 5]
+    ]
+    assert shown == [
+        ("this run", "3", "60.0 ± 24.8"),
+        ("untrained encoder", "3", "30.0 ± 26.2"),
+        # Seed by seed -29, -30 and -31: 4.303 * 1 / sqrt(3).
+        ("minus this run", "3", "-30.0 ± 2.5 *"),
+        # Theirs is 25 whatever the seed: the interval of the difference is that of this run.
+        ("log-mel statistics", "", "25.0 ± 63.5"),
+        ("minus this run", "3", "-35.0 ± 24.8 *"),
+    ]
+    assert not any("Paired by repeats" in note for note in three.notes)
+    assert any("not by seed: untrained encoder; log-mel statistics. A *" in note for note in one.notes)
+
+
 def test_scores_on_other_recordings_are_not_laid_beside_ours(params):
     this = experiment(params, [0.5, 0.6])
     other = experiment(params, [0.7, 0.8], pretrain__alpha=1.0)

@@ -30,7 +30,8 @@ EXPLAINED = (
     "cell is the mean over seeds with its 95 % interval (Student's t); with one it is the mean over repeats "
     "of the probe, and another seed is not in its interval. Differences are paired, by seed where two rows "
     "share two seeds or more, else by repeat of the probe; the column Seeds counts the shared ones, which "
-    "are all that a difference is made of. * means what it means above: the interval leaves out 0."
+    "are all that a difference is made of. What has no seed (log-mel statistics, other encoders) is the same "
+    "beside each. * means what it means above: the interval leaves out 0."
 )
 
 

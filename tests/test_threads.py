@@ -1,3 +1,5 @@
+import time
+from contextlib import closing
 from functools import partial
 from itertools import islice
 
@@ -28,3 +30,29 @@ def test_a_job_that_fails_is_heard_of_in_its_turn():
     assert next(results) == 1
     with pytest.raises(ValueError, match="one"):
         next(results)
+
+
+def test_results_come_in_order_and_only_a_few_ahead():
+    begun = []
+
+    def slow_first(number):
+        begun.append(number)
+        time.sleep(0.05 if number == 0 else 0)
+        return number
+
+    with closing(ahead((partial(slow_first, number) for number in range(100)), 8, 4)) as results:
+        assert next(results) == 0
+        assert len(begun) <= 8
+        assert list(results) == list(range(1, 100))
+
+
+def test_closed_early_it_leaves_out_what_has_not_begun():
+    begun = []
+
+    def slow(number):
+        begun.append(number)
+        time.sleep(0.05)
+
+    with closing(ahead((partial(slow, number) for number in range(100)), 8, 1)) as results:
+        next(results)
+    assert len(begun) <= 3

@@ -15,14 +15,13 @@ import hashlib
 import json
 import shutil
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import islice
 from os import cpu_count
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -34,6 +33,7 @@ from matpac.probing.encoder import AudioEncoder, load_encoder
 from matpac.probing.formats import Table, format_for
 from matpac.progress import Progress
 from matpac.signal.audio import UnusableAudio, read_audio
+from matpac.threads import ahead
 
 FILES_PER_PART, BYTES_PER_PART = 256, 2**26
 """A part ends at whichever comes first: what a kill costs at most. Bytes are of files, compressed or not; how
@@ -41,8 +41,6 @@ long they are, only reading them would tell. The embeddings of a part are in mem
 MiB with 32 kbit/s, 4.7 hours, they are 1.6 GB (3,840 dimensions), and twice that while they are joined."""
 MOST_THREADS = 4
 """That read files ahead of the encoder, two each: bounds the memory."""
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
 
 
 class File(NamedTuple):
@@ -194,10 +192,12 @@ def _embed_missing(
             return error
         return encoder.log_mel(waveform, encoder.logmel.sample_rate_hz)
 
-    with ahead(read, (file for number in missing for file in parts[number])) as found:
+    jobs = (partial(read, file) for number in missing for file in parts[number])
+    num_threads = min(MOST_THREADS, cpu_count() or 1)
+    with closing(ahead(jobs, 2 * num_threads, num_threads)) as found:
         for number in missing:
             part = _embed(encoder, islice(found, len(parts[number])), progress, in_time=in_time)
-            with whole_file(_path(folder, number)) as partial, partial.open("wb") as stream:
+            with whole_file(_path(folder, number)) as unfinished, unfinished.open("wb") as stream:
                 np.savez(stream, **part._asdict())
 
 
@@ -282,27 +282,3 @@ def _table(
         file=np.repeat(np.arange(len(paths)), steps),
         time_ms=np.concatenate([times_ms[:0], *(times_ms[:num_steps] for num_steps in steps)]),
     )
-
-
-@contextmanager
-def ahead(
-    function: Callable[[Argument], Result], arguments: Iterable[Argument]
-) -> Iterator[Iterator[Result]]:
-    """Results in order, computed by threads a few calls ahead of whoever takes them."""
-    num_threads = min(MOST_THREADS, cpu_count() or 1)
-    threads = ThreadPoolExecutor(num_threads)
-    remaining = iter(arguments)
-
-    def results() -> Iterator[Result]:
-        waiting: deque[Future[Result]] = deque()
-        while True:
-            for argument in islice(remaining, 2 * num_threads - len(waiting)):
-                waiting.append(threads.submit(function, argument))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-
-    try:
-        yield results()
-    finally:
-        threads.shutdown(cancel_futures=True)

@@ -7,9 +7,9 @@ the number of threads, nor the size of a batch, nor what was read before. So a r
 
 import math
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from matpac.params import LogMel, Pretrain
 from matpac.shards.folder import ShardFolder, read_logmel
 from matpac.shards.statistics import Statistics, combined
+from matpac.threads import ahead
 
 SILENCE = np.float16(np.log(1.1920929e-07))
 """What the front end makes of digital silence."""
@@ -130,19 +131,10 @@ class Crops:
         By default they are consecutive. Of several processes that train together, each reads its `size` of
         every `stride` samples.
         """
-        ahead: deque = deque()
         stride = size if stride is None else stride
         empty = ReusedMemory() if empty is None else empty
-        reader = ThreadPoolExecutor(1)
-        try:
-            for number in range(num_batches):
-                ahead.append(reader.submit(self.batch, first_sample + number * stride, size, empty))
-                if len(ahead) > prefetch:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            reader.shutdown(cancel_futures=True)
+        samples = range(first_sample, first_sample + num_batches * stride, stride)
+        return ahead((partial(self.batch, sample, size, empty) for sample in samples), prefetch + 1, 1)
 
     def clips(self, first_sample: int, size: int) -> NDArray[np.int64]:
         """What `batch` would show, without reading it: clips [batch], as `ids` takes them."""

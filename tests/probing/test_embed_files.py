@@ -20,7 +20,7 @@ import xarray
 import zarr
 
 from matpac.files import exclusive
-from matpac.probing.embed_files import FILES_PER_PART, ahead, embed_files, list_files, parts_of
+from matpac.probing.embed_files import FILES_PER_PART, embed_files, list_files, parts_of
 from matpac.probing.encoder import load_encoder
 from matpac.training.checkpoint import Standard
 from tests.files import files_end_at, files_for
@@ -443,20 +443,6 @@ def test_a_part_ends_with_its_number_of_files_or_bytes(tmp_path):
     files = list_files([tmp_path / name for name in "abcdef"])
     assert ["".join(file.path.name for file in part) for part in parts_of(files)] == ["ab", "cd", "ef"]
     assert [len(part) for part in parts_of(files[-1:] * 600)] == [256, 256, 88]
-
-
-def test_results_come_in_order_and_only_a_few_ahead():
-    begun = []
-
-    def slow_first(number):
-        begun.append(number)
-        time.sleep(0.05 if number == 0 else 0)
-        return number
-
-    with ahead(slow_first, range(100)) as results:
-        assert next(results) == 0
-        assert len(begun) <= 8
-        assert list(results) == list(range(1, 100))
 
 
 def start(many, checkpoint, out, project):

@@ -120,10 +120,7 @@ def read_experiment(path: Path) -> Experiment:
     try:
         raw = read_json(path)
     except ValueError as error:
-        raise ValueError(
-            f"{path}: need a record as JSON, got broken text ({error}). Remove the file; "
-            "its run, done again, adds it again."
-        ) from None
+        raise ValueError(f"{error} Remove the file; its run, done again, adds it again.") from None
     found = raw.get("format") if isinstance(raw, dict) else None
     if found != FORMAT:
         raise ValueError(f"{path}: need an experiment of format {FORMAT}, got {found}. Remove the file.")

@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 export DO_NOT_TRACK := 1
+# Tests run in as many processes, each on one thread; those of a file stay together and share what is prepared.
+WORKERS ?= 2
+PYTEST := python -m pytest --numprocesses $(WORKERS) --dist loadfile
 # For `make hear`: what the pipeline has trained, else untrained weights.
 MODEL ?= $(firstword $(wildcard data/checkpoints/pretrained) first_steps/encoder)
 
@@ -12,10 +15,10 @@ repro: .venv/installed  ## raw audio -> report, with params.yaml
 	$(RUN) dvc repro
 
 test: .venv/installed  ## the tests, a few minutes
-	$(RUN) python -m pytest -m "not slow"
+	$(RUN) $(PYTEST) -m "not slow" --dist worksteal
 
 slow: .venv/installed  ## those that take more than ten seconds: real servers, kills, the whole pipeline
-	$(RUN) python -m pytest -m slow
+	$(RUN) $(PYTEST) -m slow
 
 bench: .venv/installed  ## every claim of speed beside its peer, a quarter of an hour
 	$(RUN) python -m benchmarks

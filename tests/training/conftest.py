@@ -26,7 +26,7 @@ class Project:
         build(plan_of(folder / "audio", folder / "work"), folder / "data/shards/noise")
         self.change()
 
-    def change(self, online: str | None = None, **pretrain) -> None:
+    def change(self, online: str | None = None, save_every_s: float = 0.05, **pretrain) -> None:
         """Write params.yaml for a tiny run, with some values of its section `pretrain` changed.
 
         `online` names the dataset of the online probe.
@@ -44,7 +44,7 @@ class Project:
             "num_epochs": 40,
             **pretrain,
         }
-        params["compute"] |= {"micro_batch_size": 4, "save_every_s": 0.05, "log_every_updates": 5}
+        params["compute"] |= {"micro_batch_size": 4, "save_every_s": save_every_s, "log_every_updates": 5}
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params))
         self.run("corpus")
 

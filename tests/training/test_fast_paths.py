@@ -45,8 +45,7 @@ def test_a_fast_path_matches_the_authors_code(golden_folder, project, path, case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["paper", "mcl"])
-@pytest.mark.parametrize("path", COMPILED)
+@pytest.mark.parametrize(("path", "case"), [("compiled", "paper"), ("all together", "mcl")])
 def test_compiled_it_matches_the_authors_code(golden_folder, project, tmp_path, path, case):
     changes, tolerance = COMPILED[path]
     launch([], golden_folder, case, tmp_path / "found", changes)

@@ -187,7 +187,7 @@ def call_all() -> None:
     checkpoint, corpus = data / "checkpoints/pretrained", data / "corpus.json"
 
     with timed("sources"):
-        from matpac.datasets.sources import write_sources
+        from matpac.datasets.fingerprints import write_sources
         from matpac.params import load_params
 
         params = load_params(Path("params.yaml"))
@@ -210,7 +210,7 @@ def call_all() -> None:
         with timed("embed"):
             from matpac.datasets.registry import recordings_root
             from matpac.probing.embed import embed_stage
-            from matpac.probing.others import Located
+            from matpac.probing.external import Located
 
             located = Located(data / "raw" / name, recordings_root(name, params.datasets[name]))
             embed_stage(shards / name, located, checkpoint, embeddings / name, params.embed)
@@ -225,14 +225,14 @@ def call_all() -> None:
 
         record_run(Path(), params)
     with timed("report"):
-        from matpac.report.report import build_report
+        from matpac.report.page import build_report
 
         build_report(Path(), data / "report", params)
     sys.stdout.write(f"{json.dumps(seconds)}\n")
 
 
 def list_recordings(name: str, source: "Dataset", raw: Path) -> None:
-    from matpac.datasets.recordings import take_inventory, write_recordings
+    from matpac.datasets.inventory import take_inventory, write_recordings
     from matpac.datasets.registry import READERS, holds, recordings_root
     from matpac.files import checksum, write_json
 
@@ -243,10 +243,10 @@ def list_recordings(name: str, source: "Dataset", raw: Path) -> None:
 
 
 def convert(name: str, source: "Dataset", raw: Path, out: Path, params: "Params") -> None:
-    from matpac.shards.build import build_shard
-    from matpac.shards.finish import finish
-    from matpac.shards.plan import plan_dataset
-    from matpac.shards.workers import Workers
+    from matpac.prepare.build import build_shard
+    from matpac.prepare.plan import plan_dataset
+    from matpac.prepare.publish import finish
+    from matpac.prepare.workers import Workers
     from matpac.signal.audio import mute_c_libraries
 
     plan = plan_dataset(name, source, raw, params.logmel, params.shards)

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from benchmarks.claims import Claim, as_text
 from benchmarks.fresh import fresh
-from matpac.datasets.recordings import Recording, read_recordings, write_recordings
+from matpac.datasets.inventory import Recording, read_recordings, write_recordings
 from matpac.params import AudioSet, LogMel, Shards, digest
-from matpac.shards.build import planned_rows
-from matpac.shards.finish import finish
+from matpac.prepare.build import planned_rows
+from matpac.prepare.plan import plan_dataset
+from matpac.prepare.publish import finish
 from matpac.shards.index import Index
-from matpac.shards.plan import plan_dataset
 
 RESULTS = Path(__file__).parent / "results"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

@@ -37,15 +37,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from benchmarks.claims import Claim, run, seconds
-from matpac.datasets import synthesis
-from matpac.datasets.clip import Clip
-from matpac.datasets.demo import Stage, play_anything
-from matpac.datasets.recordings import Recording
+from matpac.clip import Clip
+from matpac.datasets.demo import sounds as synthesis
+from matpac.datasets.demo.recipes import Stage, play_anything
+from matpac.datasets.inventory import Recording
 from matpac.params import LogMel, Shards
-from matpac.shards.build import build_shard
-from matpac.shards.plan import deal
-from matpac.shards.store import Store
-from matpac.shards.workers import Workers
+from matpac.prepare.build import build_shard
+from matpac.prepare.plan import deal
+from matpac.prepare.workers import Workers
+from matpac.prepare.workspace import Store
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample

@@ -84,8 +84,8 @@ def commands() -> list[str]:
 def untrained_checkpoint(folder: Path) -> Path:
     """Of the model of presets/demo.yaml, before its first update."""
     from matpac.params import load_params
-    from matpac.training.checkpoint import Meta, Standard, new_pretext, save_checkpoint
     from matpac.training.loop import new_optimizer
+    from matpac.weights.checkpoint import Meta, Standard, new_pretext, save_checkpoint
 
     params = load_params(PROJECT / "presets/demo.yaml")
     pretext = new_pretext(params.logmel, params.model, params.pretrain)

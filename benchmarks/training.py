@@ -30,12 +30,12 @@ from matpac.model.masking import Split, random_split
 from matpac.model.pretext import Pretext
 from matpac.params import Params, load_params
 from matpac.shards.crops import Crops
-from matpac.training.checkpoint import new_pretext
 from matpac.training.health import sums, variance
 from matpac.training.loop import Example, Learner, micro_batches, update_
 from matpac.training.ranks import this_process
 from matpac.training.run import Run
 from matpac.training.schedules import Durations, Knobs, knobs_at
+from matpac.weights.checkpoint import new_pretext
 
 PROJECT = Path(__file__).resolve().parent.parent
 LASTING = Durations(294_816, 19_654, 9_827)

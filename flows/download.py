@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import artifacts, stage
 from flows.choices import DatasetName
-from matpac.datasets.recordings import Inventory, Recordings, take_inventory, write_recordings
+from matpac.datasets.inventory import Inventory, Recordings, take_inventory, write_recordings
 from matpac.datasets.registry import READERS, holds, num_missing, recordings_root
 from matpac.files import checksum, write_json
 from matpac.params import Dataset, load_params

@@ -24,9 +24,9 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from flows import artifacts
 from matpac.params import Shards
-from matpac.shards.build import ShardJob, ShardResult, build_shard
-from matpac.shards.plan import Plan
-from matpac.shards.workers import Workers, begin
+from matpac.prepare.build import ShardJob, ShardResult, build_shard
+from matpac.prepare.plan import Plan
+from matpac.prepare.workers import Workers, begin
 from matpac.signal.audio import mute_c_libraries
 
 JOBS_A_WORKER = 2

@@ -17,8 +17,8 @@ from flows.runners import build_shards
 from flows.summary import about_shards, count_rejected, in_words
 from matpac.datasets.registry import recordings_root
 from matpac.params import load_params
-from matpac.shards.finish import TooManyRejected, finish
-from matpac.shards.plan import plan_dataset, store_of
+from matpac.prepare.plan import plan_dataset, store_of
+from matpac.prepare.publish import TooManyRejected, finish
 
 
 @flow(flow_run_name="shards {dataset}", persist_result=False)

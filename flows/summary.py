@@ -11,10 +11,10 @@ from PIL import Image
 from prefect.artifacts import create_markdown_artifact
 
 from flows import artifacts
-from matpac.datasets.reasons import REASONS
+from matpac.clip import REASONS
 from matpac.files import read_json
 from matpac.params import LogMel
-from matpac.shards.finish import Summary
+from matpac.prepare.publish import Summary
 from matpac.shards.folder import sample
 from matpac.text import duration
 

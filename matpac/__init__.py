@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matpac.probing.encoder import AudioEncoder
+    from matpac.encoder.encoder import AudioEncoder
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ def load(name: str | Path, *, device: str | None = None, num_heads: int | None =
     768 or 1,024 dimensions, with 64 a head. Raises ValueError where there are no such weights, a file holds
     anything but plain tensors, or `num_heads` is missing or does not fit.
     """
-    from matpac.probing.encoder import load_encoder
+    from matpac.encoder.encoder import load_encoder
 
     return load_encoder(name, device, num_heads=num_heads)
 
@@ -32,6 +32,6 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - of a module
     """`matpac.AudioEncoder`, imported when it is asked for: torch takes seconds."""
     if name != "AudioEncoder":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from matpac.probing.encoder import AudioEncoder
+    from matpac.encoder.encoder import AudioEncoder
 
     return AudioEncoder

@@ -75,9 +75,9 @@ def inspect(
     converts nothing.
     """
     from matpac.params import load_params
-    from matpac.shards.inspection import inspect_dataset
-    from matpac.shards.inspection_text import json_of, text_of
-    from matpac.shards.plan import rules_for
+    from matpac.prepare.inspect import inspect_dataset
+    from matpac.prepare.inspect_text import json_of, text_of
+    from matpac.prepare.plan import rules_for
     from matpac.signal.audio import mute_c_libraries
 
     checked = load_params(params)
@@ -98,7 +98,7 @@ def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     Recordings, weights and other encoders (data/sources).
     """
-    from matpac.datasets.sources import write_encoders, write_sources
+    from matpac.datasets.fingerprints import write_encoders, write_sources
     from matpac.params import load_params
 
     checked = load_params(params)
@@ -191,25 +191,30 @@ def embed(
     matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
     if dataset is not None and not (files or out or in_time):
-        from matpac.datasets.registry import recordings_root
-        from matpac.params import load_params
-        from matpac.probing.embed import embed_stage
-        from matpac.probing.others import Located
-
-        checked = load_params(params)
-        if dataset not in checked.datasets:
-            names = ", ".join(checked.datasets)
-            raise ValueError(f"embed: need a name under `datasets` in {params} ({names}), got {dataset}")
-        located = Located(RAW / dataset, recordings_root(dataset, checked.datasets[dataset]))
-        embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
+        _embed_dataset(dataset, checkpoint, params)
     elif files and out is not None and dataset is None:
-        from matpac.probing.embed_files import embed_files
+        from matpac.encoder.files import embed_files
         from matpac.signal.audio import mute_c_libraries
 
         mute_c_libraries()
         embed_files(files, checkpoint, out, in_time=in_time)
     else:
         raise ValueError("embed: need either files and --out, or --dataset (see `matpac embed --help`)")
+
+
+def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
+    """The stage `embed` of the pipeline."""
+    from matpac.datasets.registry import recordings_root
+    from matpac.params import load_params
+    from matpac.probing.embed import embed_stage
+    from matpac.probing.external import Located
+
+    checked = load_params(params)
+    if dataset not in checked.datasets:
+        names = ", ".join(checked.datasets)
+        raise ValueError(f"embed: need a name under `datasets` in {params} ({names}), got {dataset}")
+    located = Located(RAW / dataset, recordings_root(dataset, checked.datasets[dataset]))
+    embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
 
 
 @app.command()
@@ -221,8 +226,8 @@ def export(
 
     Waveforms of any length -> mean embeddings.
     """
-    from matpac.probing.encoder import load_encoder
-    from matpac.probing.export import check_out, export_onnx
+    from matpac.encoder.encoder import load_encoder
+    from matpac.encoder.onnx import check_out, export_onnx
 
     check_out(out)
     encoder = load_encoder(checkpoint, "cpu")
@@ -242,8 +247,8 @@ def info(
 
     Sizes, front end, statistics. Downloads nothing.
     """
-    from matpac.probing.facts import json_of, text_of
-    from matpac.probing.info import known_of
+    from matpac.weights.describe import json_of, text_of
+    from matpac.weights.info import known_of
 
     say = json_of if as_json else text_of
     sys.stdout.write(f"{say(known_of(weights))}\n")
@@ -286,7 +291,7 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     from matpac.params import load_params
     from matpac.probing.scores import score_table
-    from matpac.report.report import build_report
+    from matpac.report.page import build_report
 
     checked = load_params(params)
     build_report(Path(), REPORT, checked)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import matpac
-from matpac.probing.encoder import LOUDEST, AudioEncoder
+from matpac.encoder.encoder import LOUDEST, AudioEncoder
 
 PRETRAINED = "data/checkpoints/pretrained"
 """What the pipeline trains, from the project's folder: the default."""

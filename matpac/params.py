@@ -35,7 +35,7 @@ class Section(BaseModel):
 
 
 class Demo(Section):
-    """Recordings synthesised from a seed; no network. See matpac/datasets/demo.py."""
+    """Recordings synthesised from a seed; no network. See matpac/datasets/demo/recipes.py."""
 
     kind: Literal["demo"]
     recipe: Literal["corpus", "melodies", "rhythms", "scenes"]
@@ -75,7 +75,7 @@ class Own(Section):
 
 
 class Folder(Own):
-    """Any tree of audio files. See matpac/datasets/folder.py."""
+    """Any tree of audio files. See matpac/datasets/own/folder.py."""
 
     kind: Literal["folder"]
     labels: str
@@ -83,7 +83,7 @@ class Folder(Own):
 
 
 class Tar(Own):
-    """Tar shards of audio files, as WebDataset writes them. See matpac/datasets/tar.py."""
+    """Tar shards of audio files, as WebDataset writes them. See matpac/datasets/own/tar.py."""
 
     kind: Literal["tar"]
     labels: str
@@ -91,7 +91,7 @@ class Tar(Own):
 
 
 class Parquet(Own):
-    """Parquet files with a column of audio. See matpac/datasets/parquet.py."""
+    """Parquet files with a column of audio. See matpac/datasets/own/parquet.py."""
 
     kind: Literal["parquet"]
     labels: str
@@ -107,7 +107,7 @@ class Public(Section):
 
 
 class AudioSet(Section):
-    """AudioSet. See matpac/datasets/audioset.py."""
+    """AudioSet. See matpac/datasets/public/audioset.py."""
 
     kind: Literal["audioset"]
     source: str
@@ -115,25 +115,25 @@ class AudioSet(Section):
 
 
 class OpenMic(Public):
-    """OpenMIC-2018. See matpac/datasets/openmic.py."""
+    """OpenMIC-2018. See matpac/datasets/public/openmic.py."""
 
     kind: Literal["openmic"]
 
 
 class NSynth(Public):
-    """NSynth, instrument families. See matpac/datasets/nsynth.py."""
+    """NSynth, instrument families. See matpac/datasets/public/nsynth.py."""
 
     kind: Literal["nsynth"]
 
 
 class Gtzan(Public):
-    """GTZAN, fault-filtered. See matpac/datasets/gtzan.py."""
+    """GTZAN, fault-filtered. See matpac/datasets/public/gtzan.py."""
 
     kind: Literal["gtzan"]
 
 
 class MagnaTagATune(Public):
-    """MagnaTagATune. See matpac/datasets/magnatagatune.py."""
+    """MagnaTagATune. See matpac/datasets/public/magnatagatune.py."""
 
     kind: Literal["magnatagatune"]
     untagged: Literal["keep", "drop"]
@@ -141,31 +141,31 @@ class MagnaTagATune(Public):
 
 
 class Fsd50k(Public):
-    """FSD50K. See matpac/datasets/fsd50k.py."""
+    """FSD50K. See matpac/datasets/public/fsd50k.py."""
 
     kind: Literal["fsd50k"]
 
 
 class Esc50(Public):
-    """ESC-50. See matpac/datasets/esc50.py."""
+    """ESC-50. See matpac/datasets/public/esc50.py."""
 
     kind: Literal["esc50"]
 
 
 class UrbanSound8k(Public):
-    """UrbanSound8K. See matpac/datasets/urbansound8k.py."""
+    """UrbanSound8K. See matpac/datasets/public/urbansound8k.py."""
 
     kind: Literal["urbansound8k"]
 
 
 class Fsdd(Public):
-    """Free Spoken Digit Dataset. See matpac/datasets/fsdd.py."""
+    """Free Spoken Digit Dataset. See matpac/datasets/public/fsdd.py."""
 
     kind: Literal["fsdd"]
 
 
 class Esc10(Public):
-    """ESC-10. See matpac/datasets/esc10.py."""
+    """ESC-10. See matpac/datasets/public/esc10.py."""
 
     kind: Literal["esc10"]
 
@@ -300,7 +300,7 @@ class Pretrain(Section):
     """One dataset or a mixture: every clip of each is seen once an epoch. Labels are not used."""
     init: str | None
     """Weights to begin with: a checkpoint folder, a folder of `save_pretrained`, a released .pt file or a
-    released name (matpac/training/weights.py). They need their front end and bring their statistics. null:
+    released name (matpac/weights/names.py). They need their front end and bring their statistics. null:
     random ones."""
     crop_frames: PositiveInt
     """Frames of a clip that are seen in an epoch, at a random place; a multiple of 16. Paper: 6 s, so 608."""
@@ -442,11 +442,11 @@ TAKEN = (
     *("ids", "split", "fold", "labels", "observed"),
     *("pretrained_steps", "pretrained_num_steps", "random_init_steps", "random_init_num_steps"),
 )
-"""What a store of embeddings holds anyway (matpac/probing/embeddings.py)."""
+"""What a store of embeddings holds anyway (matpac/probing/store.py)."""
 
 
 class Other(Section):
-    """An encoder that is not ours. See matpac/probing/others.py."""
+    """An encoder that is not ours. See matpac/probing/external.py."""
 
     module: str
     """With the HEAR 2021 API; installed, or in a folder on PYTHONPATH."""

@@ -17,6 +17,12 @@ def project() -> Path:
 
 
 @pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def generator():
     import torch
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from matpac.model.pretext import Pretext
-from matpac.model.released import PREFIXES
 from matpac.model.sizes import SIZES
+from matpac.weights.released import PREFIXES
 
 TINY_HEADS = SIZES["tiny"].encoder_heads
 ENCODER = ("patches.", "student_encoder.")

@@ -15,8 +15,8 @@ import typer
 import yaml
 
 from matpac.cli import app
-from matpac.training.weights import PAPER_LOGMEL
-from tests.probing.conftest import untrained_checkpoint
+from matpac.weights.names import PAPER_LOGMEL
+from tests.checkpoints import untrained_checkpoint
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]

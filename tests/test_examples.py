@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from matpac.probing.encoder import PAPER_LOGMEL
-from tests.probing.conftest import untrained_checkpoint
+from matpac.encoder.encoder import PAPER_LOGMEL
+from tests.checkpoints import untrained_checkpoint
 
 
 def first_steps(project, folder, *arguments):

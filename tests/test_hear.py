@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from matpac import hear
-from matpac.probing.encoder import PAPER_LOGMEL, load_encoder
-from tests.probing.conftest import untrained_checkpoint
+from matpac.encoder.encoder import PAPER_LOGMEL, load_encoder
+from tests.checkpoints import untrained_checkpoint
 
 RATE = 16_000
 

@@ -10,11 +10,11 @@ from flows.grid import cells_of
 from matpac.model.masking import random_split
 from matpac.params import load_params
 from matpac.report.experiments import flat
-from matpac.training.checkpoint import new_pretext
 from matpac.training.cost import cost_table
 from matpac.training.loop import Example, Learner, update_
 from matpac.training.ranks import this_process
 from matpac.training.schedules import Durations, knobs_at
+from matpac.weights.checkpoint import new_pretext
 
 LIKE_THE_PAPER = ["matpac_plus", "m2d", "cheaper"]
 LASTING = Durations(total=8, warmup=2, teacher_temperature=2)

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from matpac.datasets import registry
-from matpac.datasets.recordings import audio_files, take_inventory, write_recordings
+from matpac.datasets.inventory import take_inventory, write_recordings
 from matpac.files import read_json
 from matpac.params import Embed, Params, load_params, parse_params
+from matpac.prepare.build import build_shard
+from matpac.prepare.plan import plan_dataset
+from matpac.prepare.publish import Summary, finish
 from matpac.probing.embed import embed_stage
-from matpac.probing.others import Located
+from matpac.probing.external import Located
 from matpac.probing.probe import probe
-from matpac.shards.build import build_shard
-from matpac.shards.finish import Summary, finish
 from matpac.shards.folder import ShardFolder
-from matpac.shards.plan import plan_dataset
-from tests.datasets.hostile import Fault, serve
-from tests.datasets.miniatures import (
+from matpac.walk import audio_files
+from tests.checkpoints import untrained_checkpoint
+from tests.datasets.public.miniatures import (
     audioset,
     esc50,
     fsd50k,
@@ -29,8 +30,8 @@ from tests.datasets.miniatures import (
     openmic,
     urbansound8k,
 )
-from tests.probing.conftest import untrained_checkpoint
-from tests.shards.conftest import LOGMEL, shards_params
+from tests.fetch.hostile import Fault, serve
+from tests.recordings import LOGMEL, shards_params
 
 MINIATURES = {
     "openmic": openmic,

@@ -17,9 +17,9 @@ import numpy as np
 import soundfile
 
 import matpac
-from matpac.datasets.recordings import audio_files
-from matpac.probing.embed_files import embed_files
-from matpac.probing.facts import text_of
+from matpac.datasets.inventory import audio_files
+from matpac.encoder.files import embed_files
+from matpac.weights.describe import text_of
 
 OUT = Path("first_steps")
 OUT.mkdir(exist_ok=True)
@@ -64,9 +64,9 @@ print(f"{len(audio_files(folder))} recordings in {folder}")
 def untrained() -> "matpac.AudioEncoder":
     import torch
 
+    from matpac.encoder.encoder import AUDIOSET, PAPER_LOGMEL, student_of
     from matpac.model.pretext import Pretext
     from matpac.model.sizes import SIZES
-    from matpac.probing.encoder import AUDIOSET, PAPER_LOGMEL, student_of
 
     pretext = Pretext(
         SIZES["tiny"], num_mels=80, crop_frames=608, num_clusters=64, num_hypotheses=1, center_momentum=0.9

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pyarrow import parquet
 
-from matpac.datasets.page import Page
-from matpac.datasets.prospect import begun_bytes, place_of
-from matpac.datasets.recordings import TABLE, has_inventory
+from matpac.datasets.inventory import TABLE, has_inventory
+from matpac.datasets.preview import begun_bytes, place_of
+from matpac.datasets.public.dataset_page import Page
 from matpac.datasets.registry import PAGES, recordings_root
 from matpac.files import read_json
 from matpac.params import Dataset, Public

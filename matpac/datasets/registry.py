@@ -9,28 +9,27 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from matpac.datasets import (
+from matpac.clip import Clip, Rejection, Task
+from matpac.datasets.demo import recipes as demo
+from matpac.datasets.fingerprints import fingerprint
+from matpac.datasets.inventory import AUDIO, Recording
+from matpac.datasets.own import folder, parquet, tar
+from matpac.datasets.public import (
     audioset,
-    demo,
     esc10,
     esc50,
-    folder,
     fsd50k,
     fsdd,
     gtzan,
     magnatagatune,
     nsynth,
     openmic,
-    parquet,
-    tar,
     urbansound8k,
 )
-from matpac.datasets.clip import Clip, Rejection, Task
-from matpac.datasets.fetch import is_packed
-from matpac.datasets.page import Page
-from matpac.datasets.recordings import AUDIO, Held, Recording
-from matpac.datasets.sources import fingerprint
+from matpac.datasets.public.dataset_page import Page
+from matpac.datasets.public.obtain import is_packed
 from matpac.params import AudioSet, Dataset, Demo, Own, digest
+from matpac.walk import Held
 
 
 class Reader(Protocol):

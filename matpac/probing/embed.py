@@ -10,14 +10,14 @@ import pyarrow as pa
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from matpac.datasets.clip import Task
+from matpac.clip import Task
+from matpac.encoder.encoder import load_encoder, untrained_encoder
 from matpac.files import checksum, room_for
+from matpac.model.steps import OverTime
 from matpac.params import Embed, LogMel
-from matpac.probing.embeddings import EmbeddedClips, write_embeddings
-from matpac.probing.encoder import load_encoder, untrained_encoder
+from matpac.probing.external import Located, OtherEncoder, load_other, read_sounds, recordings_of
 from matpac.probing.folds import folds_of
-from matpac.probing.others import Located, OtherEncoder, load_other, read_sounds, recordings_of
-from matpac.probing.steps import OverTime
+from matpac.probing.store import EmbeddedClips, write_embeddings
 from matpac.progress import Progress
 from matpac.shards.folder import ShardFolder, read_task
 from matpac.shards.leaks import refuse_leaks

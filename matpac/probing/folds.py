@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from matpac.probing.embeddings import EmbeddedClips
+from matpac.probing.store import EmbeddedClips
 
 
 class Fold(NamedTuple):

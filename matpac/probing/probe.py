@@ -12,7 +12,6 @@ from torch import Tensor
 from matpac.files import write_json
 from matpac.params import Probe
 from matpac.probing.attentive import check_heads, fit_attentive_probes
-from matpac.probing.embeddings import EmbeddedClips, read_clips, read_feature
 from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, folds_of
 from matpac.probing.knn import neighbour_votes
@@ -27,6 +26,7 @@ from matpac.probing.scores import (
     summary_of,
 )
 from matpac.probing.steps import Steps
+from matpac.probing.store import EmbeddedClips, read_clips, read_feature
 from matpac.progress import Progress
 
 OVER_TIME = ("pretrained", "random_init")

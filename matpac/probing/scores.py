@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from matpac.files import read_json
-from matpac.probing.embeddings import FEATURES, EmbeddedClips
 from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, both_kinds, scored_classes
+from matpac.probing.store import FEATURES, EmbeddedClips
 from matpac.text import in_columns
 
 Logits = Float[np.ndarray, "test class"]

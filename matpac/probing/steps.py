@@ -6,25 +6,17 @@ steps of a clip are one run of bytes, or two.
 """
 
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import zarr
 from jaxtyping import Bool, Float16, Float32, Int64
 
-from matpac.shards.zarr_store import ZarrFrames, first_frames
+from matpac.shards.zarr import ZarrFrames, first_frames
 
 STEPS_PER_CHUNK = 128
 STEPS_PER_FILE = 64 * STEPS_PER_CHUNK
 """60 MiB of the paper's 3,840 dimensions, which is what writing holds in memory."""
-
-
-class OverTime(NamedTuple):
-    """What the encoder makes of one clip."""
-
-    mean: Float32[np.ndarray, "*layer dim"]
-    """Of the steps, before they are rounded."""
-    steps: Float32[np.ndarray, "*layer step dim"]
 
 
 class StepWriter:

@@ -13,8 +13,8 @@ import numpy as np
 from matpac.files import read_json, write_json
 from matpac.git import git_revision
 from matpac.params import BEFORE, Params, digest
-from matpac.probing.embeddings import BASELINES
 from matpac.probing.scores import DETAILS, repeat_scores
+from matpac.probing.store import BASELINES
 from matpac.shards.corpus import fingerprint
 
 FORMAT = 1

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matpac.model.masking import random_split
 from matpac.model.sizes import PATCH
 from matpac.params import Params
-from matpac.probing.embeddings import EmbeddedClips, read_clips, read_feature
+from matpac.probing.store import EmbeddedClips, read_clips, read_feature
 from matpac.report.markup import figure, grid, paragraph, picture, section
 from matpac.report.svg import styled, svg_of
 

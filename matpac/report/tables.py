@@ -16,7 +16,7 @@ from matpac.report.columns import (
     printed,
 )
 from matpac.report.experiments import Experiment, Settings, is_other
-from matpac.report.notes import notes_of
+from matpac.report.footnotes import notes_of
 from matpac.report.runs import (
     ALPHA,
     CLUSTERS,

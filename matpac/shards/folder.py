@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from matpac.datasets.clip import Task
+from matpac.clip import Task
 from matpac.files import read_json
 from matpac.params import LogMel
 from matpac.shards.index import Index
 from matpac.shards.statistics import Statistics, read_statistics
 from matpac.shards.tar import TarFrames, tar_name
-from matpac.shards.zarr_store import ZARR_NAME, ZarrFrames
+from matpac.shards.zarr import ZARR_NAME, ZarrFrames
 
 
 class ShardFolder:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matpac.files import whole_file
-from matpac.shards.open_files import Frames, OpenFiles, Runs, TruncatedShard
+from matpac.shards.frames import Frames, OpenFiles, Runs, TruncatedShard
 
 NPY_HEADER_BYTES = 128
 """Fixed, so that the place of a clip's first frame follows from the place of its member."""

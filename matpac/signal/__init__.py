@@ -1,0 +1,8 @@
+"""file -> log-mel.
+
+audio.py     audio file -> waveform
+headers.py   what a file's header promises, and whether it is there
+logmel.py    waveform -> log-mel
+mp3.py       MP3 files that do not say how long they are
+resample.py  waveform -> waveform at another rate
+"""

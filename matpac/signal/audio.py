@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
+from matpac.clip import UnusableAudio
 from matpac.params import LogMel
 from matpac.signal.headers import is_cut, promised_s, start_of_audio
 from matpac.signal.mp3 import counts_frames, is_mp3, note_for
@@ -26,17 +27,6 @@ BLOCK_SAMPLES = 2**16
 TOLERANCE_S, TOLERANCE_SHARE = 0.1, 0.1
 """Missing less than both is a careless writer, not a cut: a last frame, a header counted as samples."""
 CUT = "truncated (the file ends before its last frame)"
-
-
-class UnusableAudio(Exception):
-    """A recording that cannot become a log-mel. The reason is a short phrase for a table."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:

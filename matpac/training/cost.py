@@ -12,8 +12,8 @@ from matpac.model.flops import Flops, training_flops
 from matpac.params import Params
 from matpac.shards.crops import crops_of_finished
 from matpac.text import in_columns
-from matpac.training.checkpoint import blank_pretext
 from matpac.training.schedules import durations
+from matpac.weights.checkpoint import blank_pretext
 
 
 def cost_table(

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from matpac.files import checksum
 from matpac.model.pretext import Pretext
-from matpac.model.released import read_released
 from matpac.model.sizes import SIZES
 from matpac.params import LogMel
-from matpac.training.checkpoint import Standard, read_meta, read_tensors
-from matpac.training.saved import WEIGHTS, is_saved, read_config
-from matpac.training.weights import AUDIOSET, PAPER_LOGMEL, find_weights
+from matpac.weights.checkpoint import Standard, read_meta, read_tensors
+from matpac.weights.names import AUDIOSET, PAPER_LOGMEL, find_weights
+from matpac.weights.pretrained import WEIGHTS, is_saved, read_config
+from matpac.weights.released import read_released
 
 FIELDS = {
     "predictor.hypotheses.": "model.num_predictor_heads",

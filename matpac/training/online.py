@@ -14,9 +14,9 @@ from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
 from matpac.params import Online
 from matpac.shards.folder import ShardFolder, read_task
-from matpac.training.checkpoint import Standard
 from matpac.training.health import rankme
 from matpac.training.history import Row
+from matpac.weights.checkpoint import Standard
 
 VOTE_TEMPERATURE = 0.07
 """A neighbour's vote counts e to the cosine over this (Wu et al., 2018, https://arxiv.org/abs/1805.01978)."""

@@ -23,7 +23,14 @@ from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
 from matpac.shards.corpus import read_corpus
 from matpac.shards.crops import Batch, Crops
-from matpac.training.checkpoint import (
+from matpac.training.history import History, LivePlots, read_history, write_history
+from matpac.training.initial import Initial, begin_with_, read_initial
+from matpac.training.log import Log, say
+from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
+from matpac.training.online import OnlineProbe
+from matpac.training.ranks import Ranks, all_ranks
+from matpac.training.schedules import durations
+from matpac.weights.checkpoint import (
     Meta,
     Standard,
     new_pretext,
@@ -32,13 +39,6 @@ from matpac.training.checkpoint import (
     resume_,
     save_checkpoint,
 )
-from matpac.training.history import History, LivePlots, read_history, write_history
-from matpac.training.initial import Initial, begin_with_, read_initial
-from matpac.training.log import Log, say
-from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
-from matpac.training.online import OnlineProbe
-from matpac.training.ranks import Ranks, all_ranks
-from matpac.training.schedules import durations
 
 BATCHES_AHEAD = 4
 

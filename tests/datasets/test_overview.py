@@ -1,8 +1,8 @@
 import pytest
 
+from matpac.datasets.inventory import Recording, write_recordings
 from matpac.datasets.overview import own_table, public_table
-from matpac.datasets.prospect import place_of
-from matpac.datasets.recordings import Recording, write_recordings
+from matpac.datasets.preview import place_of
 from matpac.datasets.registry import PAGES
 from matpac.files import WORK, write_json
 from matpac.params import Esc10, Folder

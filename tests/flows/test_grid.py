@@ -10,7 +10,7 @@ import pytest
 
 from flows.grid import GRIDS, cell_of, cells_of, possible, with_seeds
 from tests.flows.conftest import REPOSITORY
-from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
+from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
 PARAMS = Path("presets/demo.yaml")
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
+from matpac.model.steps import OverTime
 from matpac.params import Probe
 from matpac.probing import attentive
 from matpac.probing.attentive import AttentiveProbe, Data, Training, fit_attentive_probes
-from matpac.probing.embeddings import read_feature, write_embeddings
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.linear import fit_probes
 from matpac.probing.problems import problems_of
-from matpac.probing.steps import OverTime, Steps
-from tests.probing.test_embeddings import many_clips
+from matpac.probing.steps import Steps
+from matpac.probing.store import read_feature, write_embeddings
+from tests.probing.test_store import many_clips
 
 PARAMS = Probe(
     datasets=(),

@@ -7,19 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from matpac.datasets.clip import Task
+from matpac.clip import Task
+from matpac.encoder.encoder import PAPER_LOGMEL, load_encoder
 from matpac.files import write_json
 from matpac.params import Embed
 from matpac.probing.embed import annotated, check_front_end, embed_stage, statistics
-from matpac.probing.embeddings import FEATURES, read_clips, read_feature
-from matpac.probing.encoder import PAPER_LOGMEL, load_encoder
-from matpac.probing.others import Located
+from matpac.probing.external import Located
 from matpac.probing.steps import Steps
+from matpac.probing.store import FEATURES, read_clips, read_feature
 from matpac.shards.folder import ShardFolder
 from matpac.shards.index import SCHEMA, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
-from tests.probing.conftest import untrained_checkpoint
-from tests.shards.conftest import LOGMEL
+from tests.checkpoints import untrained_checkpoint
+from tests.recordings import LOGMEL
 
 NOWHERE = Located(Path("no/inventory"), Path("no/recordings"))
 """Only other encoders read recordings."""

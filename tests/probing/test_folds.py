@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from matpac.datasets.clip import Task
-from matpac.probing.embeddings import EmbeddedClips
+from matpac.clip import Task
 from matpac.probing.folds import folds_of, scored_classes
+from matpac.probing.store import EmbeddedClips
 
 
 def single_label(*, splits=None, folds=None, num_folds=None, classes=(0, 1, 0, 1, 0)):

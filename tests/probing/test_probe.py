@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from matpac.datasets.clip import Task
+from matpac.clip import Task
+from matpac.model.steps import OverTime
 from matpac.params import Probe
-from matpac.probing.embeddings import EmbeddedClips, write_embeddings
 from matpac.probing.probe import probe
 from matpac.probing.scores import beats_random_init, read_summaries, score_table
-from matpac.probing.steps import OverTime
+from matpac.probing.store import EmbeddedClips, write_embeddings
 
 PARAMS = Probe(
     datasets=(),

@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
-from matpac.datasets.clip import Task
+from matpac.clip import Task
+from matpac.model.steps import OverTime
 from matpac.params import Probe, load_params
-from matpac.probing.embeddings import FEATURES, EmbeddedClips, write_embeddings
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.knn import neighbour_votes
 from matpac.probing.linear import fit_probes
 from matpac.probing.probe import probe
-from matpac.probing.steps import OverTime
+from matpac.probing.store import FEATURES, EmbeddedClips, write_embeddings
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARTS = ("train", "validation", "test")

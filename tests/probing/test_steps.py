@@ -8,10 +8,11 @@ import pytest
 import xarray
 import zarr
 
+from matpac.model.steps import OverTime
 from matpac.probing import steps as module
-from matpac.probing.embeddings import read_clips, read_feature, write_embeddings
-from matpac.probing.steps import STEPS_PER_FILE, OverTime, Steps
-from tests.probing.test_embeddings import digests, many_clips
+from matpac.probing.steps import STEPS_PER_FILE, Steps
+from matpac.probing.store import read_clips, read_feature, write_embeddings
+from tests.probing.test_store import digests, many_clips
 
 
 def ragged(lengths, dim=6):

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matpac.datasets.clip import Task
+from matpac.clip import Task
 from matpac.files import write_json
+from matpac.model.steps import OverTime
 from matpac.params import load_params, parse_params
-from matpac.probing.embeddings import EmbeddedClips, Origin, write_embeddings
 from matpac.probing.probe import probe
-from matpac.probing.steps import OverTime
+from matpac.probing.store import EmbeddedClips, Origin, write_embeddings
 from matpac.shards.index import table_of, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
 from matpac.training.history import METRICS, write_rows

@@ -11,7 +11,7 @@ from matpac.files import write_json
 from matpac.params import load_params
 from matpac.report.columns import printed
 from matpac.report.experiments import Experiment, Result, settings_of
-from matpac.report.paper import csv_of, drawing, html_of, paper
+from matpac.report.paper_section import csv_of, drawing, html_of, paper
 from matpac.report.runs import what_differs
 from matpac.report.tables import figure_2, table_1, table_2, table_3
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from matpac.shards.corpus import fingerprint, read_corpus, write_corpus
-from tests.shards.conftest import build, plan_of, write_recordings
+from tests.recordings import build, plan_of, write_recordings
 
 
 @pytest.fixture

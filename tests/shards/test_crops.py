@@ -8,7 +8,7 @@ import torch
 from matpac.params import LogMel
 from matpac.shards.crops import SILENCE, Crops, ReusedMemory, random_bits
 from matpac.shards.folder import ShardFolder
-from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
+from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
 
 def make_folder(where, name="noise", durations_s=(0.5, 0.8, 0.6, 1.1, 0.7), format="webdataset", **changes):

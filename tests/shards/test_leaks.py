@@ -7,17 +7,17 @@ import pyarrow as pa
 import pytest
 
 from flows.summary import in_words
-from matpac.datasets.clip import Clip, Task
-from matpac.datasets.recordings import take_inventory
-from matpac.datasets.recordings import write_recordings as write_inventory
+from matpac.clip import Clip, Task
+from matpac.datasets.inventory import take_inventory
+from matpac.datasets.inventory import write_recordings as write_inventory
 from matpac.datasets.registry import READERS, holds
 from matpac.params import Esc10, Esc50, Folder, Fsdd, Gtzan, NSynth, OpenMic, UrbanSound8k
-from matpac.shards.build import build_shard
-from matpac.shards.finish import finish
+from matpac.prepare.build import build_shard
+from matpac.prepare.plan import deal, plan_dataset
+from matpac.prepare.publish import finish
+from matpac.prepare.workspace import Store
 from matpac.shards.leaks import refuse_leaks
-from matpac.shards.plan import deal, plan_dataset
-from matpac.shards.store import Store
-from tests.shards.conftest import LOGMEL, recording_of, shards_params, write_recordings
+from tests.recordings import LOGMEL, recording_of, shards_params, write_recordings
 
 SPLITS = ("train", "train", "validation", "test", "test", None)
 TASK = Task(("cat", "dog"), multi_label=False, metric="accuracy", num_folds=None)

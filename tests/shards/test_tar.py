@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from matpac.shards.open_files import TruncatedShard
+from matpac.shards.frames import TruncatedShard
 from matpac.shards.tar import NPY_HEADER_BYTES, StoredClip, TarFrames, npy_header, write_tar
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from matpac.datasets.reasons import phrase_of
-from matpac.signal.audio import UnusableAudio, decode, read_audio
+from matpac.clip import UnusableAudio, phrase_of
+from matpac.signal.audio import decode, read_audio
 from matpac.signal.logmel import log_mel
 
 RATE_HZ = 22_050
@@ -197,7 +197,8 @@ def test_damaged_mp3s_print_nothing_in_a_muted_process(tmp_path):
     (tmp_path / "zeros.mp3").write_bytes(b"ID3" + bytes(2000))
     script = (
         "import sys; from pathlib import Path\n"
-        "from matpac.signal.audio import UnusableAudio, decode, mute_c_libraries\n"
+        "from matpac.clip import UnusableAudio\n"
+        "from matpac.signal.audio import decode, mute_c_libraries\n"
         "mute_c_libraries()\n"
         "try: decode(Path(sys.argv[1]))\n"
         "except UnusableAudio: print('rejected', file=sys.stderr)\n"

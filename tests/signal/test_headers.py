@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from matpac.datasets.reasons import phrase_of
-from matpac.signal.audio import UnusableAudio, decode
+from matpac.clip import UnusableAudio, phrase_of
+from matpac.signal.audio import decode
 from matpac.signal.headers import is_cut, promised_s
 
 RATE_HZ = 16_000

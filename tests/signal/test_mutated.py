@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from matpac.datasets.reasons import phrase_of
-from matpac.signal.audio import UnusableAudio, decode, mute_c_libraries
+from matpac.clip import UnusableAudio, phrase_of
+from matpac.signal.audio import decode, mute_c_libraries
 
 NUM_FILES = 2_000
 MOST_SECONDS_PER_FILE = 5

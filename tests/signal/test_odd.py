@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matpac.datasets.reasons import phrase_of
-from matpac.signal.audio import UnusableAudio, decode
+from matpac.clip import UnusableAudio, phrase_of
+from matpac.signal.audio import decode
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
+from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -7,11 +7,11 @@ import torch
 
 from matpac.model.masking import split_by
 from matpac.model.pretext import Pretext
-from matpac.model.released import our_names
 from matpac.model.sizes import Size
 from matpac.params import Compute, Pretrain, Ramp, load_params
 from matpac.training.loop import Example
 from matpac.training.schedules import Durations, Knobs, knobs_at
+from matpac.weights.released import our_names
 
 CASES = ["paper", "released", "released_yaml", "pred_only", "mcl", "released_clip0.5"]
 NUM_HYPOTHESES = 5

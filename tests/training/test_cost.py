@@ -4,7 +4,7 @@ import pytest
 
 from matpac.params import load_params
 from matpac.training.cost import cost_table
-from tests.shards.conftest import LOGMEL, build, plan_of, write_recordings
+from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
 
 @pytest.fixture(scope="module")

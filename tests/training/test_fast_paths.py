@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matpac.model.released import our_names
 from matpac.training.ranks import Ranks, begin_on_all_gpus, this_process
+from matpac.weights.released import our_names
 from tests.training.golden import CASES, Golden
 from tests.training.golden_run import train
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from matpac.model.released import our_names
 from matpac.params import load_params
 from matpac.training.loop import Learner, update_
 from matpac.training.ranks import this_process
 from matpac.training.schedules import Durations, knobs_at
+from matpac.weights.released import our_names
 from tests.training.golden import CASES, Golden
 
 

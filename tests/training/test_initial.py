@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matpac.datasets.sources import write_encoders
+from matpac.datasets.fingerprints import write_encoders
+from matpac.encoder.encoder import load_encoder, student_of, untrained_encoder
 from matpac.files import checksum, read_json, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import load_params
-from matpac.probing.encoder import load_encoder, student_of, untrained_encoder
-from matpac.training.checkpoint import read_meta
 from matpac.training.initial import begin_with_, read_initial
 from matpac.training.run import pretrain_stage
-from matpac.training.weights import AUDIOSET, PAPER_LOGMEL
+from matpac.weights.checkpoint import read_meta
+from matpac.weights.names import AUDIOSET, PAPER_LOGMEL
 from tests.released import TINY_HEADS, released_state, tiny_pretext, write_released
 
 ALL = ("patches.", "student_", "teacher_", "predictor.", "center.")

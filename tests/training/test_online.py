@@ -7,15 +7,15 @@ import pytest
 import soundfile
 import torch
 
-from matpac.datasets.clip import Clip, Task
+from matpac.clip import Clip, Task
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import Online
-from matpac.shards.plan import deal
-from matpac.shards.store import Store
-from matpac.training.checkpoint import Standard
+from matpac.prepare.plan import deal
+from matpac.prepare.workspace import Store
 from matpac.training.online import OnlineProbe, nearest_label
-from tests.shards.conftest import LOGMEL, build, recording_of, shards_params
+from matpac.weights.checkpoint import Standard
+from tests.recordings import LOGMEL, build, recording_of, shards_params
 
 NANO = Size(16, 1, 2, 16, 1, 2, 16, 8)
 HERTZ = {"low": 200, "high": 4000}

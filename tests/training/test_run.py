@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import matpac
 from matpac.params import load_params
-from matpac.training.checkpoint import load_networks, read_meta
 from matpac.training.online import OnlineProbe
+from matpac.weights.checkpoint import load_networks, read_meta
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,230 @@
+"""folder -> its recordings: plain files, members of tars, rows of parquet files, with their checksums.
+
+Millions of recordings pass through here one after the other; they never stand in memory together.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from matpac.clip import UnusableAudio
+from matpac.datasets.containers import Member, Place, TarListing, list_tar, parquet_rows, read_place, read_row
+from matpac.files import whole_file
+from matpac.threads import ahead
+from matpac.walk import AUDIO_SUFFIXES, PLAIN_FILES, Held, files_of, kind_of, require_some
+
+AUDIO = Path("data/audio")
+TABLE = "recordings.parquet"
+SCHEMA = pa.schema(
+    {
+        "path": pa.string(),
+        "bytes": pa.int64(),
+        "sha256": pa.string(),
+        "file": pa.string(),
+        "position": pa.int64(),
+        "about": pa.string(),
+    }
+)
+JOB_RECORDINGS = 64
+WAITING_JOBS = 32
+BATCH_ROWS, ROWS_PER_GROUP = 2**13, 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One piece of audio: a file, a member of a tar, or a row of a parquet file."""
+
+    path: str
+    """Unique in its dataset: of the file relative to the root, with forward slashes; inside a container
+    followed by the name of the member or the number of the row."""
+    bytes: int
+    sha256: str
+    """Empty where it cannot be read (no permission, a dead link, a damaged tar): it will be rejected."""
+    file: str
+    """That holds it, relative to the root; `path` itself for a plain file."""
+    position: int = 0
+    """Of the first byte of a tar's member, or number of the row; 0 for a plain file."""
+    about: str = ""
+    """What its container says about it (JSON): the member `<key>.json`, or the other columns of the row."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    num_recordings: int
+    num_bytes: int
+    num_unreadable: int
+
+
+def take_inventory(root: Path, holds: Collection[Held] = PLAIN_FILES) -> Iterator[Recording]:
+    """Every recording with its size and checksum, in the order of `file`, then `position`.
+
+    `holds` says what is looked for: audio files, tars of them, parquet files with a column of audio. Of a
+    damaged container, what can be listed is listed; the rest is one recording without a checksum, named
+    by the file. Raises ValueError as audio_files does.
+    """
+    found = chain.from_iterable(ahead(_jobs(root, holds), WAITING_JOBS))
+    return require_some(found, root, holds)
+
+
+T = TypeVar("T")
+Job = Callable[[], list[Recording]]
+
+
+def _jobs(root: Path, holds: Collection[Held]) -> Iterator[Job]:
+    for kind, paths in groupby(files_of(root, holds), key=kind_of):
+        if kind == "files":
+            for part in _parts(paths):
+                yield partial(_plain, root, part)
+            continue
+        for path in paths:
+            yield from _tar_jobs(root, path) if kind == "tars" else _parquet_jobs(root, path)
+
+
+def _tar_jobs(root: Path, file: str) -> Iterator[Job]:
+    listing = list_tar(root / file, AUDIO_SUFFIXES)
+    for part in _parts(listing.members):
+        yield partial(_members, root, file, listing, part)
+    if not listing.is_whole:
+        yield partial(_rest_of, file)
+
+
+def _parquet_jobs(root: Path, file: str) -> Iterator[Job]:
+    """Rows are read and hashed here and now, so that few of them are in memory at once."""
+    try:
+        for row in parquet_rows(root / file):
+            sha256 = "" if row.content is None else hashlib.sha256(row.content).hexdigest()
+            num_bytes = len(row.content or b"")
+            yield partial(
+                list, [Recording(f"{file}/{row.number}", num_bytes, sha256, file, row.number, row.about)]
+            )
+    except OSError:
+        yield partial(_rest_of, file)
+
+
+def _parts(items: Iterable[T]) -> Iterator[list[T]]:
+    items = iter(items)
+    while part := list(islice(items, JOB_RECORDINGS)):
+        yield part
+
+
+def _plain(root: Path, paths: Sequence[str]) -> list[Recording]:
+    return [Recording(path, *_checksum(root / path), path) for path in paths]
+
+
+def _checksum(path: Path) -> tuple[int, str]:
+    try:
+        if not path.is_file():  # A pipe, which would be waited for.
+            return 0, ""
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return file.tell(), sha256
+    except OSError:
+        return 0, ""
+
+
+def _members(root: Path, file: str, listing: TarListing, members: Sequence[Member]) -> list[Recording]:
+    return [_member(root, file, listing, member) for member in members]
+
+
+def _member(root: Path, file: str, listing: TarListing, member: Member) -> Recording:
+    again = f"~{member.occurrence}" if member.occurrence > 1 else ""
+    path = f"{file}/{member.name}{again}"
+    place = member.place
+    if place is None:
+        return Recording(path, 0, "", file)
+    try:
+        content, about = read_place(root / file, place), listing.about(root / file, member)
+    except OSError:
+        content, about = b"", ""
+    sha256 = hashlib.sha256(content).hexdigest() if len(content) == place.num_bytes else ""
+    return Recording(path, place.num_bytes, sha256, file, place.position, about)
+
+
+def _rest_of(file: str) -> list[Recording]:
+    return [Recording(file, 0, "", file)]
+
+
+def open_path(root: Path, recording: Recording) -> Path | None:
+    """Where the recording lies as a file of its own; None inside a container."""
+    return root / recording.path if recording.file == recording.path else None
+
+
+def read_bytes(root: Path, recording: Recording) -> bytes:
+    """All bytes of the recording. Rows are read fastest in their order. Raises OSError."""
+    file = root / recording.file
+    if recording.file == recording.path:
+        return file.read_bytes()
+    if kind_of(recording.file) == "parquet":
+        return read_row(file, recording.position)
+    return read_place(file, Place(recording.position, recording.bytes))
+
+
+def content_digest(recordings: Iterable[Recording]) -> str:
+    """One checksum of the names and contents of all files, however they were packed."""
+    lines = sorted(f"{recording.path} {recording.sha256}\n" for recording in recordings)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def has_inventory(folder: Path) -> bool:
+    return (folder / TABLE).is_file()
+
+
+def write_recordings(folder: Path, recordings: Iterable[Recording]) -> Inventory:
+    """Write `recordings.parquet` as the recordings come; it appears when all of them are in it."""
+    num_recordings = num_bytes = num_unreadable = 0
+    with (
+        whole_file(folder / TABLE) as partial_table,
+        parquet.ParquetWriter(partial_table, SCHEMA, compression="zstd", use_dictionary=["file"]) as table,
+    ):
+        recordings = iter(recordings)
+        while part := list(islice(recordings, ROWS_PER_GROUP)):
+            columns = [[getattr(recording, name) for recording in part] for name in SCHEMA.names]
+            table.write_table(pa.table(columns, SCHEMA))
+            num_recordings += len(part)
+            num_bytes += sum(recording.bytes for recording in part)
+            num_unreadable += sum(not recording.sha256 for recording in part)
+    return Inventory(num_recordings, num_bytes, num_unreadable)
+
+
+def read_recordings(folder: Path) -> Iterator[Recording]:
+    """In the order in which they were written."""
+    with parquet.ParquetFile(folder / TABLE, pre_buffer=False) as table:
+        for batch in table.iter_batches(BATCH_ROWS):
+            columns = [column.to_pylist() for column in batch.columns]
+            yield from map(Recording, *columns)
+
+
+class Recordings:
+    """The recordings of a dataset; every iteration reads them anew."""
+
+    def __init__(self, raw: Path) -> None:
+        self.raw = raw
+
+    def __iter__(self) -> Iterator[Recording]:
+        return read_recordings(self.raw)
+
+
+def unchanged(recording: Recording, root: Path) -> Path | bytes:
+    """A shard must follow from the inventory, which the pipeline tracks, and not from later edits."""
+    if not recording.sha256:
+        raise UnusableAudio(Path(recording.path), "cannot be read (nor could it for the inventory)")
+    path = open_path(root, recording)
+    try:
+        if path is None:
+            content = read_bytes(root, recording)
+            found = hashlib.sha256(content).hexdigest()
+        else:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnusableAudio(Path(recording.path), f"cannot be read ({error.strerror})") from error
+    if found != recording.sha256:
+        raise UnusableAudio(Path(recording.path), "changed (run the download stage again)")
+    return content if path is None else path

@@ -1,0 +1,29 @@
+"""parquet: your own recordings in parquet files, as Hugging Face keeps them, read where they are.
+
+Layout   any tree of `.parquet` files with a column of audio files as bytes: a struct with a field `bytes`,
+         or a binary column named `audio`. Files without one are passed over.
+Labels   `labels: none`, or the column that holds the label: a text, a number, or a list of them. The
+         columns `split`, `fold` and `group` are heard as well. See matpac/datasets/own/labels.py.
+Defects  Of a damaged file, the rows before the damage are used; a line in rejected.csv names the file.
+         A row group is read from its start: files with few, large ones are slow where shards are small.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from matpac.clip import Clip
+from matpac.datasets.inventory import Recording
+from matpac.datasets.own.labels import annotate_from_about, annotated_clips, fetch, task
+from matpac.params import Parquet
+
+__all__ = ["clips", "fetch", "tables", "task"]
+
+
+def clips(params: Parquet, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip]:
+    annotate = annotate_from_about(params.labels, multi_label=params.multi_label)
+    return annotated_clips(params, root, recordings, annotate)
+
+
+def tables(params: Parquet, root: Path) -> list[Path]:
+    """None: the labels are in the inventory."""
+    return []

@@ -1,0 +1,66 @@
+"""labelled clips -> folds, or train, validation and test: classes spread evenly, groups kept whole.
+
+Recordings with the same bytes and without a group are one.
+"""
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from matpac.datasets.inventory import Recording
+
+KEY_BYTES = 16
+
+
+class Deck:
+    """What dealing needs to know of every labelled clip: 20 bytes each, and each set of labels once."""
+
+    def __init__(self) -> None:
+        self._keys = bytearray()
+        self._labels = array("I")
+        self._numbers: dict[tuple[str, ...], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def add(self, recording: Recording, labels: tuple[str, ...], group: str | None) -> None:
+        """Empty and unreadable recordings have no content: their paths stand for them."""
+        content = f"content {recording.sha256}" if recording.bytes and recording.sha256 else ""
+        name = f"group {group}" if group else content or f"path {recording.path}"
+        self._keys += hashlib.sha256(name.encode()).digest()[:KEY_BYTES]
+        self._labels.append(self._numbers.setdefault(labels, len(self._numbers)))
+
+    def deal(self, shares: Sequence[float]) -> Int64[np.ndarray, " clip"]:
+        """For each clip, in the order in which they were added, the number of its part.
+
+        Groups are dealt, the largest first, each to the part that has least of its labels so far for its
+        share: a class of as many clips as there are parts is in every part. The same clips are dealt the
+        same way in whatever order they come.
+        """
+        # Groups in the order of their digests, not of their names: neighbours in a series are often alike.
+        keys = np.frombuffer(self._keys, dtype=f"S{KEY_BYTES}")
+        _, group_of_clip, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+        clips_by_group, ends = np.argsort(group_of_clip, kind="stable"), np.cumsum(sizes)
+        label_sets = list(self._numbers)
+
+        num_dealt = [Counter[str]() for _ in shares]
+        num_clips = [0] * len(shares)
+        part_of_clip = np.empty(len(self), dtype=np.int64)
+        for group in np.argsort(-sizes, kind="stable"):
+            clips = clips_by_group[ends[group] - sizes[group] : ends[group]]
+            labels = [label for clip in clips for label in label_sets[self._labels[clip]]]
+            part = min(
+                range(len(shares)),
+                key=lambda part: (
+                    sum(num_dealt[part][label] for label in labels) / shares[part],
+                    num_clips[part] / shares[part],
+                ),
+            )
+            num_dealt[part].update(labels)
+            num_clips[part] += len(clips)
+            part_of_clip[clips] = part
+        return part_of_clip

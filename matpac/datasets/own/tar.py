@@ -1,0 +1,30 @@
+"""tar: your own recordings in tar shards, as WebDataset writes them, read where they are.
+
+Layout   any tree of `.tar` files (not compressed); in them audio files, each perhaps with a `<key>.json`
+         beside it: `000017.flac`, `000017.json`. `<key>.cls` and `<key>.txt` count as further keys, `cls` and
+         `txt`, of that JSON.
+Labels   `labels: none`, or the key of the JSON that holds the label: a text, a number, or a list of them.
+         The keys `split`, `fold` and `group` are heard as well. See matpac/datasets/own/labels.py.
+Defects  Of a tar that is cut short or damaged, what lies before the damage is used; a line in rejected.csv
+         names the tar.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from matpac.clip import Clip
+from matpac.datasets.inventory import Recording
+from matpac.datasets.own.labels import annotate_from_about, annotated_clips, fetch, task
+from matpac.params import Tar
+
+__all__ = ["clips", "fetch", "tables", "task"]
+
+
+def clips(params: Tar, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip]:
+    annotate = annotate_from_about(params.labels, multi_label=params.multi_label)
+    return annotated_clips(params, root, recordings, annotate)
+
+
+def tables(params: Tar, root: Path) -> list[Path]:
+    """None: the labels are in the inventory."""
+    return []

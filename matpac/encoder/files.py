@@ -1,0 +1,285 @@
+"""audio files -> a table of embeddings, resumable.
+
+Beside the result lies its working folder until it is whole, `.<name>.work/`:
+
+parts/<made_from>/part-000000.npz embeddings [row, dim], num_rows [file], reasons [file] of some files
+parts.lock                        held by the process that works on it
+whole.zarr, old.zarr              the result before it is in place, and the one it replaces
+
+Which files share a part, and so a batch, follows from their list alone: a call that goes on where another was
+killed gives the same bits. `made_from` is the digest of encoder, device and list (names, sizes, times of
+change); the result has it, too, so a call after the last one knows that nothing is left to do.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from os import cpu_count
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numpy.typing import NDArray
+
+from matpac.clip import UnusableAudio
+from matpac.encoder.encoder import AudioEncoder, load_encoder
+from matpac.encoder.tables import Table, format_for
+from matpac.files import exclusive, flush_to_disk, room_for, whole_file
+from matpac.progress import Progress
+from matpac.signal.audio import read_audio
+from matpac.threads import ahead
+from matpac.walk import audio_files, is_utf8
+
+FILES_PER_PART, BYTES_PER_PART = 256, 2**26
+"""A part ends at whichever comes first: what a kill costs at most. Bytes are of files, compressed or not; how
+long they are, only reading them would tell. The embeddings of a part are in memory, few but in time: of 64
+MiB with 32 kbit/s, 4.7 hours, they are 1.6 GB (3,840 dimensions), and twice that while they are joined."""
+MOST_THREADS = 4
+"""That read files ahead of the encoder, two each: bounds the memory."""
+
+
+class File(NamedTuple):
+    path: Path
+    bytes: int
+    """-1 where there is none."""
+    changed_ns: int
+
+
+class Part(NamedTuple):
+    """What became of some files."""
+
+    embeddings: Float32[np.ndarray, "row dim"]
+    num_rows: Int64[np.ndarray, " file"]
+    """1, in time the number of steps; 0 where a file could not be used."""
+    reasons: list[str]
+    """Why it could not; else empty."""
+
+
+def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, in_time: bool = False) -> None:
+    """Write the embeddings of files, and of all audio files below folders, to .npz, .parquet or .zarr.
+
+    `in_time`: one every 16 frames with its time instead of one a file. `matpac.encoder.tables` says what
+    is where in the result. A file that cannot be used is named on standard error, left out, and listed in the
+    result with the reason. Killed at any moment, the same call goes on where it was; once that has finished,
+    it does nothing.
+
+    Raises ValueError where a source is not there, a folder holds no audio, a name is not UTF-8, no file can
+    be used, or `out` ends in anything else or is where no file can be; RuntimeError where another process
+    writes the same `out`; OSError, which names `out`, where the disk is full.
+    """
+    kind = format_for(out)
+    files = list_files(sources)
+    encoder = load_encoder(checkpoint)
+    work = out.with_name(f".{out.name}.work")
+    with room_for(out), exclusive(work / "parts"):
+        checkpoint_digest = encoder.digest()
+        made_from = _made_from(checkpoint_digest, encoder.device.type, files, in_time=in_time)
+        if kind.made_from(out) == made_from:
+            shutil.rmtree(work)
+            sys.stderr.write(
+                f"{out}: whole, of the same encoder and {len(files):,} files: nothing to do. "
+                f"Remove it to embed them anew.\n"
+            )
+            return
+        folder = _folder_for(work / "parts", made_from)
+        parts = parts_of(files)
+        _embed_missing(folder, parts, encoder, in_time=in_time)
+
+        table = _table(folder, parts, encoder, checkpoint_digest, made_from, in_time=in_time)
+        if not table.num_rows:
+            shutil.rmtree(work)
+            raise ValueError(f"embed: need audio that can be used, found none in {len(files)} files")
+        whole = work / f"whole{out.suffix}"
+        kind.write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))
+        if whole.is_dir():
+            _replace(out, whole)
+        else:
+            flush_to_disk(whole)
+            whole.replace(out)
+        shutil.rmtree(work)
+    rows = f"{table.num_rows:,} embeddings of {table.dim:,} dimensions"
+    sys.stderr.write(f"{out}: {rows} from {len(table.paths):,} files, {len(table.left_out):,} left out\n")
+
+
+def _replace(out: Path, whole: Path) -> None:
+    """Move the old folder beside the new one and that into its place: `out` is never a part of either.
+
+    The old one is deleted with the working folder; killed before that, it is left to the next call.
+    """
+    if out.exists():
+        old = whole.with_stem("old")
+        if old.exists():
+            shutil.rmtree(old)
+        out.rename(old)
+    whole.rename(out)
+
+
+def list_files(sources: Iterable[Path]) -> list[File]:
+    """Each file once, those of a folder sorted by name.
+
+    Raises ValueError as `audio_files` does, and where a source is not there or its name is not UTF-8.
+    """
+    paths: dict[Path, None] = {}
+    for source in sources:
+        if not is_utf8(str(source)):
+            raise ValueError(f"embed: need file names in UTF-8, found {str(source)!r}. Rename it.")
+        if not source.exists():
+            raise ValueError(f"embed: need files and folders that are there, found no {source}")
+        below = [source / name for name in audio_files(source)] if source.is_dir() else [source]
+        paths |= dict.fromkeys(below)
+    return [_file(path) for path in paths]
+
+
+def _file(path: Path) -> File:
+    try:
+        found = path.stat()
+    except OSError:
+        return File(path, -1, -1)
+    return File(path, found.st_size, found.st_mtime_ns)
+
+
+def parts_of(files: Sequence[File]) -> list[list[File]]:
+    parts: list[list[File]] = []
+    num_bytes = 0
+    for file in files:
+        if not parts or len(parts[-1]) == FILES_PER_PART or num_bytes >= BYTES_PER_PART:
+            parts.append([])
+            num_bytes = 0
+        parts[-1].append(file)
+        num_bytes += file.bytes
+    return parts
+
+
+def _made_from(checkpoint_digest: str, device: str, files: Sequence[File], *, in_time: bool) -> str:
+    listed = [[str(file.path), file.bytes, file.changed_ns] for file in files]
+    limits = [FILES_PER_PART, BYTES_PER_PART]
+    key = json.dumps([checkpoint_digest, device, in_time, limits, listed]).encode()
+    return hashlib.sha256(key).hexdigest()
+
+
+def _folder_for(parts: Path, made_from: str) -> Path:
+    """Where the parts of this work are; those of any other are removed."""
+    folder = parts / made_from[:16]
+    for other in parts.iterdir():
+        if other != folder:
+            shutil.rmtree(other)
+            sys.stderr.write(
+                "embed: encoder or files are not those of the unfinished work here: begins anew\n"
+            )
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _embed_missing(
+    folder: Path, parts: Sequence[Sequence[File]], encoder: AudioEncoder, *, in_time: bool
+) -> None:
+    missing = [number for number in range(len(parts)) if not _path(folder, number).exists()]
+    num_files = sum(map(len, parts))
+    num_missing = sum(len(parts[number]) for number in missing)
+    progress = Progress("embed", num_files, "files", done=num_files - num_missing)
+    if progress.done:
+        sys.stderr.write(f"embed: {progress.done:,} of {num_files:,} files are done\n")
+
+    def read(file: File) -> NDArray[np.float32] | UnusableAudio:
+        try:
+            waveform = read_audio(file.path, encoder.logmel)
+        except UnusableAudio as error:
+            return error
+        return encoder.log_mel(waveform, encoder.logmel.sample_rate_hz)
+
+    jobs = (partial(read, file) for number in missing for file in parts[number])
+    num_threads = min(MOST_THREADS, cpu_count() or 1)
+    with closing(ahead(jobs, 2 * num_threads, num_threads)) as found:
+        for number in missing:
+            part = _embed(encoder, islice(found, len(parts[number])), progress, in_time=in_time)
+            with whole_file(_path(folder, number)) as unfinished, unfinished.open("wb") as stream:
+                np.savez(stream, **part._asdict())
+
+
+def _embed(
+    encoder: AudioEncoder,
+    found: Iterable[NDArray[np.float32] | UnusableAudio],
+    progress: Progress,
+    *,
+    in_time: bool,
+) -> Part:
+    reasons: list[str] = []
+
+    def log_mels() -> Iterator[NDArray[np.float32]]:
+        for outcome in found:
+            if isinstance(outcome, UnusableAudio):
+                reasons.append(outcome.reason)
+                sys.stderr.write(f"left out: {outcome}\n")
+            else:
+                reasons.append("")
+                yield outcome
+
+    embedded = (
+        (clip.steps for clip in encoder.embed_log_mels_in_time(log_mels()))
+        if in_time
+        else encoder.embed_log_mels(log_mels())
+    )
+    rows = [np.empty((0, encoder.dim), dtype=np.float32)]
+    counted = 0
+    for of_file in embedded:
+        rows.append(np.atleast_2d(of_file))
+        # Files are embedded many at a time: with the first of them, all that have been read are done.
+        if len(reasons) > counted:
+            progress.advance(len(reasons) - counted)
+            counted = len(reasons)
+    if len(reasons) > counted:
+        progress.advance(len(reasons) - counted)
+    counts = iter(rows[1:])
+    num_rows = [0 if reason else len(next(counts)) for reason in reasons]
+    return Part(np.concatenate(rows), np.array(num_rows, dtype=np.int64), reasons)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.npz"
+
+
+def _read(folder: Path, number: int, name: str) -> np.ndarray:
+    """A field of `Part`."""
+    with np.load(_path(folder, number), allow_pickle=False) as file:
+        return cast(np.ndarray, file[name])
+
+
+def _table(
+    folder: Path,
+    parts: Sequence[Sequence[File]],
+    encoder: AudioEncoder,
+    checkpoint_digest: str,
+    made_from: str,
+    *,
+    in_time: bool,
+) -> Table:
+    paths: list[str] = []
+    left_out: dict[str, str] = {}
+    steps: list[int] = []
+    for number, part in enumerate(parts):
+        num_rows, reasons = (_read(folder, number, name).tolist() for name in ("num_rows", "reasons"))
+        for file, num_steps, reason in zip(part, num_rows, reasons, strict=True):
+            if reason:
+                left_out[str(file.path)] = reason
+            else:
+                paths.append(str(file.path))
+                steps.append(num_steps)
+    if not in_time:
+        return Table(paths, len(paths), encoder.dim, left_out, checkpoint_digest, made_from)
+    times_ms = encoder.step_centers_ms(max(steps, default=0))
+    return Table(
+        paths,
+        sum(steps),
+        encoder.dim,
+        left_out,
+        checkpoint_digest,
+        made_from,
+        file=np.repeat(np.arange(len(paths)), steps),
+        time_ms=np.concatenate([times_ms[:0], *(times_ms[:num_steps] for num_steps in steps)]),
+    )

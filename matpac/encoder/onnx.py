@@ -1,0 +1,118 @@
+"""encoder -> ONNX file, front end included.
+
+One graph, without loops or branches, does for a batch of equally long clips what `AudioEncoder.embed` does
+with clips one by one.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from matpac.encoder.encoder import AudioEncoder
+from matpac.files import check_place, whole_file
+from matpac.model.sizes import PATCH
+from matpac.params import LogMel
+from matpac.signal.logmel import FLOOR, hann, mel_filters
+
+
+def export_onnx(encoder: AudioEncoder, out: Path) -> None:
+    """Write the graph `waveform` [batch, time] -> `embedding` [batch, dim], any numbers of both.
+
+    It expects float32 samples in -1 to 1 at the encoder's rate (`sample_rate_hz` in the file's metadata),
+    and does not resample. Raises ValueError where packages are missing, or `out` is no name for such a file.
+    """
+    check_out(out)
+    if not (find_spec("onnx") and find_spec("onnxscript")):
+        raise ValueError(
+            "export: needs the packages onnx and onnxscript. Install them: pip install 'matpac[onnx]'"
+        )
+    rate_hz = encoder.logmel.sample_rate_hz
+    with torch.no_grad():
+        program = torch.onnx.export(
+            EmbedClips(encoder).eval(),
+            (torch.zeros(2, 10 * rate_hz, device=encoder.device),),
+            input_names=["waveform"],
+            output_names=["embedding"],
+            dynamic_shapes=({0: "batch", 1: "time"},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # as it would be of the older exporter
+    program.model.metadata_props["sample_rate_hz"] = str(rate_hz)
+    with whole_file(out) as partial:
+        program.save(partial, external_data=False)
+
+
+def check_out(out: Path) -> None:
+    """Raises ValueError where the name does not end in .onnx, or no file can be there."""
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out: need a name that ends in .onnx, got {out}")
+    if out.is_dir():
+        raise ValueError(f"--out: need a new name or one to replace, found a folder at {out}")
+    check_place(out)
+
+
+class LogMels(nn.Module):
+    """`signal.logmel` as a convolution: windows times Fourier basis, then power, mel filters, logarithm."""
+
+    basis: Tensor
+    filters: Tensor
+
+    def __init__(self, params: LogMel) -> None:
+        super().__init__()
+        self.hop = params.hop_samples
+        # Row n: what a sample of 1 at n adds to the spectrum of its window.
+        spectra = np.fft.rfft(np.diag(hann(params.window_samples)))
+        basis = np.concatenate([spectra.real, spectra.imag], axis=1).T[:, None]
+        self.register_buffer("basis", torch.from_numpy(basis.astype(np.float32)))
+        self.register_buffer("filters", torch.from_numpy(mel_filters(params).T.copy()))
+
+    def forward(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch mel frame"]:
+        real, imaginary = F.conv1d(waveform[:, None], self.basis, stride=self.hop).chunk(2, dim=1)
+        return torch.log(self.filters @ (real.square() + imaginary.square()) + FLOOR)
+
+
+class EmbedClips(nn.Module):
+    """waveforms at the encoder's rate -> mean embeddings.
+
+    The last chunk of a clip is as long as the others, so that all share a forward pass. Attention and mean
+    leave out its patches after the end of the clip: the result is that of a chunk cut short.
+    """
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        super().__init__()
+        self.log_mels = LogMels(encoder.logmel)
+        self.patches, self.encoder = encoder.patches, encoder.encoder
+        self.window = encoder.logmel.window_samples
+        self.max_chunk_frames = encoder.chunk_frames
+        self.standard = encoder.standard
+
+    def forward(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
+        batch, time = waveform.shape
+        # A clip shorter than a window has one frame too. `sym_max`: its length is unknown in the graph.
+        last_frame = torch.sym_max(time - self.window, 0) // self.log_mels.hop
+        num_chunks = last_frame // self.max_chunk_frames + 1
+        chunk_frames = PATCH * torch.sym_min(last_frame // PATCH + 1, self.max_chunk_frames // PATCH)
+        num_frames = num_chunks * chunk_frames
+
+        silence = chunk_frames * self.log_mels.hop + self.window
+        log_mel = self.log_mels(F.pad(waveform, (0, silence)))[:, :, :num_frames]  # type: ignore[arg-type]
+        frame = torch.arange(num_frames, device=waveform.device)
+        standard = (log_mel - self.standard.mean) / self.standard.std * (frame <= last_frame)
+        chunks = standard.unflatten(2, (num_chunks, chunk_frames)).transpose(1, 2).flatten(0, 1)
+
+        heard = (frame[::PATCH] <= last_frame).unflatten(0, (num_chunks, -1))
+        of_tokens = F.pad(heard.repeat(1, self.patches.num_freq), (1, 0), value=True)
+        mask = of_tokens.repeat(batch, 1)[:, None, None]
+        tokens = self.patches.with_cls(self.patches(chunks))
+        for block in self.encoder.blocks:
+            tokens = block(tokens, attn_mask=mask)
+        latents = self.encoder.norm(tokens)[:, 1:]
+
+        by_freq = latents.unflatten(1, (self.patches.num_freq, -1)).unflatten(0, (batch, num_chunks))
+        return torch.einsum("bcftd,ct->bfd", by_freq, heard / heard.sum()).flatten(1)

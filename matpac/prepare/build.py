@@ -1,0 +1,155 @@
+"""recordings -> shards, one at a time.
+
+Runs in spawned workers that must start at once: nothing here imports torch, Zarr or Prefect.
+"""
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from matpac.clip import Rejection, UnusableAudio, phrase_of
+from matpac.datasets.inventory import Recording, unchanged
+from matpac.files import read_json, write_json, write_text
+from matpac.params import LogMel, digest
+from matpac.prepare.workspace import Store
+from matpac.shards.statistics import statistics_of
+from matpac.shards.tar import StoredClip, write_tar
+from matpac.signal.audio import decode
+from matpac.signal.logmel import log_mel
+from matpac.signal.resample import resample
+
+ROWS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("split", pa.string()),
+        ("fold", pa.int32()),
+        ("group", pa.string()),
+        ("absent", pa.list_(pa.string())),
+        ("file", pa.string()),
+        ("position", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+"""A plan: a record batch a shard, a row a clip, with what the inventory says of its recording."""
+PASSING = ("cannot be read", "changed")
+"""Reasons that may be gone tomorrow: the next run tries such shards again."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """All that it takes to make one shard, anywhere and at any time."""
+
+    number: int
+    """Of the shard's record batch in the plan."""
+    key: str
+    """Digest of all that the shard's bytes follow from."""
+    plan: Path
+    root: Path
+    """Of the recordings."""
+    store: Store
+    logmel: LogMel
+    reject: tuple[str, ...]
+    code: str
+    """Digest of the code that planned it."""
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    num_clips: int
+    """In the shard."""
+    num_rejected: int
+
+
+def build_shard(job: ShardJob) -> ShardResult | None:
+    """Write the tar of a job, then its record; neither, where both are there already.
+
+    None where another process is building the shard at this moment. Raises ValueError where this code is not
+    that of the planner, as may be on another machine.
+    """
+    if job.code != code_digest():
+        raise ValueError(
+            f"{platform.node()}: need the version of matpac that planned the shards, found another. "
+            "Install the same on all machines."
+        )
+    with job.store.claimed(job.key) as ours:
+        if not ours:
+            return None
+        if not (job.store.tar(job.key).exists() and job.store.record(job.key).exists()):
+            _build(job)
+    record = read_json(job.store.record(job.key))
+    return ShardResult(len(record["clips"]), len(record["rejected"]))
+
+
+def _build(job: ShardJob) -> None:
+    planned = planned_rows(job.plan, job.number)
+    rows: list[dict[str, Any]] = []
+    rejections: list[Rejection] = []
+    offsets = write_tar(job.store.tar(job.key), _usable_clips(planned, job, rows, rejections))
+    for row, offset in zip(rows, offsets, strict=True):
+        row["offset"] = offset
+    assert len(rows) + len(rejections) == len(planned), "clips in = clips out + rejections"
+    if any(phrase_of(item.reason) in PASSING for item in rejections):
+        write_text(job.store.again(job.key), "")
+    write_json(job.store.record(job.key), {"clips": rows, "rejected": [asdict(item) for item in rejections]})
+
+
+def planned_rows(plan: Path, number: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _opened(plan).get_batch(number).to_pylist()
+    return rows
+
+
+@lru_cache(maxsize=2)
+def _opened(plan: Path) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(plan)))
+
+
+def _usable_clips(
+    planned: list[dict[str, Any]],
+    job: ShardJob,
+    rows: list[dict[str, Any]],
+    rejections: list[Rejection],
+) -> Iterator[StoredClip]:
+    """Convert clip by clip; what happens to each is appended to `rows` or to `rejections`."""
+    for row in planned:
+        try:
+            stored, result = _convert(row, job)
+        except UnusableAudio as error:
+            rejections.append(Rejection(row["path"], error.reason))
+        else:
+            rows.append(result)
+            yield stored
+
+
+def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, Any]]:
+    recording = Recording(row["path"], row["bytes"], row["sha256"], row["file"], row["position"])
+    source = unchanged(recording, job.root)
+    samples, native_rate_hz = decode(source, Path(recording.path), job.reject)
+    waveform = resample(samples, native_rate_hz, job.logmel.sample_rate_hz, job.logmel.resampler)
+    frames = log_mel(waveform, job.logmel)
+    if len(frames) == 0:
+        raise UnusableAudio(Path(recording.path), "too short (shorter than one window)")
+    stored = frames.astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise UnusableAudio(Path(recording.path), "not finite (the log-mel overflows)")
+    about = {name: row[name] for name in ("labels", "split", "fold", "group", "absent", "path")}
+    about |= {"native_rate_hz": native_rate_hz, "duration_s": len(samples) / native_rate_hz}
+    result = {"id": row["id"], "num_frames": len(stored), **about, **asdict(statistics_of(stored))}
+    return StoredClip(row["id"], stored, about), result
+
+
+@cache
+def code_digest() -> str:
+    """Of the code that turns recordings into shards: work of another version is not taken up."""
+    package = Path(__file__).parent.parent
+    sources = sorted(package.glob("signal/*.py"))
+    sources += [package / "shards" / name for name in ("build.py", "statistics.py", "tar.py")]
+    return digest([path.read_text(encoding="utf-8") for path in sources])

@@ -1,0 +1,86 @@
+"""recording -> what its header says, and the rejection that it lets foresee.
+
+Nothing is decoded: what shows in the samples only (silence, NaN, damage in the middle) is not foreseen.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+
+from matpac.clip import UnusableAudio
+from matpac.datasets.inventory import Recording, open_path, read_bytes
+from matpac.params import LogMel
+from matpac.signal.audio import (
+    CUT,
+    FASTEST_RATE_HZ,
+    MOST_SAMPLES,
+    SLOWEST_RATE_HZ,
+    Stream,
+    check_whole,
+    open_audio,
+)
+from matpac.signal.headers import is_cut
+
+UNKNOWN_SAMPLES = 2**60
+"""libsndfile gives a number beyond all files where a header does not tell the length."""
+
+
+class Header(NamedTuple):
+    rate_hz: int
+    num_channels: int
+    format: str
+    """Container and coding, as libsndfile calls them: `WAV PCM_16`."""
+    num_samples: int | None
+    """Of each channel; None where the header does not tell."""
+
+    @property
+    def duration_s(self) -> float:
+        """0 where it is not known."""
+        return (self.num_samples or 0) / self.rate_hz
+
+
+def foresee(root: Path, recording: Recording, logmel: LogMel, reject: Collection[str]) -> Header:
+    """Raises UnusableAudio, with the reason for which the recording would not get into a shard."""
+    path = Path(recording.path)
+    if not recording.sha256:
+        raise UnusableAudio(path, "cannot be read (no checksum could be taken)")
+    with open_audio(_source(root, recording), path) as file:
+        try:
+            with Stream(file) as stream:
+                coding = f"{stream.format} {stream.subtype}"
+                num_samples = stream.frames if stream.frames < UNKNOWN_SAMPLES else None
+                header = Header(stream.samplerate, stream.channels, coding, num_samples)
+        except soundfile.LibsndfileError as error:
+            raise UnusableAudio(path, CUT if is_cut(file) else "cannot be decoded") from error
+        _check(path, header, logmel)
+        if "truncated" in reject and header.num_samples is not None:
+            check_whole(path, file, header.duration_s, header.duration_s)
+    return header
+
+
+def _source(root: Path, recording: Recording) -> Path | bytes:
+    try:
+        return open_path(root, recording) or read_bytes(root, recording)
+    except OSError as error:
+        raise UnusableAudio(Path(recording.path), f"cannot be read ({error.strerror})") from error
+
+
+def _check(path: Path, header: Header, logmel: LogMel) -> None:
+    if not SLOWEST_RATE_HZ <= header.rate_hz <= FASTEST_RATE_HZ:
+        raise UnusableAudio(path, f"implausible (sample rate of {header.rate_hz} Hz)")
+    if header.num_samples is None:
+        return
+    if header.num_samples == 0:
+        raise UnusableAudio(path, "no samples")
+    if header.num_samples > MOST_SAMPLES:
+        raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
+    if num_frames(header, logmel) == 0:
+        raise UnusableAudio(path, "too short (shorter than one window)")
+
+
+def num_frames(header: Header, logmel: LogMel) -> int:
+    """Of the log-mel; 0 where not even one window fits, or nobody knows."""
+    num_samples = -(-(header.num_samples or 0) * logmel.sample_rate_hz // header.rate_hz)
+    return max(1 + (num_samples - logmel.window_samples) // logmel.hop_samples, 0)

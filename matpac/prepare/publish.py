@@ -1,0 +1,205 @@
+"""finished shards -> data/shards/<dataset>: index, statistics, rejections, task, front end."""
+
+import csv
+import math
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from matpac.clip import BY_DESIGN, Rejection, phrase_of
+from matpac.files import checksum, move_into_place, partial_path, read_json, write_json
+from matpac.prepare.plan import Plan
+from matpac.prepare.workspace import link
+from matpac.shards.index import IndexWriter, write_index
+from matpac.shards.statistics import Statistics
+from matpac.shards.tar import TarFrames, tar_name
+from matpac.shards.zarr import ZARR_NAME, first_frames, write_zarr
+
+NUM_EXAMPLES = 50
+"""Rejections that a summary names; rejected.csv has all."""
+
+
+class TooManyRejected(ValueError):
+    def __init__(self, num_rejected: Mapping[str, int], message: str) -> None:
+        super().__init__(message)
+        self.num_rejected = num_rejected
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the stage did, for a person to read."""
+
+    num_clips: int
+    num_shards: int
+    num_frames: int
+    duration_s: float
+    mean: float
+    std: float
+    num_rejected: dict[str, int]
+    """By the phrase of the reason, most frequent first."""
+    examples: tuple[Rejection, ...]
+    official_leaks: tuple[str, ...]
+    """What the official splits hold twice, as of the plan."""
+
+
+def finish(plan: Plan, out: Path) -> Summary:
+    """Assemble the folder of a plan whose shards are all built, and move it to `out` in one step.
+
+    The shards stay in the store as well, under a second name: whoever runs the stage again, after a kill at
+    any moment or with three recordings mended, starts from them. Of several processes that get here one
+    assembles and the others take over its result.
+
+    Raises ValueError where more clips were rejected than shards.max_rejected_fraction allows.
+    """
+    with plan.store.publishing():
+        if not _is_published(plan, out):
+            partial = partial_path(plan.store.root / "publish")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                _assemble(plan, partial)
+                # A kill in the middle of the move leaves a part of the old folder.
+                plan.store.published.unlink(missing_ok=True)
+                move_into_place(partial, out)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            write_json(plan.store.published, {"plan": plan.key, "index": checksum(out / "index.parquet")})
+        return read_summary(out)
+
+
+def read_summary(folder: Path) -> Summary:
+    """Of a finished folder."""
+    saved = read_json(folder / "statistics.json")
+    examples = []
+    with (folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        for row, _ in zip(csv.DictReader(file), range(NUM_EXAMPLES), strict=False):
+            examples.append(Rejection(row["path"], row["reason"]))
+    return Summary(
+        num_clips=saved["num_clips"],
+        num_shards=saved["num_shards"],
+        num_frames=saved["num_frames"],
+        duration_s=saved["duration_s"],
+        mean=saved["mean"],
+        std=saved["std"],
+        num_rejected=saved["num_rejected"],
+        examples=tuple(examples),
+        official_leaks=tuple(saved["official_leaks"]),
+    )
+
+
+def _is_published(plan: Plan, out: Path) -> bool:
+    if not (plan.store.published.exists() and (out / "index.parquet").exists()):
+        return False
+    return bool(
+        read_json(plan.store.published) == {"plan": plan.key, "index": checksum(out / "index.parquet")}
+    )
+
+
+def _assemble(plan: Plan, folder: Path) -> None:
+    statistics, durations_s, num_rejected = _gather(plan, folder)
+    if plan.params.format == "zarr":
+        _add_zarr(plan, folder)
+    else:
+        for number, key in enumerate(plan.shards):
+            link(plan.store.tar(key), folder / tar_name(number))
+    write_json(
+        folder / "statistics.json",
+        {
+            "mean": statistics.mean,
+            "std": statistics.std,
+            "num_clips": len(durations_s),
+            "num_shards": len(plan.shards),
+            "num_frames": statistics.num_values // plan.logmel.num_mels,
+            "num_rejected": dict(num_rejected.most_common()),
+            "duration_s": math.fsum(durations_s),
+            "official_leaks": plan.official_leaks,
+            # So that a mixture of datasets has exact statistics too.
+            **asdict(statistics),
+        },
+    )
+    write_json(folder / "task.json", plan.task and asdict(plan.task))
+    write_json(folder / "logmel.json", plan.logmel.model_dump(mode="json"))
+
+
+def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Counter[str]]:
+    """Write index.parquet and rejected.csv, record by record: one shard's is in memory at a time."""
+    num_rejected = Counter(plan.num_rejected)
+    durations_s, sums, sums_of_squares = array("d"), array("d"), array("d")
+    num_frames = 0
+    index = IndexWriter(folder / "index.parquet")
+    shutil.copyfile(plan.store.planned_rejections(plan.key), folder / "rejected.csv")
+    with (folder / "rejected.csv").open("a", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        for number, key in enumerate(plan.shards):
+            record = read_json(plan.store.record(key))
+            rows = record["clips"]
+            index.add([{**row, "shard": number} for row in rows])
+            durations_s.extend(row["duration_s"] for row in rows)
+            sums.extend(row["sum"] for row in rows)
+            sums_of_squares.extend(row["sum_of_squares"] for row in rows)
+            num_frames += sum(row["num_frames"] for row in rows)
+            table.writerows([row["path"], row["reason"]] for row in record["rejected"])
+            num_rejected.update(phrase_of(row["reason"]) for row in record["rejected"])
+    index.close()
+    num_clips = len(durations_s)
+    assert num_clips + num_rejected.total() == plan.num_recordings, "recordings in = clips + rejections"
+    _check_rejections(plan, num_clips, num_rejected, folder / "rejected.csv")
+    # fsum rounds once, at the end: the order of the clips cannot matter.
+    statistics = Statistics(num_frames * plan.logmel.num_mels, math.fsum(sums), math.fsum(sums_of_squares))
+    return statistics, durations_s, num_rejected
+
+
+def _check_rejections(plan: Plan, num_clips: int, num_rejected: Counter[str], table: Path) -> None:
+    unusable = {reason: number for reason, number in num_rejected.items() if reason not in BY_DESIGN}
+    num_unusable = sum(unusable.values())
+    limit = plan.params.max_rejected_fraction
+    if num_clips and num_unusable <= limit * (num_clips + num_unusable):
+        return
+    kept = plan.store.root / "rejected.csv"
+    shutil.copyfile(table, kept)
+    counts = ", ".join(f"{number:,} {reason}" for reason, number in Counter(unusable).most_common())
+    raise TooManyRejected(
+        num_rejected,
+        f"{num_unusable:,} of {num_clips + num_unusable:,} clips could not be used ({counts}), over the "
+        f"limit of {limit:.1%} (shards.max_rejected_fraction in params.yaml). {kept} names them. Mend "
+        "them and run again: only their shards are converted anew. (Where files are removed, all behind them "
+        "are; a table of labels must not name removed ones.)",
+    )
+
+
+def _add_zarr(plan: Plan, folder: Path) -> None:
+    """The clips of the tars as one array; the index then has the places they have there."""
+    table: pa.Table = pq.read_table(folder / "index.parquet")
+    num_frames = table["num_frames"].to_numpy()
+    write_zarr(folder / ZARR_NAME, _clips_in_tars(plan, table), num_frames, plan.logmel.num_mels)
+    places = {
+        "shard": np.zeros(len(table), dtype=np.int32),
+        "offset": first_frames(num_frames)[:-1],
+    }
+    for name, values in places.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
+    write_index(folder / "index.parquet", table)
+
+
+def _clips_in_tars(plan: Plan, table: pa.Table) -> Iterator[NDArray[np.float16]]:
+    num_mels = plan.logmel.num_mels
+    num_frames = table["num_frames"].to_numpy()
+    tars = TarFrames(
+        [plan.store.tar(key) for key in plan.shards],
+        table["shard"].to_numpy(),
+        table["offset"].to_numpy(),
+        num_frames,
+        num_mels,
+    )
+    for clip, length in enumerate(num_frames.tolist()):
+        log_mel = np.empty((length, num_mels), dtype=np.float16)
+        tars.read_into(log_mel, clip, 0)
+        yield log_mel

@@ -1,0 +1,206 @@
+"""Embeddings of a dataset <-> Zarr store that probes, notebooks and xarray read."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import zarr
+from jaxtyping import Float32, Int64, UInt8
+
+from matpac.clip import Task
+from matpac.encoder.tables import CLIPS_PER_CHUNK, consolidate, create_array, put_array
+from matpac.files import move_into_place
+from matpac.model.steps import OverTime
+from matpac.probing.steps import StepWriter
+
+BASELINES = ("random_init", "logmel_statistics")
+FEATURES = ("pretrained", *BASELINES)
+"""What probes are always trained on: the encoder's embeddings, those of the same encoder before training,
+and mean, standard deviation and maximum of the log-mel over time."""
+
+
+class Origin(NamedTuple):
+    """Which encoder it was, of those that `embed.others` names: what stays the same under another name."""
+
+    module: str
+    model: str | None
+    digest: str
+    """Of the code of the module's package, and of what lies at `model` if that is a path."""
+
+
+@dataclass(frozen=True)
+class EmbeddedClips:
+    """The clips of a dataset as the probes see them; all arrays and lists have one entry per clip.
+
+    Their features, which may be larger than memory together, are read one by one (`read_feature`).
+    """
+
+    dataset: str
+    checkpoint: str
+    """Digest of the checkpoint that `pretrained` comes from."""
+    task: Task
+    ids: list[str]
+    splits: list[str]
+    """`train`, `validation`, `test`, or empty where folds are used."""
+    folds: Int64[np.ndarray, " clip"]
+    """From 1; 0 where splits are used."""
+    labels: UInt8[np.ndarray, "clip class"]
+    """1 where the clip has the class; columns in the order of `task.classes`."""
+    observed: UInt8[np.ndarray, "clip class"]
+    """1 where it is known whether the clip has the class, 0 where nobody looked."""
+    others: Mapping[str, Origin] = field(default_factory=dict)
+    """Other encoders whose embeddings are in the store, too, by their names."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of all that probes are trained on, in the order of the store."""
+        return (*FEATURES, *self.others)
+
+
+def write_embeddings(
+    folder: Path,
+    clips: EmbeddedClips,
+    features: Mapping[str, Iterable[Float32[np.ndarray, " dim"] | OverTime]],
+) -> None:
+    """Replace the store `folder`; its bytes depend on the values only.
+
+    `features` (keys: `clips.features`) give a row per clip, in order; where it comes with embeddings over
+    time, they are kept as well (see matpac/probing/steps.py). They are consumed one after the other, and no
+    more than CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps are in memory.
+    Raises ValueError where lengths differ, an id occurs twice or a value is not finite.
+    """
+    check(clips)
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    group = zarr.open_group(partial, mode="w", zarr_format=3)
+    group.attrs.update(
+        {
+            "dataset": clips.dataset,
+            "checkpoint": clips.checkpoint,
+            "classes": list(clips.task.classes),
+            "multi_label": clips.task.multi_label,
+            "metric": clips.task.metric,
+            "num_folds": clips.task.num_folds,
+            "official_split": clips.task.official_split,
+            "others": {name: origin._asdict() for name, origin in clips.others.items()},
+        }
+    )
+    put_array(group, "ids", np.array(clips.ids, dtype=np.dtypes.StringDType()), "clip")
+    put_array(group, "split", np.array(clips.splits, dtype=np.dtypes.StringDType()), "clip")
+    put_array(group, "fold", clips.folds, "clip")
+    put_array(group, "labels", clips.labels, "clip", "class")
+    put_array(group, "observed", clips.observed, "clip", "class")
+    for name, rows in features.items():
+        _put_feature(group, name, rows, clips)
+    consolidate(group)
+    move_into_place(partial, folder)
+
+
+def read_clips(folder: Path) -> EmbeddedClips:
+    """Raises ValueError where `folder` holds no such store."""
+    if not folder.is_dir():
+        names = ", ".join(sorted(path.name for path in folder.parent.glob("*/"))) or "no dataset"
+        raise ValueError(
+            f"{folder}: need a store of embeddings, found those of {names}. "
+            "`dvc repro embed` makes them for all of probe.datasets (params.yaml)."
+        )
+    try:
+        group = zarr.open_group(folder, mode="r")
+        attrs = group.attrs.asdict()
+        clips = EmbeddedClips(
+            dataset=cast(str, attrs["dataset"]),
+            checkpoint=cast(str, attrs["checkpoint"]),
+            task=Task(
+                classes=tuple(cast(list[str], attrs["classes"])),
+                multi_label=cast(bool, attrs["multi_label"]),
+                metric=attrs["metric"],  # type: ignore[arg-type]
+                num_folds=cast(int | None, attrs["num_folds"]),
+                official_split=cast(bool, attrs["official_split"]),
+            ),
+            ids=_get(group, "ids").tolist(),
+            splits=_get(group, "split").tolist(),
+            folds=_get(group, "fold"),
+            labels=_get(group, "labels"),
+            observed=_get(group, "observed"),
+            others={
+                name: Origin(**origin)
+                for name, origin in cast(dict[str, dict[str, str]], attrs["others"]).items()
+            },
+        )
+    except (FileNotFoundError, KeyError) as error:
+        raise ValueError(
+            f"{folder}: need a store of embeddings, found {error!r}. "
+            "Remove the folder and run `dvc repro embed`."
+        ) from error
+    check(clips)
+    return clips
+
+
+def read_feature(
+    folder: Path, name: str, chosen: Int64[np.ndarray, " chosen"] | None = None
+) -> Float32[np.ndarray, "clip dim"]:
+    """One of `clips.features`, of the `chosen` clips (their positions, in order) or of all."""
+    array = cast(zarr.Array, zarr.open_group(folder, mode="r")[name])
+    return cast(np.ndarray, array[...] if chosen is None else array.oindex[chosen])
+
+
+def check(clips: EmbeddedClips) -> None:
+    num_clips, num_classes = len(clips.ids), len(clips.task.classes)
+    lengths = {
+        "splits": len(clips.splits),
+        "folds": len(clips.folds),
+        "labels": len(clips.labels),
+    }
+    for name, length in lengths.items():
+        if length != num_clips:
+            raise ValueError(f"{clips.dataset}: {name}: need {num_clips} clips, got {length}")
+    if clips.labels.shape[1] != num_classes:
+        raise ValueError(
+            f"{clips.dataset}: labels: need a column for each of {num_classes} classes, "
+            f"got {clips.labels.shape[1]}"
+        )
+    seen: set[str] = set()
+    for clip in clips.ids:
+        if clip in seen:
+            raise ValueError(f"{clips.dataset}: need ids that occur once, got {clip} twice")
+        seen.add(clip)
+
+
+def _put_feature(
+    group: zarr.Group,
+    name: str,
+    rows: Iterable[Float32[np.ndarray, " dim"] | OverTime],
+    clips: EmbeddedClips,
+) -> None:
+    writer = StepWriter(group, name)
+
+    def means() -> Iterator[Float32[np.ndarray, " dim"]]:
+        for clip, row in zip(clips.ids, rows, strict=False):
+            if isinstance(row, OverTime):
+                writer.append(row.steps, clip)
+            yield row.mean if isinstance(row, OverTime) else row
+
+    num_clips, source = len(clips.ids), means()
+    for start in range(0, num_clips, CLIPS_PER_CHUNK):
+        ids = clips.ids[start : start + CLIPS_PER_CHUNK]
+        chunk = list(islice(source, len(ids)))
+        if len(chunk) < len(ids):
+            raise ValueError(f"{clips.dataset}: {name}: need {num_clips} clips, got {start + len(chunk)}")
+        values = np.stack(chunk)
+        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(broken):
+            raise ValueError(
+                f"{clips.dataset}: {name}: need finite values, got others for clip {ids[broken[0]]}"
+            )
+        if start == 0:
+            shape = (num_clips, values.shape[1])
+            array = create_array(group, name, shape, values.dtype, "clip", f"{name}_dim")
+        array[start : start + len(ids)] = values
+    writer.close()
+
+
+def _get(group: zarr.Group, name: str) -> np.ndarray:
+    return cast(np.ndarray, cast(zarr.Array, group[name])[...])

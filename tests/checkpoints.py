@@ -1,0 +1,35 @@
+"""A checkpoint to embed with."""
+
+from pathlib import Path
+
+import torch
+
+from matpac.params import LogMel, load_params
+from matpac.weights.checkpoint import Meta, Standard, new_pretext, save_checkpoint
+from tests.recordings import LOGMEL
+
+
+def untrained_checkpoint(folder: Path, logmel: LogMel = LOGMEL) -> Path:
+    """A tiny encoder that was trained for no update, with other weights than it began with."""
+    params = load_params(Path(__file__).resolve().parents[1] / "presets/demo.yaml")
+    pretrain = params.pretrain.model_copy(update={"crop_frames": 64})
+    pretext = new_pretext(logmel, params.model, pretrain)
+    with torch.no_grad():
+        for parameter in pretext.student_encoder.parameters():
+            parameter += 0.05
+    meta = Meta(
+        update=0,
+        total_updates=1,
+        num_clips=1,
+        logmel=logmel,
+        model=params.model,
+        pretrain=pretrain,
+        standard=Standard(mean=-7.0, std=4.0),
+        data_digest="",
+        git_revision="",
+        hardware="",
+        versions={},
+        duration_s=0.0,
+    )
+    save_checkpoint(folder, pretext, torch.optim.AdamW(pretext.parameters()), meta)
+    return folder

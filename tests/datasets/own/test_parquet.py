@@ -1,0 +1,80 @@
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from matpac.datasets.inventory import read_bytes, read_recordings, take_inventory, write_recordings
+from matpac.datasets.own import parquet
+from matpac.params import Parquet
+
+
+def params(labels="label", **changes) -> Parquet:
+    fields = {"multi_label": False, "num_folds": 3, "split_fractions": None} | changes
+    return Parquet(kind="parquet", source=".", labels=labels, **fields)
+
+
+def flac(seed):
+    samples = np.random.default_rng(seed).normal(scale=0.1, size=1600)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="FLAC")
+    return file.getvalue()
+
+
+def write_rows(root, **columns):
+    """As Hugging Face writes audio: a struct of bytes and path, beside the other columns."""
+    num_rows = len(next(iter(columns.values())))
+    cells = [{"bytes": flac(number), "path": f"{number}.flac"} for number in range(num_rows)]
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"audio": pa.array(cells, struct), **columns})
+    pa.parquet.write_table(table, root / "train-00000-of-00001.parquet", row_group_size=5)
+
+
+def clips_of(params, root):
+    """Through the table of recordings, as it is in the pipeline."""
+    write_recordings(root, take_inventory(root, ("parquet",)))
+    recordings = list(read_recordings(root))
+    clips = list(parquet.clips(params, root, recordings))
+    assert [clip.path for clip in clips] == [recording.path for recording in recordings]
+    return clips
+
+
+def test_labels_splits_and_groups_come_from_columns(tmp_path):
+    write_rows(
+        tmp_path,
+        label=pa.array([0, 1, 1, None], pa.int8()),
+        split=["train", "validation", "test", None],
+        group=pa.array([1, 2, None, None], pa.float64()),
+    )
+    clips = clips_of(params(), tmp_path)
+    assert [clip.labels for clip in clips] == [("0",), ("1",), ("1",), ()]
+    assert [clip.split for clip in clips] == ["train", "validation", "test", None]
+    assert [clip.group for clip in clips] == ["1", "2", None, None]
+    assert clips[2].id.startswith("train-00000-of-00001_parquet_2-")
+    assert parquet.task(params(), tmp_path, {"0", "1"}, None).classes == ("0", "1")
+    assert parquet.tables(params(), tmp_path) == []
+
+
+def test_lists_are_several_labels_and_are_dealt_into_folds(tmp_path):
+    write_rows(tmp_path, tags=[["a", "b"], ["b"], [], None, ["a"], ["b", "a"]])
+    clips = clips_of(params("tags", multi_label=True), tmp_path)
+    assert [clip.labels for clip in clips] == [("a", "b"), ("b",), (), (), ("a",), ("b", "a")]
+    assert [clip.fold is None for clip in clips] == [False, False, False, True, False, False]
+    assert {clip.fold for clip in clips} == {1, 2, 3, None}
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path):
+    write_rows(tmp_path, category=["cat", "dog"])
+    with pytest.raises(ValueError, match=r"labels: label: need .* the first one has {.category.: .cat."):
+        clips_of(params("label"), tmp_path)
+    assert [clip.labels for clip in clips_of(params("none"), tmp_path)] == [(), ()]
+
+
+def test_the_sound_of_a_row_can_be_decoded(tmp_path):
+    write_rows(tmp_path, label=["cat"] * 12)
+    for number, recording in enumerate(take_inventory(tmp_path, ("parquet",))):
+        samples, rate_hz = soundfile.read(io.BytesIO(read_bytes(tmp_path, recording)))
+        expected = np.random.default_rng(number).normal(scale=0.1, size=1600)
+        assert rate_hz == 16000
+        np.testing.assert_allclose(samples, expected, atol=2**-15)

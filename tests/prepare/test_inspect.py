@@ -1,0 +1,288 @@
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+import yaml
+from pyarrow import parquet
+
+from matpac.clip import Clip, Rejection, UnusableAudio, phrase_of
+from matpac.datasets.inventory import Recording, take_inventory
+from matpac.datasets.preview import Prospect
+from matpac.params import Esc10, Folder, Parquet, load_params
+from matpac.prepare.header_check import Header, foresee
+from matpac.prepare.inspect import inspect_dataset
+from matpac.prepare.inspect_text import json_of, text_of, warnings_of
+from matpac.prepare.repeats import repeated_contents
+from matpac.prepare.survey import Survey
+from matpac.signal.audio import decode
+from tests.recordings import LOGMEL, shards_params, write_noise
+
+CROP_FRAMES = 48
+"""0.48 s at a hop of 10 ms."""
+
+
+@pytest.fixture
+def pretrain(project):
+    return load_params(project / "presets/demo.yaml").pretrain.model_copy(update={"datasets": ("mine",)})
+
+
+def own(root, labels="labels.csv", *, multi_label=False, num_folds=None) -> Folder:
+    return Folder(
+        kind="folder",
+        source=str(root),
+        labels=labels,
+        multi_label=multi_label,
+        num_folds=num_folds,
+        split_fractions=None,
+    )
+
+
+def inspected(root, **changes):
+    return inspect_dataset("mine", own(root, **changes), LOGMEL, shards_params(), CROP_FRAMES)
+
+
+def flat(text) -> str:
+    return " ".join(text.split())
+
+
+@pytest.fixture
+def messy(tmp_path):
+    """Two dogs with the bytes of two cats, a group in two splits, and files that are no use."""
+    for number in range(6):
+        write_noise(
+            tmp_path / f"{number}.wav", 0.3 + 0.1 * number, seed=number, rate_hz=8000 + 8000 * (number > 3)
+        )
+    write_noise(tmp_path / "short.wav", 0.01, seed=7)
+    (tmp_path / "copy.wav").write_bytes((tmp_path / "0.wav").read_bytes())
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "5.wav").read_bytes()[:4000])
+    (tmp_path / "noise.mp3").write_bytes(b"this is no music" * 99)
+    (tmp_path / "empty.flac").touch()
+    (tmp_path / "labels.csv").write_text(
+        "path,label,split,group\n"
+        "0.wav,dog,train,rex\n1.wav,cat,train,tom\n2.wav,dog,valid,rex\n"
+        "3.wav,cat,valid,kit\n4.wav,dog,test,ace\ncopy.wav,cat,test,\n"
+    )
+    return tmp_path
+
+
+def test_what_would_happen_is_counted(messy):
+    found = inspected(messy)
+    assert (found.num_recordings, found.num_clips) == (11, 6)
+    assert found.num_rejected == {
+        "cannot be decoded": 2,
+        "duplicate": 1,
+        "truncated": 1,
+        "too short": 1,
+    }
+    assert found.rejected_examples["duplicate"] == ("copy.wav",)
+    assert found.duration_s == pytest.approx(sum(0.3 + 0.1 * number for number in range(6)))
+    assert found.native_rates_hz == {8000: 4, 16000: 2}
+    assert found.channels == {1: 6}
+    assert found.formats == {"WAV PCM_16": 6}
+    assert (found.lengths_s.min, found.lengths_s.median) == pytest.approx((0.3, 0.55))
+    # 0.3 s and 0.4 s give 28 and 38 frames.
+    assert found.num_shorter_than_crop == 2
+    assert (found.num_shards, found.num_without_part) == (2, 1)
+
+
+def test_splits_and_classes_are_counted_without_what_is_left_out(messy):
+    found = inspected(messy)
+    assert [(part.name, part.num_clips, part.num_classes) for part in found.parts] == [
+        ("train", 2, 2),
+        ("validation", 2, 2),
+        ("test", 1, 1),
+    ]
+    assert found.num_clips_of_class == {"cat": 2, "dog": 3}
+
+
+def test_leaks_are_found_with_examples(messy):
+    found = inspected(messy)
+    groups, contents = found.groups_in_several_parts, found.contents_in_several_parts
+    assert (groups.num_keys, groups.num_clips, groups.examples) == (1, 2, ("rex (train, validation)",))
+    assert (contents.num_keys, contents.num_clips) == (1, 2)
+    assert contents.examples == ("0.wav (train) = copy.wav (test)",)
+    assert found.contents_with_several_labels.examples == ("0.wav (dog) = copy.wav (cat)",)
+
+
+def test_warnings_come_first_and_say_what_to_do(messy, pretrain):
+    shards = shards_params(max_rejected_fraction=0.01)
+    found = inspect_dataset("mine", own(messy), LOGMEL, shards, CROP_FRAMES)
+    text = flat(text_of(found, shards, pretrain))
+    facts = text.index("recordings 11")
+    for warning in (
+        "! 4 of 10 clips (40.0%) cannot be used, over the limit of 1.0%: the stage `shards` would fail.",
+        "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). The stage",
+        "! Leak: 1 group in several splits (2 clips): rex (train, validation). The stage `shards` would",
+        "! 1 recording with different labels (2 clips): 0.wav (dog) = copy.wav (cat). Correct the labels.",
+        "! Classes without a clip: 1 in test, of 2.",
+        "! Pre-training would drop 2 of 6 clips, which are shorter than a crop (0.48 s).",
+    ):
+        assert 0 < text.index(warning) < facts
+
+
+def test_clean_recordings_give_no_warning(tmp_path, pretrain):
+    for name in ("cat", "dog"):
+        for number in range(3):
+            write_noise(tmp_path / name / f"{number}.wav", 0.6, seed=hash((name, number)) % 2**32)
+    found = inspected(tmp_path, labels="folders", num_folds=3)
+    assert list(warnings_of(found, shards_params(), pretrain)) == []
+    text = text_of(found, shards_params(), pretrain)
+    assert text.endswith("\n\nNo warnings.")
+    assert "lengths     0.60 s each" in text
+    assert [part.name for part in found.parts] == ["fold 1", "fold 2", "fold 3"]
+
+
+def test_labels_of_a_multi_label_dataset_are_counted_per_clip(tmp_path, pretrain):
+    labels = ["rain;wind", "rain", "", "wind", "rain;wind", "wind"]
+    rows = [f"{number}.wav,{label},{number % 3 + 1}" for number, label in enumerate(labels)]
+    for number in range(6):
+        write_noise(tmp_path / f"{number}.wav", 0.6, seed=number)
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,fold", *rows]))
+    found = inspected(tmp_path, multi_label=True)
+    assert found.labels_per_clip == {0: 1, 1: 3, 2: 2}
+    assert found.num_clips_of_class == {"rain": 3, "wind": 4}
+    said = flat(text_of(found, shards_params(), pretrain))
+    assert "1.17 per clip, at most 2; 1 clips without any" in said
+
+
+def test_json_holds_the_counts_and_the_warnings(messy, pretrain):
+    found = inspected(messy)
+    content = json.loads(json_of(found, shards_params(), pretrain))
+    assert content["here"] is True
+    assert content["native_rates_hz"] == {"8000": 4, "16000": 2}
+    assert content["task"]["classes"] == ["cat", "dog"]
+    assert content["groups_in_several_parts"]["num_keys"] == 1
+    assert content["warnings"] == list(warnings_of(found, shards_params(), pretrain))
+
+
+def test_the_command_writes_json_alone_to_standard_output(messy, project, tmp_path):
+    """Progress and what decoders complain about go elsewhere."""
+    params = yaml.safe_load((project / "presets/demo.yaml").read_text())
+    params["datasets"]["mine"] = own(messy).model_dump()
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(params))
+    command = [sys.executable, "-m", "matpac", "inspect", "mine", "--json", "--params", "mine.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["num_clips"] == 6
+    assert "mine: headers: 11/11 recordings (100%)" in done.stderr
+
+
+def test_nothing_is_left_behind(messy):
+    before = sorted(messy.rglob("*"))
+    inspected(messy)
+    assert sorted(messy.rglob("*")) == before
+
+
+def test_rows_of_parquet_files_are_looked_into(tmp_path):
+    rows = []
+    for number in range(70):
+        path = tmp_path / "one.wav"
+        write_noise(path, 0.5, seed=number)
+        rows.append(
+            {"audio": {"bytes": path.read_bytes(), "path": f"{number}.wav"}, "word": "ab"[number % 2]}
+        )
+    (tmp_path / "rows").mkdir()
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows" / "all.parquet")
+    source = Parquet(
+        kind="parquet",
+        source=str(tmp_path / "rows"),
+        labels="word",
+        multi_label=False,
+        num_folds=3,
+        split_fractions=None,
+    )
+    found = inspect_dataset("rows", source, LOGMEL, shards_params(), CROP_FRAMES)
+    assert (found.num_clips, found.formats) == (70, {"WAV PCM_16": 70})
+    assert found.num_clips_of_class == {"a": 35, "b": 35}
+
+
+def test_what_is_not_here_yet_is_foretold(in_tmp, pretrain):
+    found = inspect_dataset("esc10", Esc10(kind="esc10", source=None), LOGMEL, shards_params(), CROP_FRAMES)
+    assert isinstance(found, Prospect)
+    assert not list(in_tmp.iterdir())
+    said = flat(text_of(found, shards_params(), pretrain))
+    assert "Not here yet." in said
+    assert "clips 400" in said
+    assert "python -m flows.download esc10" in said
+
+
+def test_a_wrong_table_is_one_error(tmp_path):
+    write_noise(tmp_path / "a.wav", 0.5, seed=0)
+    (tmp_path / "labels.csv").write_text("name,label\na.wav,dog\n")
+    with pytest.raises(ValueError, match="need columns path and label"):
+        inspected(tmp_path)
+    with pytest.raises(ValueError, match="need a folder of recordings"):
+        inspected(tmp_path / "nowhere", labels="none")
+
+
+def test_missing_recordings_are_counted_where_the_page_knows_how_many(audio_folder, pretrain):
+    source = Esc10(kind="esc10", source=str(audio_folder / "esc10"))
+    found = inspect_dataset("esc10", source, LOGMEL, shards_params(), CROP_FRAMES)
+    assert (found.num_clips, found.num_missing, found.num_rejected) == (400, {}, {})
+    assert [part.num_clips for part in found.parts] == [80] * 5
+    assert set(found.num_clips_of_class.values()) == {40}
+
+
+def test_what_is_foreseen_of_strange_files_is_what_decoding_finds(audio_folder):
+    """The other way round does not hold: silence and NaN show up only later."""
+    root, reject = audio_folder / "odd", ("truncated",)
+    foreseen = {
+        recording.path: reason(foresee, root, recording, LOGMEL, reject) for recording in take_inventory(root)
+    }
+    found = {path: reason(decode, root / path, None, reject) for path in foreseen}
+    # The length of a window is a matter of the log-mel.
+    expected = {path: phrase for path, phrase in foreseen.items() if phrase not in (None, "too short")}
+    assert expected.items() <= found.items()
+    assert len(expected) > 40
+
+
+def reason(act, *arguments) -> str | None:
+    try:
+        act(*arguments)
+    except UnusableAudio as error:
+        return phrase_of(error.reason)
+    return None
+
+
+def test_no_header_is_read_of_what_could_not_be_listed(tmp_path):
+    with pytest.raises(UnusableAudio, match="cannot be read"):
+        foresee(tmp_path, Recording("a.wav", 0, "", "a.wav"), LOGMEL, ())
+
+
+def survey_of(clips, contents) -> Survey:
+    recordings = [
+        Recording(clip.path, 1, f"{content:064x}"[::-1], clip.path)
+        for clip, content in zip(clips, contents, strict=True)
+    ]
+    survey = Survey(repeated_contents(recordings))
+    for clip, recording in zip(clips, recordings, strict=True):
+        survey.count(clip, recording, Header(16000, 1, "WAV PCM_16", 16000), crops=True)
+    return survey
+
+
+def test_ids_that_come_twice_are_counted():
+    clips = [Clip(id, f"{number}.wav") for number, id in enumerate("abcab")]
+    assert survey_of(clips, range(1, 6)).num_repeated_ids() == 2
+
+
+def test_a_group_inside_one_split_is_no_leak():
+    clips = [Clip(str(n), f"{n}.wav", ("x",), "train", group="g") for n in range(4)]
+    overlap = survey_of(clips, range(1, 5)).groups_in_several_parts()
+    assert (overlap.num_keys, overlap.num_clips, overlap.rows) == (0, 0, ())
+
+
+def test_copies_without_a_split_leak_nothing():
+    clips = [Clip("a", "a.wav", ("x",), "train"), Clip("b", "b.wav")]
+    survey = survey_of(clips, [1, 1])
+    assert survey.contents_in_several_parts().num_keys == 0
+    assert survey.num_rejected == {"duplicate": 1}
+
+
+def test_rejections_of_the_reader_are_kept_apart_from_clips():
+    survey = Survey(set())
+    stray = Rejection("a.wav", "not listed (in no list)")
+    survey.count(stray, Recording("a.wav", 1, "f" * 64, "a.wav"), stray, crops=False)
+    assert (survey.num_clips, survey.num_rejected, survey.lengths_s()) == (0, {"not listed": 1}, None)

@@ -1,0 +1,104 @@
+"""Tiny recordings, and shards made of them without a dataset reader."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from matpac.clip import Clip, Rejection, Task
+from matpac.datasets.inventory import Recording
+from matpac.params import LogMel, Shards
+from matpac.prepare.build import ShardJob, build_shard
+from matpac.prepare.plan import Plan, deal
+from matpac.prepare.publish import Summary, finish
+from matpac.prepare.workspace import Store
+
+LOGMEL = LogMel(
+    sample_rate_hz=16000,
+    window_ms=25,
+    hop_ms=10,
+    num_mels=16,
+    fmin_hz=50,
+    fmax_hz=8000,
+    resampler="soxr_hq",
+)
+
+
+def write_noise(path: Path, duration_s: float, seed: int, rate_hz: int = 16000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).normal(scale=0.1, size=int(duration_s * rate_hz))
+    soundfile.write(path, noise, rate_hz, subtype="PCM_16")
+
+
+def write_recordings(root: Path, durations_s: Sequence[float]) -> None:
+    for number, duration_s in enumerate(durations_s):
+        write_noise(root / f"{number:03d}.wav", duration_s, seed=number)
+
+
+def recording_of(root: Path, path: str) -> Recording:
+    content = (root / path).read_bytes()
+    return Recording(path, len(content), hashlib.sha256(content).hexdigest(), path)
+
+
+def shards_params(**changes: Any) -> Shards:
+    values = {
+        "format": "webdataset",
+        "clips_per_shard": 3,
+        "reject": ("silent", "truncated", "duplicate"),
+        "max_rejected_fraction": 1.0,
+        "runner": "threads",
+        "num_workers": 1,
+        "dask_address": None,
+    }
+    return Shards(**values | changes)
+
+
+def plan_of(root: Path, work: Path, logmel: LogMel = LOGMEL, **changes: Any) -> Plan:
+    """A plan for all WAV files of a folder; clip `a<name>`, labels by parity, folds 1 to 3."""
+    return planned(plan_clips(root), root, work, logmel, **changes)
+
+
+def plan_clips(root: Path) -> list[Clip | Rejection]:
+    paths = sorted(path.name for path in root.glob("*.wav"))
+    return [
+        Clip(
+            id=f"a{path.removesuffix('.wav')}",
+            path=path,
+            labels=("even" if number % 2 == 0 else "odd",),
+            fold=number % 3 + 1,
+        )
+        for number, path in enumerate(paths)
+    ]
+
+
+def planned(
+    items: Sequence[Clip | Rejection],
+    root: Path,
+    work: Path,
+    logmel: LogMel = LOGMEL,
+    **changes: Any,
+) -> Plan:
+    recordings = [recording_of(root, item.path) for item in items]
+    task = Task(("even", "odd"), multi_label=False, metric="accuracy", num_folds=3)
+    return deal(items, recordings, root, Store(work), lambda _: task, logmel, shards_params(**changes))
+
+
+def jobs(plan: Plan) -> list[ShardJob]:
+    return [plan.job(number) for number in range(len(plan.shards))]
+
+
+def build(plan: Plan, out: Path) -> Summary:
+    for job in jobs(plan):
+        assert build_shard(job) is not None
+    return finish(plan, out)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

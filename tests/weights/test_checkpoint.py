@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from matpac.files import read_json, write_json
+from matpac.params import BEFORE
+from matpac.training.initial import read_initial
+from matpac.weights.checkpoint import Meta, load_networks, read_meta
+from matpac.weights.info import known_of
+from tests.checkpoints import untrained_checkpoint
+
+
+def test_a_checkpoint_that_is_older_than_a_key_did_what_was_done_before(tmp_path):
+    folder = untrained_checkpoint(tmp_path)
+    new = read_meta(folder)
+    raw = read_json(folder / "meta.json")
+    for key in BEFORE:
+        del raw["pretrain"][key]
+    write_json(folder / "meta.json", raw)
+    assert read_meta(folder) == new
+    assert load_networks(folder).standardize_targets is False
+
+
+def test_another_format_is_one_line_that_names_the_file():
+    with pytest.raises(ValueError, match=r"^old: need checkpoint format 2, got 1$"):
+        Meta.from_json({"format": 1}, Path("old"))
+
+
+@pytest.mark.parametrize(
+    "use", [load_networks, known_of, lambda folder: read_initial(str(folder)).networks()]
+)
+def test_half_a_file_of_weights_is_named_in_one_line(tmp_path, use):
+    weights = untrained_checkpoint(tmp_path) / "networks.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(
+        ValueError, match=r"networks\.safetensors: need whole weights, found a damaged"
+    ) as said:
+        use(tmp_path)
+    assert "\n" not in str(said.value)

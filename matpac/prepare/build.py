@@ -6,7 +6,7 @@ Runs in spawned workers that must start at once: nothing here imports torch, Zar
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from matpac.clip import Rejection, UnusableAudio, phrase_of
 from matpac.datasets.inventory import Recording, unchanged
 from matpac.files import read_json, write_json, write_text
-from matpac.params import LogMel, digest
+from matpac.params import LogMel
 from matpac.prepare.workspace import Store
 from matpac.shards.statistics import statistics_of
 from matpac.shards.tar import StoredClip, write_tar
@@ -40,6 +40,9 @@ ROWS = pa.schema(
     ]
 )
 """A plan: a record batch a shard, a row a clip, with what the inventory says of its recording."""
+SHARDS_VERSION = 1
+"""Part of every shard's key. Raise it with any change that makes other bytes out of the same recordings;
+shards of older versions are then built again. A recorded shard in tests/prepare/test_build.py guards it."""
 PASSING = ("cannot be read", "changed")
 """Reasons that may be gone tomorrow: the next run tries such shards again."""
 
@@ -58,8 +61,8 @@ class ShardJob:
     store: Store
     logmel: LogMel
     reject: tuple[str, ...]
-    code: str
-    """Digest of the code that planned it."""
+    version: int
+    """`SHARDS_VERSION` of the code that planned the shard."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def build_shard(job: ShardJob) -> ShardResult | None:
     None where another process is building the shard at this moment. Raises ValueError where this code is not
     that of the planner, as may be on another machine.
     """
-    if job.code != code_digest():
+    if job.version != SHARDS_VERSION:
         raise ValueError(
             f"{platform.node()}: need the version of matpac that planned the shards, found another. "
             "Install the same on all machines."
@@ -144,12 +147,3 @@ def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, 
     about |= {"native_rate_hz": native_rate_hz, "duration_s": len(samples) / native_rate_hz}
     result = {"id": row["id"], "num_frames": len(stored), **about, **asdict(statistics_of(stored))}
     return StoredClip(row["id"], stored, about), result
-
-
-@cache
-def code_digest() -> str:
-    """Of the code that turns recordings into shards: work of another version is not taken up."""
-    package = Path(__file__).parent.parent
-    sources = sorted(package.glob("signal/*.py"))
-    sources += [package / "shards" / name for name in ("build.py", "statistics.py", "tar.py")]
-    return digest([path.read_text(encoding="utf-8") for path in sources])

@@ -21,7 +21,7 @@ from matpac.datasets.inventory import Recording, Recordings, has_inventory
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
 from matpac.params import AudioSet, Dataset, LogMel, Public, Shards, digest
-from matpac.prepare.build import ROWS, ShardJob, code_digest
+from matpac.prepare.build import ROWS, SHARDS_VERSION, ShardJob
 from matpac.prepare.repeats import content_of, digest_of, repeated, repeated_contents
 from matpac.prepare.workspace import Store
 from matpac.shards.leaks import official_leaks, refuse_leaks
@@ -62,7 +62,7 @@ class Plan:
             store=Store(self.store.root.absolute()),
             logmel=self.logmel,
             reject=self.params.reject,
-            code=code_digest(),
+            version=SHARDS_VERSION,
         )
 
 
@@ -229,7 +229,7 @@ def _write_plan(
     report: Callable[[int, int], None] | None,
 ) -> None:
     """One record batch a shard: a worker reads the one it needs, wherever it lies in the file."""
-    beginning = digest(logmel, sorted(params.reject), code_digest())
+    beginning = digest(logmel, sorted(params.reject), SHARDS_VERSION)
     waiting: list[dict[str, Any]] = []
 
     def close_shard() -> None:

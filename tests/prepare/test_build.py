@@ -20,7 +20,7 @@ import soundfile
 
 from matpac.clip import Clip, Rejection
 from matpac.params import AudioSet, Demo, Fsdd
-from matpac.prepare.build import build_shard
+from matpac.prepare.build import SHARDS_VERSION, build_shard
 from matpac.prepare.plan import rules_for
 from matpac.prepare.publish import finish
 from matpac.prepare.workers import Workers
@@ -264,10 +264,10 @@ def test_two_clips_of_one_id_are_refused(root, tmp_path):
         planned(clips, root, tmp_path / "work")
 
 
-def test_a_worker_with_other_code_refuses_the_job(root, tmp_path):
+def test_a_worker_of_another_version_refuses_the_job(root, tmp_path):
     first = jobs(plan_of(root, tmp_path / "work"))[0]
     with pytest.raises(ValueError, match="need the version of matpac that planned the shards"):
-        build_shard(replace(first, code="another"))
+        build_shard(replace(first, version=SHARDS_VERSION + 1))
 
 
 def test_a_sample_opens_the_shards_of_its_clips_only(root, tmp_path):

@@ -10,7 +10,6 @@ reproduce.py       the whole pipeline as a flow
 runners.py         threads, processes or Dask, a few tasks at a time
 serve.py           deployments: schedules, parameters and limits in the Prefect UI
 server.py          one Prefect server for all stages, while any needs it
-server_process.py  the process of that server
 shards.py          recordings -> shards, a task per shard
 stage.py           what both stages share: arguments, logging, errors
 summary.py         what a shard folder shows there

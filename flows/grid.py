@@ -11,7 +11,6 @@ records of other experiments stay at hand. What the queue has computed comes bac
 
 import argparse
 import copy
-import fcntl
 import json
 import signal
 import sys
@@ -25,7 +24,7 @@ import yaml
 
 from flows.dvc import dvc
 from flows.lent import lent, put_back
-from matpac.files import WORK
+from matpac.files import WORK, locked
 from matpac.params import Params, load_params, parse_params
 
 GRIDS = Path("presets/grids")
@@ -169,16 +168,14 @@ def succeeds(arguments: Sequence[str], lock: int) -> bool:
 
 @contextmanager
 def alone() -> Iterator[int]:
-    """The descriptor of a lock: whoever inherits it holds it, too. Raises RuntimeError where it is held."""
+    """The descriptor of a lock: children that inherit it hold it too. Raises RuntimeError if it is held."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with locked(path := FOLDER / "lock") as file:
+        if file is None:
             raise RuntimeError(
                 "a grid is at work in this folder, or what it ran is still stopping. "
-                f"Wait for it (`fuser {file.name}` names it), and run again."
-            ) from None
+                f"Wait for it (`fuser {path}` names it), and run again."
+            )
         yield file.fileno()
 
 

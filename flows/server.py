@@ -3,47 +3,61 @@
     with server.shared():
         ...  # flows are recorded, and can be watched at the printed address
 
-Where PREFECT_API_URL is set, that server is used and nothing of this happens. Two locks, which the kernel
-releases however a process ends, say all there is to know: `server.lock` is held by the server while it lives,
-`users.lock` is shared by the stages that use it. A server that nobody has used for a minute takes
-`users.lock` for itself, so that nobody comes while it stops.
+If PREFECT_API_URL is set, that server is used and nothing of this happens. Two locks, which the
+kernel releases however a process ends, are all the state there is. The server holds `server.lock`
+while it lives; the stages that use it share `users.lock`. After a minute without users, the server
+takes `users.lock` for itself, so that no stage joins while it stops.
+
+The server's own process is `python -m flows.server <home>`, the second half of this file.
 """
 
-import fcntl
 import json
+import os
+import socket
 import subprocess
 import sys
+import threading
 import time
+import traceback
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    get_current_settings,
-    temporary_settings,
-)
+from matpac.files import locked, write_json
 
 START_TIMEOUT_S = 180
 MOST_FAILURES = 3
+IDLE_S = float(os.environ.get("MATPAC_SERVER_IDLE_S", "60"))
+"""Seconds without users after which the server stops. DVC hashes outs between two stages."""
+DEFAULT_PORT = 4200
+STOP_TIMEOUT_S = 20
+NOT_FINAL = ["PENDING", "RUNNING", "CANCELLING"]
 
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Have a server that answers; start one where there is none."""
+    """Have a server that answers; start one if there is none."""
+    # Prefect reads its settings when it is first imported: in the server's process, after its port
+    # is chosen.
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        get_current_settings,
+        temporary_settings,
+    )
+
     settings = get_current_settings()
     if settings.api.url:
         yield
         return
     home = settings.home
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "users.lock").open("w") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
+    with locked(home / "users.lock", shared=True, wait=True):
         url = running_server(home)
-        # Nobody needs heartbeats: the server itself ends the runs of dead processes. Each flow would wait up
-        # to a second for the thread that sends them.
+        # The server itself ends the runs of dead processes, so nobody needs heartbeats. Each flow
+        # would wait up to a second for the thread that sends them.
         with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
 
@@ -60,11 +74,13 @@ def running_server(home: Path) -> str:
         url = answering_url(home)
         if url is not None:
             return url
-        # One that ends with 0 found the lock taken: by another server, or by somebody who looked at it.
+        # A server that ends with 0 found the lock taken, by another server or by a process that
+        # tried it.
         if (started is None or started.poll() == 0) and not is_locked(home / "server.lock"):
             started = start(home)
         elif started is not None and started.poll():
-            # On a busy machine it may be in its own way: a database that is locked, for example.
+            # On a busy machine the next try may succeed: the database may have been locked, for
+            # example.
             num_failures += 1
             if num_failures == MOST_FAILURES:
                 break
@@ -79,10 +95,10 @@ def running_server(home: Path) -> str:
 
 
 def start(home: Path) -> "subprocess.Popen[bytes]":
-    """In a session of its own: it outlives this stage, and Ctrl-C does not reach it."""
+    """Start the server in its own session: it outlives this stage, and Ctrl-C does not reach it."""
     with (home / "server.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.server_process", home],
+            [sys.executable, "-m", "flows.server", home],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -91,7 +107,7 @@ def start(home: Path) -> "subprocess.Popen[bytes]":
 
 
 def answering_url(home: Path) -> str | None:
-    """URL of this project's server, where it lives and is healthy."""
+    """URL of this project's server if it is alive and healthy."""
     if not is_locked(home / "server.lock"):
         return None
     try:
@@ -103,9 +119,92 @@ def answering_url(home: Path) -> str | None:
 
 
 def is_locked(path: Path) -> bool:
-    with path.open("a") as file:
+    with locked(path) as ours:
+        return ours is None
+
+
+def main(home: Path) -> None:
+    """The server's process: `python -m flows.server <home>`."""
+    with locked(home / "server.lock") as ours:
+        if ours is not None:  # Otherwise another server was first.
+            serve(home)
+
+
+def serve(home: Path) -> None:
+    (home / "server.json").unlink(missing_ok=True)
+    listener = listen()
+    port = listener.getsockname()[1]
+    os.environ["PREFECT_SERVER_API_HOST"] = "127.0.0.1"
+    os.environ["PREFECT_SERVER_API_PORT"] = str(port)
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning"))
+    url = f"http://127.0.0.1:{port}/api"
+    threading.Thread(target=keep, args=(server, home, url), daemon=True).start()
+    server.run(sockets=[listener])
+
+
+def listen() -> socket.socket:
+    """Bind PREFECT_SERVER_API_PORT or Prefect's usual port; if that is taken, any free one."""
+    wanted = int(os.environ.get("PREFECT_SERVER_API_PORT", DEFAULT_PORT))
+    for port in (wanted, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # asyncio sets this only for sockets it opens itself. Without it, answers wait 40 ms for an
+        # acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            listener.close()
+        else:
+            return listener
+    raise OSError("no free port on 127.0.0.1")
+
+
+def keep(server: Any, home: Path, url: str) -> None:  # noqa: ANN401 - a uvicorn.Server
+    """Announce the server once it answers; stop it after IDLE_S seconds without users."""
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        end_abandoned_runs(url)
+        write_json(home / "server.json", {"url": url, "pid": os.getpid()})
+        last_used = time.monotonic()
+        while True:
+            time.sleep(min(IDLE_S, 1))
+            with locked(home / "users.lock") as ours:
+                if ours is None:
+                    last_used = time.monotonic()
+                elif time.monotonic() - last_used >= IDLE_S:
+                    end_abandoned_runs(url)
+                    (home / "server.json").unlink(missing_ok=True)
+                    server.should_exit = True
+                    time.sleep(STOP_TIMEOUT_S)
+                    return
+    finally:
+        # Only reached if something went wrong: a server without its keeper would never stop.
+        traceback.print_exc()
+        os._exit(1)
+
+
+def end_abandoned_runs(url: str) -> None:
+    """Mark runs without an end as crashed. No stage is running, so their processes were killed."""
+    state = {"type": "CRASHED", "message": "The process of this run ended without a word."}
+    for kind in ("task", "flow"):
+        runs = post(
+            f"{url}/{kind}_runs/filter",
+            {f"{kind}_runs": {"state": {"type": {"any_": NOT_FINAL}}}, "limit": 200},
+        )
+        for run in runs:
+            post(f"{url}/{kind}_runs/{run['id']}/set_state", {"state": state, "force": True})
+
+
+def post(url: str, value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    request = urllib.request.Request(url, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.loads(response.read())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,7 +1,6 @@
-"""What all data stages share: how they are called, what they log, what they reject."""
+"""What both data stages share: command line, logging, errors."""
 
 import argparse
-import errno
 import logging
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -9,23 +8,24 @@ from concurrent.futures.process import BrokenProcessPool
 from prefect import Flow
 
 from flows import server
+from matpac.files import is_full
 from matpac.params import Dataset, Params, load_params
 
 
 def run(stage: "Flow[[str], None]") -> None:
-    """`python -m flows.<stage> <dataset>`; what the user can put right ends in one line."""
+    """`python -m flows.<stage> <dataset>`; an error that the user can fix ends in one line."""
     parser = argparse.ArgumentParser(prog=f"python -m flows.{stage.name}", description=stage.description)
     parser.add_argument("dataset", help="a name under `datasets` in params.yaml")
     dataset = parser.parse_args().dataset
     quiet_prefect()
     try:
-        source_of(dataset, load_params())  # What is wrong there needs no server to be said.
+        source_of(dataset, load_params())  # Errors in params.yaml need no server.
         with server.shared():
             stage(dataset)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"{stage.name} {dataset}: {error}")
     except OSError as error:
-        if not _is_full_disk(error):
+        if not is_full(error):
             raise
         sys.exit(
             f"{stage.name} {dataset}: the disk is full ({error}). Make room and run again; "
@@ -42,7 +42,7 @@ def source_of(dataset: str, params: Params) -> Dataset:
 
 
 def quiet_prefect() -> None:
-    """What would drown the progress: a line per finished task, and the traceback of an error of one line."""
+    """Drop lines that bury the progress: finished tasks, tracebacks of one-line errors."""
     logging.getLogger("prefect.task_runs").addFilter(_is_news)
     logging.getLogger("prefect.flow_runs").addFilter(_is_news)
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)
@@ -51,13 +51,9 @@ def quiet_prefect() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, ValueError | BrokenProcessPool) or _is_full_disk(error):
+    if isinstance(error, ValueError | BrokenProcessPool) or is_full(error):
         return False
     message = record.getMessage()
     if record.name == "prefect.flow_runs" and "Finished in state Failed" in message:
         return False  # The line that says why comes last.
     return not (record.name == "prefect.task_runs" and "Finished in state Completed" in message)
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

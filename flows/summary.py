@@ -15,8 +15,8 @@ from matpac.clip import REASONS
 from matpac.files import read_json
 from matpac.params import LogMel
 from matpac.prepare.publish import Summary
+from matpac.progress import duration
 from matpac.shards.folder import sample
-from matpac.text import duration
 
 NUM_PICTURES = 6
 PICTURE_FRAMES = 400

@@ -4,7 +4,7 @@ import subprocess
 
 
 def git_revision() -> str:
-    """The commit of the working tree, with `+` where it was changed; empty outside a repository."""
+    """The commit of the working tree, with `+` if it has changes; empty outside a repository."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],

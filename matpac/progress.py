@@ -1,24 +1,23 @@
-"""Progress that a person can read: one moving line on a terminal, a line every few seconds elsewhere.
+"""Progress, sizes, times and tables as text for people.
 
-Pipeline stages run without a terminal, where a bar of control characters is noise.
+Progress is one moving line on a terminal. Elsewhere, as in pipeline stages, it is a line every few
+seconds.
 """
 
 import sys
 import time
-from collections.abc import Callable
-
-from matpac.text import duration
+from collections.abc import Callable, Collection, Sequence
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_UNTIL_RATE = 1.0
-"""After the first work that was done, before which comes much that comes once."""
+"""Seconds of work before a rate is shown; start-up cost would distort it."""
 
 
 class Progress:
-    """Counts work done; says how far it is, how fast it goes and how long it will take.
+    """Counts work; shows how much is done, how fast it goes and how long the rest will take.
 
-    `write` receives finished lines (a logger's `info`, say) instead of standard error. A total of 0 stands
-    for one that nobody knows.
+    `write` receives finished lines (a logger's `info`, for example) instead of standard error. A
+    total of 0 means that it is unknown.
     """
 
     def __init__(
@@ -37,10 +36,10 @@ class Progress:
         self._started = time.monotonic()
         self._shown = self._started
         self._first: tuple[float, int] | None = None
-        """When the first work was done, and how much was done then."""
+        """Time of the first work done, and the amount done by then."""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Count work; show a line where it is time for one or all work is done."""
+        """Count work; show a line if one is due or all work is done."""
         self.done += amount
         now = time.monotonic()
         if self._first is None and amount:
@@ -63,10 +62,9 @@ class Progress:
         return f"{text}  {note}".rstrip()
 
     def _rate(self) -> float | None:
-        """Units a second: of all the work once it is done, before that since the first of it was.
+        """Units a second since the first work was done; once all is done, over the whole time.
 
-        None as long as that says nothing. Whatever is done many at a time is counted from one such moment to
-        another.
+        None until a rate is meaningful. Batched work is measured between batch ends.
         """
         now = time.monotonic()
         if 0 < self.total <= self.done:
@@ -84,3 +82,36 @@ class Progress:
         else:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
+
+
+def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Lines with cells padded to equal width; the columns in `right` are right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def size(num_bytes: float) -> str:
+    """`12 kB`, `3 MB`, `1.2 GB`, `24 GB`."""
+    if num_bytes < 1e6:
+        return f"{num_bytes / 1e3:.0f} kB"
+    if num_bytes < 1e9:
+        return f"{num_bytes / 1e6:.0f} MB"
+    return f"{num_bytes / 1e9:.{0 if num_bytes >= 1e10 else 1}f} GB"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

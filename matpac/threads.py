@@ -1,4 +1,4 @@
-"""jobs -> their results in order, computed by threads a few jobs ahead of whoever takes them."""
+"""jobs -> their results in order, computed by threads a few jobs ahead of the caller."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -11,10 +11,13 @@ Result = TypeVar("Result")
 def ahead(
     jobs: Iterable[Callable[[], Result]], num_ahead: int, num_threads: int | None = None
 ) -> Generator[Result, None, None]:
-    """`num_ahead` jobs at most are on their way, which bounds the memory; `jobs` is read as they are taken.
+    """Yield the results of `jobs` in order; the iterable is read as jobs are started.
 
-    `num_threads`: None for as many as ThreadPoolExecutor has by itself. Raises what a job raised, in order.
-    Closed early, it leaves out the jobs that have not begun.
+    At most `num_ahead` jobs are started and not yet taken, which bounds memory. By default
+    ThreadPoolExecutor chooses the number of threads. A job's exception is raised in its turn.
+    Closing the generator early skips the jobs that have not begun.
+
+    From Python 3.14 on, `Executor.map(buffersize=...)` does the same.
     """
     waiting: deque[Future[Result]] = deque()
     threads = ThreadPoolExecutor(num_threads)

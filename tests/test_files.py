@@ -1,12 +1,17 @@
+import errno
 import multiprocessing
 import re
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from matpac.files import (
     check_place,
     exclusive,
+    is_full,
+    locked,
     move_into_place,
     read_json,
     whole_file,
@@ -70,7 +75,7 @@ def test_where_no_file_can_be_is_said_before_the_work(tmp_path):
 def test_json_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "statistics.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"statistics\.json: need JSON, found none \(.*\)\. Make it anew"):
+    with pytest.raises(ValueError, match=r"statistics\.json: need JSON, found none \(.*\)\. Make it again"):
         read_json(path)
 
 
@@ -101,3 +106,36 @@ def test_a_second_process_is_turned_away(tmp_path):
     other.join()
     with exclusive(tmp_path / "work"):
         pass
+
+
+def test_no_room_is_a_full_disk_a_quota_or_a_largest_size_and_nothing_else():
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        assert is_full(OSError(number, "no room"))
+    assert not is_full(OSError(errno.EACCES, "not allowed"))
+    assert not is_full(ValueError())
+    assert not is_full(None)
+
+
+def test_readers_share_a_lock_and_a_writer_waits_for_them(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path, shared=True) as one, locked(path, shared=True) as other:
+        assert one is not None
+        assert other is not None
+        with locked(path) as writer:
+            assert writer is None
+    with locked(path) as writer:
+        assert writer is not None
+
+
+def test_a_child_that_inherits_a_lock_holds_it_to_its_end(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path) as held:
+        code = "import sys; sys.stdin.read()"
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=[held.fileno()]
+        )
+    with locked(path) as ours:
+        assert ours is None
+    child.communicate()
+    with locked(path) as ours:
+        assert ours is not None

@@ -1,10 +1,10 @@
-"""What is said of the time that is left."""
+"""Rates and remaining times, and sizes and tables as text."""
 
 import time
 
 import pytest
 
-from matpac.progress import Progress
+from matpac.progress import Progress, in_columns, size
 
 
 class Clock:
@@ -55,3 +55,16 @@ def test_hearing_that_nothing_is_done_yet_is_no_beginning(clock):
 
 def test_without_a_total_there_is_a_pace_and_nothing_left(clock):
     assert lines_of(clock, [(6, 10), (6, 12)], total=0) == ["embed: 10 files", "embed: 22 files, 2/s"]
+
+
+def test_columns_are_as_wide_as_their_widest_cell():
+    rows = [["name", "n"], ["a", "1,000"], ["longer", "2"]]
+    assert in_columns(rows, right={1}) == ["name        n", "a       1,000", "longer      2"]
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "said"),
+    [(2e3, "2 kB"), (1.4e6, "1 MB"), (2.6e9, "2.6 GB"), (2.4e10, "24 GB"), (9.99e8, "999 MB")],
+)
+def test_sizes_as_a_person_says_them(num_bytes, said):
+    assert size(num_bytes) == said

@@ -11,7 +11,7 @@ from matpac.datasets.public.dataset_page import Page
 from matpac.datasets.registry import PAGES, recordings_root
 from matpac.files import read_json
 from matpac.params import Dataset, Public
-from matpac.text import in_columns, size
+from matpac.progress import in_columns, size
 
 RAW, SHARDS = Path("data/raw"), Path("data/shards")
 

@@ -1,6 +1,5 @@
 """urls -> verified files: resumed after a cut, retried, from one mirror after another."""
 
-import errno
 import hashlib
 import logging
 import queue
@@ -19,7 +18,7 @@ from pathlib import Path
 import requests
 import urllib3
 
-from matpac.files import flush_to_disk, read_json, write_json
+from matpac.files import flush_to_disk, is_full, read_json, write_json
 
 Report = Callable[[int, int], None]
 """Hears of (bytes done, bytes in all; 0 where nobody knows)."""
@@ -152,7 +151,7 @@ def full_disk_in_words(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         raise DiskTooSmall(
             f"{path}: the disk is full. Make room and run again: it goes on where it stopped."

@@ -11,7 +11,7 @@ from matpac.datasets.own.labels import PARTS
 from matpac.datasets.preview import Prospect
 from matpac.params import Pretrain, Shards
 from matpac.prepare.inspect import Doubt, Inspection
-from matpac.text import duration, in_columns, size
+from matpac.progress import duration, in_columns, size
 
 OWN = ("folder", "tar", "parquet")
 """Kinds whose splits and labels are the user's to correct."""

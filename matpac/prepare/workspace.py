@@ -5,12 +5,13 @@ parameters, is taken up where it fits and never where it does not. Locks are the
 the process that holds them, and hold between machines where the file system is shared (NFS 4, Lustre, ...).
 """
 
-import fcntl
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from matpac.files import lock, locked
 
 
 class Store(NamedTuple):
@@ -47,14 +48,14 @@ class Store(NamedTuple):
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "users.lock").open("a") as users:
-            if _locked(users, fcntl.LOCK_EX):
+            if lock(users):
                 for partial in self.root.rglob(".*.partial"):
                     _remove(partial)
                 for mark in (self.root / "again").glob("*"):
                     self.published.unlink(missing_ok=True)
                     self.record(mark.name).unlink(missing_ok=True)
                     mark.unlink()
-            _locked(users, fcntl.LOCK_SH, wait=True)
+            lock(users, shared=True, wait=True)
             yield users
 
     def keep_only(self, shards: Collection[str], plan: str, users: IO[str]) -> None:
@@ -63,7 +64,7 @@ class Store(NamedTuple):
         To be done last, when this plan is published: until then the work of others, of yesterday's
         parameters say, is all that there is. And a lock that could not be exchanged is lost.
         """
-        if not _locked(users, fcntl.LOCK_EX):
+        if not lock(users):
             return
         kept = {"tars": shards, "records": shards, "claims": shards, "again": shards}
         kept |= {"plans": {plan, f"{plan}.rejected"}}
@@ -77,27 +78,18 @@ class Store(NamedTuple):
         """Whether the shard is ours to build; False where another process builds it now."""
         path = self.root / "claims" / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as claim:
-            yield _locked(claim, fcntl.LOCK_EX)
+        with locked(path) as claim:
+            yield claim is not None
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
         """One at a time; the others wait."""
-        with (self.root / "publish.lock").open("a") as lock:
-            _locked(lock, fcntl.LOCK_EX, wait=True)
+        with locked(self.root / "publish.lock", wait=True):
             yield
 
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _locked(file: IO[str], how: int, *, wait: bool = False) -> bool:
-    try:
-        fcntl.flock(file, how if wait else how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def link(source: Path, target: Path) -> None:

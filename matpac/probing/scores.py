@@ -17,7 +17,7 @@ from matpac.files import read_json
 from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, both_kinds, scored_classes
 from matpac.probing.store import FEATURES, EmbeddedClips
-from matpac.text import in_columns
+from matpac.progress import in_columns
 
 Logits = Float[np.ndarray, "test class"]
 Labels = UInt8[np.ndarray, "test class"]

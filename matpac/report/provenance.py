@@ -11,11 +11,11 @@ import yaml
 from matpac.clip import REASONS
 from matpac.files import read_json
 from matpac.params import Params
+from matpac.progress import duration
 from matpac.report.experiments import Experiment, Settings, is_other
 from matpac.report.markup import facts, folded, paragraph, section, table
 from matpac.report.runs import label_of
 from matpac.report.seeds import SEED, without_seed
-from matpac.text import duration
 
 PACKAGES = ("matpac", "torch", "timm", "numpy", "librosa", "soxr", "scikit-learn", "zarr", "webdataset")
 

@@ -10,8 +10,8 @@ import torch
 
 from matpac.model.flops import Flops, training_flops
 from matpac.params import Params
+from matpac.progress import in_columns
 from matpac.shards.crops import crops_of_finished
-from matpac.text import in_columns
 from matpac.training.schedules import durations
 from matpac.weights.checkpoint import blank_pretext
 

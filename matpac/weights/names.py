@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from matpac.fetch.http import PATIENT, Patience, RemoteFile, download
-from matpac.files import checksum, write_text
+from matpac.files import checksum, locked, write_text
 from matpac.params import LogMel
 from matpac.progress import Progress
 from matpac.weights.checkpoint import Standard
@@ -74,7 +72,7 @@ def find_weights(
         )
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{name}.lock"):
+    with locked(cache / f"{name}.lock", wait=True):
         path = on_disk(name)
         if path is None:
             path = cache / f"{name}.pt"

@@ -3,8 +3,7 @@ import time
 
 import pytest
 
-from flows.server import answering_url, is_locked
-from flows.server_process import listen
+from flows.server import answering_url, is_locked, listen
 from tests.flows.conftest import Project
 
 

@@ -20,7 +20,7 @@ from matpac.params import Dataset, load_params
 def download(dataset: DatasetName) -> None:
     """Fetch or synthesise the recordings where they are not here yet, then list them."""
     params = load_params()
-    source = stage.source_of(dataset, params)
+    source = params.source_of(dataset)
     root, raw = recordings_root(dataset, source), Path("data/raw", dataset)
 
     fetch(dataset, source, root)

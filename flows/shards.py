@@ -25,7 +25,7 @@ from matpac.prepare.publish import TooManyRejected, finish
 def shards(dataset: DatasetName) -> None:
     """Convert the recordings of a dataset. Shards that an earlier run had finished are kept."""
     params = load_params()
-    source = stage.source_of(dataset, params)
+    source = params.source_of(dataset)
     raw, out = Path("data/raw", dataset), Path("data/shards", dataset)
 
     # The recordings are no out of the pipeline: a result taken from its cache leaves them behind.

@@ -9,7 +9,7 @@ from prefect import Flow
 
 from flows import server
 from matpac.files import is_full
-from matpac.params import Dataset, Params, load_params
+from matpac.params import load_params
 
 
 def run(stage: "Flow[[str], None]") -> None:
@@ -19,7 +19,7 @@ def run(stage: "Flow[[str], None]") -> None:
     dataset = parser.parse_args().dataset
     quiet_prefect()
     try:
-        source_of(dataset, load_params())  # Errors in params.yaml need no server.
+        load_params().source_of(dataset)  # Errors in params.yaml need no server.
         with server.shared():
             stage(dataset)
     except (ValueError, RuntimeError) as error:
@@ -31,14 +31,6 @@ def run(stage: "Flow[[str], None]") -> None:
             f"{stage.name} {dataset}: the disk is full ({error}). Make room and run again; "
             "what is finished is kept."
         )
-
-
-def source_of(dataset: str, params: Params) -> Dataset:
-    """Raises ValueError for a name that params.yaml does not declare."""
-    if dataset not in params.datasets:
-        names = ", ".join(params.datasets)
-        raise ValueError(f"need a name under `datasets` in params.yaml ({names}), got {dataset}")
-    return params.datasets[dataset]
 
 
 def quiet_prefect() -> None:

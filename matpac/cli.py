@@ -81,11 +81,8 @@ def inspect(
     from matpac.signal.audio import mute_c_libraries
 
     checked = load_params(params)
-    if dataset not in checked.datasets:
-        names = ", ".join(checked.datasets)
-        raise ValueError(f"inspect: need a name under `datasets` in {params} ({names}), got {dataset}")
+    source, pretrain = checked.source_of(dataset), checked.pretrain
     mute_c_libraries()
-    source, pretrain = checked.datasets[dataset], checked.pretrain
     shards = rules_for(source, checked.shards)
     found = inspect_dataset(dataset, source, checked.logmel, shards, pretrain.crop_frames)
     say = json_of if as_json else text_of
@@ -210,10 +207,7 @@ def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
     from matpac.probing.external import Located
 
     checked = load_params(params)
-    if dataset not in checked.datasets:
-        names = ", ".join(checked.datasets)
-        raise ValueError(f"embed: need a name under `datasets` in {params} ({names}), got {dataset}")
-    located = Located(RAW / dataset, recordings_root(dataset, checked.datasets[dataset]))
+    located = Located(RAW / dataset, recordings_root(dataset, checked.source_of(dataset)))
     embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
 
 

@@ -536,6 +536,12 @@ class Params(Section):
     probe: Probe
     schedules: Schedules
 
+    def source_of(self, dataset: str) -> Dataset:
+        """The section of a dataset. Raises ValueError for a name that is not under `datasets`."""
+        if dataset not in self.datasets:
+            raise ValueError(f"need a name under `datasets` ({', '.join(self.datasets)}), got {dataset}")
+        return self.datasets[dataset]
+
     @property
     def online_datasets(self) -> tuple[str, ...]:
         """One or none."""

@@ -186,3 +186,10 @@ def test_a_digest_depends_on_values_and_nothing_else(raw):
     other = parse_params(changed(raw, "logmel.num_mels", 64))
     assert digest(first.logmel, {"b": 1, "a": 2}) == digest(again.logmel, {"a": 2, "b": 1})
     assert digest(first.logmel) != digest(other.logmel)
+
+
+def test_a_name_that_is_not_under_datasets_is_refused_with_those_that_are(raw):
+    params = parse_params(raw)
+    assert params.source_of("demo_corpus") == params.datasets["demo_corpus"]
+    with pytest.raises(ValueError, match=r"^need a name under `datasets` \(demo_corpus, .*\), got musik$"):
+        params.source_of("musik")

@@ -76,7 +76,7 @@ def test_a_failing_stage_fails_the_run_with_the_line_of_the_stage(project):
     pipeline(project, shards={"cmd": "python -m flows.shards yours"})
     code, said = reproduce(project)
     assert code == 1
-    line = "stage shards failed: shards yours: need a name under `datasets` in params.yaml"
+    line = "stage shards failed: shards yours: need a name under `datasets` ("
     assert said.startswith(f"reproduce: {line}")
     assert last_run(project)["state"]["message"].startswith(line)
 

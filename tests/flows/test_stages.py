@@ -82,7 +82,7 @@ def test_a_wrong_name_is_one_line_and_no_run(converted):
     code, output = converted.run("shards", "yours")
     assert code == 1
     [line] = output.splitlines()
-    assert line.startswith("shards yours: need a name under `datasets` in params.yaml")
+    assert line.startswith("shards yours: need a name under `datasets` (")
     assert len(converted.recorded("flow_runs")) == num_runs
 
 

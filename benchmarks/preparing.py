@@ -48,6 +48,7 @@ from matpac.prepare.workers import Workers
 from matpac.prepare.workspace import Store
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
+from matpac.signal.mel import mel_filters
 from matpac.signal.resample import resample
 
 NUM_CLIPS, DURATION_S, RATE_HZ = 32, 10, 44_100
@@ -206,7 +207,8 @@ def check(workers: Workers, shard: Shard, recipe: Callable[[Path], NDArray[np.fl
     shard.build(workers)
     with tarfile.open(shard.tar) as tar:
         for path in shard.paths:
-            ours, theirs = log_mel(read_audio(path, shard.logmel), shard.logmel), recipe(path).T
+            ours = log_mel(read_audio(path, shard.logmel), shard.logmel, mel_filters(shard.logmel))
+            theirs = recipe(path).T
             member = tar.extractfile(f"{path.stem}.npy")
             assert member is not None
             stored = np.load(BytesIO(member.read()))
@@ -253,9 +255,9 @@ def recipe_in_torch(path: Path, filters: Filters) -> NDArray[np.float32]:
     samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     mono = torch.from_numpy(samples).mean(dim=-1)
     waveform = convolve(mono, rate_hz, filters)
-    window, mel_filters = constants()
+    window, bands = constants()
     spectrum = torch.stft(waveform, 400, 160, window=window, center=False, return_complex=True)
-    energies = mel_filters @ spectrum.abs().square()
+    energies = bands @ spectrum.abs().square()
     return torch.log(energies + EPSILON).numpy()
 
 

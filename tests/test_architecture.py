@@ -129,7 +129,7 @@ def test_the_library_imports_neither_prefect_nor_dvc(path):
     [
         ("matpac", {"numpy", "torch", "pydantic"}),
         ("matpac.cli", {"numpy", "torch", "pydantic"}),
-        ("matpac.prepare.build", {"torch", "zarr"}),
+        ("matpac.prepare.build", {"torch", "librosa", "zarr"}),
         ("flows.shards", {"torch", "matplotlib"}),
         ("matpac.training.run", {"sklearn", "matplotlib"}),
         ("matpac.probing.probe", {"timm", "sklearn", "matplotlib"}),

@@ -21,6 +21,7 @@ from matpac.model.steps import OverTime
 from matpac.params import LogMel
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel
+from matpac.signal.mel import mel_filters
 from matpac.signal.resample import resample
 from matpac.weights.checkpoint import Standard, load_networks, new_pretext, read_meta
 from matpac.weights.describe import of_release, of_run
@@ -146,7 +147,7 @@ class AudioEncoder(TrainedEncoder):
             raise ValueError("embed: need finite samples, got NaN or infinity")
         samples = resample(clip, sample_rate, self.logmel.sample_rate_hz, self.logmel.resampler)
         missing = self.logmel.window_samples - len(samples)
-        return log_mel(np.pad(samples, (0, max(0, missing))), self.logmel)
+        return log_mel(np.pad(samples, (0, max(0, missing))), self.logmel, mel_filters(self.logmel))
 
     def embed_log_mels(
         self,

@@ -17,7 +17,8 @@ from matpac.encoder.encoder import AudioEncoder
 from matpac.files import check_place, whole_file
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
-from matpac.signal.logmel import FLOOR, hann, mel_filters
+from matpac.signal.logmel import FLOOR, hann
+from matpac.signal.mel import mel_filters
 
 
 def export_onnx(encoder: AudioEncoder, out: Path) -> None:

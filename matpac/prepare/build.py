@@ -1,6 +1,6 @@
 """recordings -> shards, one at a time.
 
-Runs in spawned workers that must start at once: nothing here imports torch, Zarr or Prefect.
+Runs in spawned workers that must start at once: nothing here imports torch, librosa, Zarr or Prefect.
 """
 
 import platform
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float32
 
 from matpac.clip import Rejection, UnusableAudio, phrase_of
 from matpac.datasets.inventory import Recording, unchanged
@@ -56,8 +57,10 @@ class ShardJob:
     key: str
     """Digest of all that the shard's bytes follow from."""
     plan: Path
+    mel_filters: Path
+    """Path of the mel filterbank `[bin, mel]`, float32."""
     root: Path
-    """Of the recordings."""
+    """Path of the recordings."""
     store: Store
     logmel: LogMel
     reject: tuple[str, ...]
@@ -115,6 +118,12 @@ def _opened(plan: Path) -> pa.ipc.RecordBatchFileReader:
     return pa.ipc.open_file(pa.memory_map(str(plan)))
 
 
+@lru_cache(maxsize=2)
+def _mel_filters(path: Path) -> Float32[np.ndarray, "bin mel"]:
+    filters: Float32[np.ndarray, "bin mel"] = np.load(path)
+    return filters
+
+
 def _usable_clips(
     planned: list[dict[str, Any]],
     job: ShardJob,
@@ -137,7 +146,7 @@ def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, 
     source = unchanged(recording, job.root)
     samples, native_rate_hz = decode(source, Path(recording.path), job.reject)
     waveform = resample(samples, native_rate_hz, job.logmel.sample_rate_hz, job.logmel.resampler)
-    frames = log_mel(waveform, job.logmel)
+    frames = log_mel(waveform, job.logmel, _mel_filters(job.mel_filters))
     if len(frames) == 0:
         raise UnusableAudio(Path(recording.path), "too short (shorter than one window)")
     stored = frames.astype(np.float16)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +26,7 @@ from matpac.prepare.build import ROWS, SHARDS_VERSION, ShardJob
 from matpac.prepare.repeats import content_of, digest_of, repeated, repeated_contents
 from matpac.prepare.workspace import Store
 from matpac.shards.leaks import official_leaks, refuse_leaks
+from matpac.signal.mel import mel_filters
 
 REPORT_EVERY = 10_000
 NUM_NAMED = 3
@@ -58,6 +60,7 @@ class Plan:
             number=number,
             key=self.shards[number],
             plan=self.store.plan(self.key).absolute(),
+            mel_filters=self.store.mel_filters(self.key).absolute(),
             root=self.root.absolute(),
             store=Store(self.store.root.absolute()),
             logmel=self.logmel,
@@ -120,7 +123,11 @@ def deal(
 ) -> Plan:
     """Items and recordings belong together one by one; the recordings are gone through twice."""
     census = Census()
-    with partial_file(store.plan("new")) as rows, partial_file(store.planned_rejections("new")) as rejected:
+    with (
+        partial_file(store.plan("new")) as rows,
+        partial_file(store.planned_rejections("new")) as rejected,
+        partial_file(store.mel_filters("new")) as filters,
+    ):
         decided = _without_duplicates(items, recordings, params, census)
         _write_plan(rows, rejected, decided, census, logmel, params, report)
         if census.num_clips == 0:
@@ -143,8 +150,11 @@ def deal(
             params.max_rejected_fraction,
             leaks,
         )
-        for path, place in ((rows, store.plan(key)), (rejected, store.planned_rejections(key))):
-            # What is there already is the same, and other processes may be reading it.
+        with filters.open("wb") as file:
+            np.save(file, mel_filters(logmel))
+        places = (store.plan(key), store.planned_rejections(key), store.mel_filters(key))
+        for path, place in zip((rows, rejected, filters), places, strict=True):
+            # An existing file has the same content, and other processes may be reading it.
             if not place.exists():
                 flush_to_disk(path)
                 path.replace(place)

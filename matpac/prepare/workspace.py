@@ -30,6 +30,10 @@ class Store(NamedTuple):
     def planned_rejections(self, key: str) -> Path:
         return self.root / "plans" / f"{key}.rejected.csv"
 
+    def mel_filters(self, key: str) -> Path:
+        """Filterbank of a plan, made once by the planner and read by the workers."""
+        return self.root / "plans" / f"{key}.mel.npy"
+
     def again(self, key: str) -> Path:
         """A mark at a finished shard: next time its trouble may be gone."""
         return self.root / "again" / key
@@ -67,7 +71,7 @@ class Store(NamedTuple):
         if not lock(users):
             return
         kept = {"tars": shards, "records": shards, "claims": shards, "again": shards}
-        kept |= {"plans": {plan, f"{plan}.rejected"}}
+        kept |= {"plans": {plan, f"{plan}.rejected", f"{plan}.mel"}}
         for folder, names in kept.items():
             for path in (self.root / folder).glob("*"):
                 if path.stem not in names:

@@ -27,6 +27,7 @@ from matpac.prepare.workers import Workers
 from matpac.shards.folder import ShardFolder, sample
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
+from matpac.signal.mel import mel_filters
 from tests.recordings import (
     LOGMEL,
     build,
@@ -56,7 +57,7 @@ def test_a_clip_comes_out_as_the_log_mel_of_its_recording(root, tmp_path):
     assert folder.index.column("fold") == [1, 2, 3, 1, 2, 3, 1]
     assert folder.index.shard.tolist() == [0, 0, 0, 1, 1, 1, 2]
     for clip, path in enumerate(folder.index.column("path")):
-        expected = log_mel(read_audio(root / path, LOGMEL), LOGMEL).astype(np.float16)
+        expected = log_mel(read_audio(root / path, LOGMEL), LOGMEL, mel_filters(LOGMEL)).astype(np.float16)
         np.testing.assert_array_equal(folder.read_clip(clip), expected)
 
 
@@ -402,11 +403,12 @@ def test_workers_compute_on_one_thread_and_their_parent_on_its_own(monkeypatch):
     assert dict(os.environ) == before
 
 
-def test_workers_import_neither_prefect_nor_torch():
+def test_workers_import_neither_prefect_nor_torch_nor_librosa():
     workers = Workers(2, mute_c_libraries)
     workers.run(len, b"")
     modules = workers.run(
-        eval, "[m for m in ('prefect', 'torch', 'zarr', 'pytest') if m in __import__('sys').modules]"
+        eval,
+        "[m for m in ('prefect', 'torch', 'librosa', 'zarr', 'pytest') if m in __import__('sys').modules]",
     )
     workers.close()
     assert modules == []

@@ -13,6 +13,7 @@ import pytest
 from matpac.clip import UnusableAudio, phrase_of
 from matpac.signal.audio import decode
 from matpac.signal.logmel import log_mel
+from matpac.signal.mel import mel_filters
 from matpac.signal.resample import resample
 
 
@@ -21,7 +22,9 @@ def verdict(path, params) -> str:
         samples, rate_hz = decode(path, reject=("silent", "truncated"))
     except UnusableAudio as error:
         return error.reason
-    frames = log_mel(resample(samples, rate_hz, params.sample_rate_hz, params.resampler), params)
+    frames = log_mel(
+        resample(samples, rate_hz, params.sample_rate_hz, params.resampler), params, mel_filters(params)
+    )
     assert len(frames) > 0
     assert np.isfinite(frames).all()
     return "used"

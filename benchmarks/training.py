@@ -276,11 +276,11 @@ def waiting(params: Params, num_updates: int) -> float:
         running = Run(Path(name, "work"), crops, params, "", this_process())
         learner = Learner(networks(params), params.pretrain, params.compute, this_process())
         reports = running.reports(learner, 0)
-        next(reports).settle()
+        next(reports).wait()
         started_s, waited_s = time.monotonic(), running.waited_s
         for report in itertools.islice(reports, num_updates):
             last = report
-        last.settle()
+        last.wait()
         reports.close()
         return 100 * (running.waited_s - waited_s) / (time.monotonic() - started_s)
 

@@ -14,7 +14,7 @@ SOURCES = sorted((PROJECT / "matpac").rglob("*.py"))
 PACKAGES = sorted(
     {path.parent for path in SOURCES if len(path.relative_to(PROJECT).parts) > 2} | {PROJECT / "flows"}
 )
-SHARED = {"params", "clip", "files", "progress", "threads", "git", "walk"}
+SHARED = {"params", "clip", "files", "progress", "threads", "git", "walk", "devices", "neighbors"}
 """Root modules that import none of ours but each other; every package may use them."""
 NAMED_BY_OTHERS = {"hear": {"encoder"}}
 """Root modules with the interface of others' programs, and the packages they offer; no package uses them."""

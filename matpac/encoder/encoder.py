@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from matpac.devices import device_or_default
 from matpac.encoder.hub import TrainedEncoder
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
@@ -317,7 +318,7 @@ def load_encoder(
         raise ValueError(f"{path}: need no num_heads, the folder says how many. Leave it out.")
     if is_saved(path):
         return AudioEncoder.from_folder(path, device)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = device_or_default(device)
     if path.is_dir():
         meta = read_meta(path)
         pretext, crop_frames = load_networks(path).to(chosen), meta.pretrain.crop_frames
@@ -327,7 +328,7 @@ def load_encoder(
 
 def untrained_encoder(checkpoint: Path, device: str | None = None) -> AudioEncoder:
     """The encoder that the run which made `checkpoint` drew from its seed, before `init` and any update."""
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = device_or_default(device)
     meta = read_meta(checkpoint)
     pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
     return student_of(pretext.to(chosen), meta.logmel, meta.standard, meta.pretrain.crop_frames)

@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 )
 from torch import Tensor
 
+from matpac.devices import device_or_default
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.params import LogMel
@@ -76,7 +77,7 @@ class TrainedEncoder(ModelHubMixin):
             networks.load_state_dict(tensors)
         except RuntimeError as error:
             raise ValueError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
-        networks.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        networks.to(device_or_default(device)).eval()
         return cls(patches, encoder, config.logmel, config.standard, config.chunk_frames, dict(config.origin))
 
     def known(self) -> dict[str, Any]:

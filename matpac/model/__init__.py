@@ -5,8 +5,7 @@ flops.py      what a training step costs
 head.py       latents -> class logits
 losses.py     Eqs. (1) to (5)
 masking.py    which patches are masked
-patches.py    log-mel -> patches with positions
-positions.py  sine-cosine positions
+patches.py    log-mel -> patches with sine-cosine positions
 predictor.py  visible latents -> predicted latents
 pretext.py    Figure 1 of the paper, as code
 sizes.py      `tiny` and `base`

@@ -1,7 +1,7 @@
-"""networks -> floating-point operations of one training step, to say how much of a machine is used.
+"""networks -> floating-point operations of one training step.
 
-Counted are matrix products, a multiplication and an addition for each term, as PyTorch's counter does; what
-activations that are recomputed cost on top is not.
+As in PyTorch's counter, only matrix products count, with a multiplication and an addition for each
+term. Activations that are recomputed are not counted twice.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from matpac.model.pretext import Pretext
 
 
 class Flops(NamedTuple):
-    """Of one crop, by part."""
+    """Floating-point operations for one crop, by part."""
 
     student: int
-    """Patches included."""
+    """Student encoder and patch embedding."""
     teacher: int
     predictor: int
     heads: int
-    """The student's and the teacher's."""
+    """Heads of student and teacher."""
 
     @property
     def total(self) -> int:
@@ -34,7 +34,7 @@ def training_flops(pretext: Pretext, mask_ratio: float, *, classify: bool) -> Fl
     visible = num_visible(pretext.num_patches, mask_ratio)
     masked = pretext.num_patches - visible
     predictor = pretext.predictor
-    # Of the first layer only the weights have a gradient.
+    # In the first layer only the weights have a gradient, not the input.
     patches = 2 * linear(pretext.patches.projection, pretext.num_patches)
     prediction = (
         linear(predictor.embedding, 1 + visible)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from matpac.model.encoder import Blocks, Norm
 from matpac.model.masking import Split, take
-from matpac.model.positions import sine_cosine
+from matpac.model.patches import sine_cosine
 
 
 class Predictor(nn.Module):

@@ -3,7 +3,6 @@
 attentive.py  a second reading: probes that learn when to listen
 embed.py      shards -> embeddings
 external.py   recordings -> embeddings of another encoder, any with the HEAR API
-fit.py        what a trained probe leaves behind
 folds.py      which clips train, stop and test a probe
 knn.py        a second reading: votes of the nearest training clips
 linear.py     all repeats and folds of a linear probe at once

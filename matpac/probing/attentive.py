@@ -29,7 +29,6 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
 from matpac.params import Probe
-from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
     Problem,
@@ -40,6 +39,7 @@ from matpac.probing.problems import (
     shares_of,
     threads,
 )
+from matpac.probing.scores import Fit
 from matpac.probing.steps import Steps
 
 PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**29}

@@ -22,6 +22,7 @@ from torch import nn
 from matpac.clip import UnusableAudio
 from matpac.datasets.contents import code_of, content_of
 from matpac.datasets.inventory import Recording, read_recordings, unchanged
+from matpac.devices import device_or_default
 from matpac.params import Other, digest
 from matpac.probing.store import Origin
 from matpac.signal.audio import decode
@@ -107,7 +108,7 @@ def load_other(name: str, params: Other) -> OtherEncoder:
             raise ValueError(
                 f"{where}: need the HEAR API, a whole number as the model's attribute {size}, got {found!r}"
             )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_or_default()
     if isinstance(model, nn.Module):
         model.to(device).eval()
     return OtherEncoder(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from matpac.neighbors import nearest_votes
 from matpac.probing.folds import Fold
 from matpac.probing.problems import Scaler
 
@@ -62,11 +63,11 @@ def _shares(
     num_neighbours: int,
 ) -> Float[Tensor, "query class"]:
     if observed.all():
-        return labels[similarity.topk(num_neighbours).indices].mean(1)
+        return nearest_votes(similarity, labels, num_neighbours)
     shares = similarity.new_zeros(len(similarity), labels.shape[1])
     for index in range(labels.shape[1]):
         seen = observed[:, index].nonzero()[:, 0]
         if len(seen):
-            nearest = similarity[:, seen].topk(min(num_neighbours, len(seen))).indices
-            shares[:, index] = labels[seen, index][nearest].mean(1)
+            k = min(num_neighbours, len(seen))
+            shares[:, [index]] = nearest_votes(similarity[:, seen], labels[seen][:, [index]], k)
     return shares

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from matpac.params import Probe
-from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
     Problem,
@@ -31,6 +30,7 @@ from matpac.probing.problems import (
     shares_of,
     threads,
 )
+from matpac.probing.scores import Fit
 
 CACHE_BYTES = 16 * 2**20
 """What a stack may hold on a CPU: weights, gradients and moments of its problems, and a batch of each."""

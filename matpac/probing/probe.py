@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from matpac.devices import device_or_default
 from matpac.files import write_json
 from matpac.params import Probe
 from matpac.probing.attentive import check_heads, fit_attentive_probes
-from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, folds_of
 from matpac.probing.knn import neighbour_votes
 from matpac.probing.linear import fit_probes
 from matpac.probing.scores import (
     DETAILS,
+    Fit,
     compared,
     details_of,
     fold_scores,
@@ -49,7 +50,7 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
         over_time = {name: Steps(embeddings, name) for name in OVER_TIME}
         for steps in over_time.values():
             check_heads(steps, params.attentive)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_or_default()
     labels, observed = (
         torch.from_numpy(values).to(device, torch.float32) for values in (clips.labels, clips.observed)
     )

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from matpac.params import Probe
-from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold
+from matpac.probing.scores import Fit
 
 
 @dataclass(eq=False)

@@ -7,6 +7,7 @@ repeats, folds, classes, confusions, learning curves.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from matpac.files import read_json
-from matpac.probing.fit import Fit
 from matpac.probing.folds import Fold, both_kinds, scored_classes
 from matpac.probing.store import FEATURES, EmbeddedClips
 from matpac.progress import in_columns
@@ -24,6 +24,21 @@ Labels = UInt8[np.ndarray, "test class"]
 
 DETAILS = ".details.json"
 """Ending of the files that hold all about a dataset's probes."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One probe of one repeat and fold."""
+
+    repeat: int
+    fold: int
+    """Index into the folds."""
+    train_losses: list[float]
+    """Mean over the observed entries of each epoch, taken while the weights move."""
+    validation_losses: list[float]
+    best_epoch: int
+    """From 1: where the validation loss was lowest; the test logits are of these weights."""
+    test_logits: Float[np.ndarray, "test class"]
 
 
 def confusion_matrix(logits: Logits, labels: Labels) -> Int64[np.ndarray, "class class"]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from matpac.report.markup import figure, grid, paragraph, picture, section
 from matpac.report.svg import COLOURS, styled, svg_of, unbox_
-from matpac.training.health import complaint
+from matpac.training.health import describe_collapse
 from matpac.training.history import METRICS, ONLINE, read_rows
 
 MAX_POINTS = 400
@@ -143,8 +143,9 @@ def alarm(columns: dict[str, Float[np.ndarray, " row"]], num_clusters: int) -> s
     if len(collapsing) == 0:
         return ""
     first = {name: values[collapsing[0]].item() for name, values in columns.items()}
+    sign = describe_collapse(first, num_clusters)
     return paragraph(
-        f"The run seemed to collapse at update {first['step']:,.0f}: {complaint(first, num_clusters)}. "
+        f"The run seemed to collapse at update {first['step']:,.0f}: {sign}. "
         f"So it did in {len(collapsing):,} of {len(columns['step']):,} logged updates."
     )
 

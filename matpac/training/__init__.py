@@ -1,14 +1,14 @@
 """batches -> weights.
 
-cost.py       what a run costs, before it begins
-health.py     signs of collapse
-history.py    metrics.csv, online.csv and DVCLive
+cost.py       floating-point operations and hours of a run, before it begins
+health.py     views of an update -> signs of collapse
+history.py    metrics.csv, online.csv and DVCLive's plots
 initial.py    the weights a run begins with
-log.py        what a person sees of a run
-loop.py       one update, and the loop around it
-objective.py  one forward pass, to the losses
-online.py     how much embeddings say about labelled clips, while training
+log.py        progress, tables and warnings while a run goes on
+loop.py       one optimizer update, and the loop around it
+objective.py  one forward pass to the losses, as one module
+online.py     k-NN accuracy and rank of labelled clips, while training
 ranks.py      one process a GPU, training together
-run.py        a run that survives its process
-schedules.py  update number -> everything that changes with time
+run.py        a run that can be killed at any time and resumes
+schedules.py  update number -> learning rate, temperatures and decays
 """

@@ -1,6 +1,6 @@
-"""params.yaml -> what its pre-training costs, before it begins.
+"""params.yaml -> floating-point operations and hours of its pre-training, before it begins.
 
-Counted by matpac/model/flops.py, not measured: metrics.csv of a run has how fast a machine really is.
+These are counts (matpac/model/flops.py), not measurements: metrics.csv has the real speed of a run.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from matpac.model.flops import Flops, training_flops
 from matpac.params import Params
 from matpac.progress import in_columns
 from matpac.shards.crops import crops_of_finished
-from matpac.training.schedules import durations
+from matpac.training.schedules import durations_of
 from matpac.weights.checkpoint import blank_pretext
 
 
@@ -25,8 +25,9 @@ def cost_table(
 ) -> str:
     """A line for each run: GFLOP a crop by part, PFLOP of the whole run, hours at `tflop_per_s`.
 
-    Clips are `num_clips`, or those of the finished shards in the folder `shards`. Where a run has neither,
-    only its crops are known. Raises ValueError where there are too few clips for one update.
+    The number of clips is `num_clips`, or that of the finished shards in the folder `shards`. With
+    neither, only the cost of a crop is known. Raises ValueError if there are too few clips for one
+    update.
     """
     header = ["GFLOP a crop", *Flops._fields, "all", "of the first", "crops", "PFLOP", "hours"]
     all_flops = {name: flops_of(params) for name, params in runs.items()}
@@ -52,15 +53,15 @@ def flops_of(params: Params) -> Flops:
 
 
 def crops_of(params: Params, num_clips: int | None) -> int | None:
-    """Crops that a run sees, from its first update to its last."""
+    """Number of crops in all updates of a run; None if the number of clips is unknown."""
     if not params.pretrain.num_epochs:
         return 0
     if num_clips is None:
         return None
-    return durations(num_clips, params.pretrain).total * params.pretrain.batch_size
+    return durations_of(num_clips, params.pretrain).total * params.pretrain.batch_size
 
 
 def clips_in(shards: Path, params: Params) -> int | None:
-    """Clips that are long enough for the run; None where a dataset has no finished shards."""
+    """Number of clips long enough for the run; None if a dataset has no finished shards."""
     crops = crops_of_finished(shards, params.logmel, params.pretrain)
     return None if crops is None else crops.num_clips

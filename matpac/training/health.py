@@ -1,8 +1,8 @@
 """views -> signs of collapse.
 
 A collapsed run has a low loss and useless latents: they no longer differ from patch to patch, or the
-teacher calls everything the same class. Or student and teacher agree on classes and on nothing else. All
-three show here long before a probe does.
+teacher puts every patch into the same class. In a third form, student and teacher agree on classes and
+on nothing else. All three show here long before a probe score does.
 """
 
 import math
@@ -25,10 +25,10 @@ class Health:
     target_sums: Tensor
     predicted_sums: Tensor
     target_products: Float[Tensor, "dim dim"]
-    """In float64: the root of its smallest eigenvalues is looked at."""
+    """Float64, because `values` takes the roots of its smallest eigenvalues."""
     probability_sum: Float[Tensor, " cluster"]
     used: Float[Tensor, " cluster"]
-    """Above 0 for classes that come first for some patch."""
+    """Above 0 for classes that are the teacher's first choice for some patch."""
 
     @classmethod
     def start(cls, center: Float[Tensor, " cluster"]) -> "Health":
@@ -43,7 +43,7 @@ class Health:
 
     @torch.no_grad()
     def watch_(self, views: Views, target_probs: Float[Tensor, "batch masked cluster"] | None) -> None:
-        assert target_probs is not None, "what is watched has been classified"
+        assert target_probs is not None, "watched updates classify"
         self.num_patches += target_probs.shape[0] * target_probs.shape[1]
         target = F.normalize(views.target_latents.flatten(0, 1), dim=-1)
         predicted = F.normalize(views.predicted_latents.flatten(0, 1), dim=-1)
@@ -58,13 +58,13 @@ class Health:
             ranks.sum_(values)
 
     def values(self) -> dict[str, float]:
-        """What one update showed, over all masked patches of its batch.
+        """Columns of metrics.csv for one update, over all masked patches of its batch.
 
-        Variances are those of the unit vectors, summed over dimensions: 0 where all patches have the
-        same latent, 1 where latents point in all directions.
-        teacher_rankme: of the teacher's unit vectors, from 1 to the number of dimensions.
+        teacher_variance, student_variance: variances of the unit vectors, summed over dimensions;
+        0 if all patches have the same latent, 1 if latents point in all directions.
+        teacher_rankme: rank of the teacher's unit vectors, from 1 to the number of dimensions.
         teacher_perplexity: e to the entropy of the mean class distribution, from 1 (one class for
-        everything) to K (all alike). teacher_used_classes: how many come first for some patch.
+        everything) to K (all classes equal). teacher_used_classes: first choices of some patch.
         """
         mean_probs = self.probability_sum / self.num_patches
         entropy = -(mean_probs * (mean_probs + 1e-7).log()).sum()
@@ -87,27 +87,27 @@ def variance(sums: Float[Tensor, "moment dim"], count: Float[Tensor, ""]) -> flo
 
 
 def rankme(singular_values: Float[Tensor, " dim"]) -> Float[Tensor, ""]:
-    """e to the entropy of the singular values' shares: in how many dimensions embeddings really differ.
+    """e to the entropy of the singular values' shares: the number of dimensions in real use.
 
-    Garrido et al., 2023, Eqs. (1) and (2), https://arxiv.org/abs/2210.02885. There as here embeddings are
-    not centered. 1 where all are multiples of one vector.
+    Garrido et al., 2023, Eqs. (1) and (2), https://arxiv.org/abs/2210.02885. Embeddings are not
+    centered, there or here. 1 if all embeddings are multiples of one vector.
     """
     shares = singular_values / singular_values.sum() + 1e-7
     return (-(shares * shares.log()).sum()).exp()
 
 
-def complaint(row: dict[str, float], num_clusters: int) -> str | None:
-    """One line where a row of metrics.csv shows a collapse, else None.
+def describe_collapse(row: dict[str, float], num_clusters: int) -> str | None:
+    """One line if a row of metrics.csv shows a collapse, else None.
 
-    The last sign is that of training by classification alone (alpha 0). Guessing the mean of the teacher's
-    unit vectors, whose square is 1 - variance, for every patch would give a prediction loss (Eq. 1) of
-    2 - 2 sqrt(1 - variance), and unrelated directions cost 2. Where nothing can be predicted, as in white
-    noise, a sound student comes close to the constant; who is a quarter of the way to 2 shares no latent
-    space with the teacher.
+    The last check catches training by classification alone (alpha 0). Answering every patch with the
+    mean of the teacher's unit vectors, whose squared length is 1 - variance, costs a prediction loss
+    (Eq. 1) of 2 - 2 sqrt(1 - variance); unrelated directions cost 2. If nothing can be predicted, as
+    in white noise, a sound student comes close to that constant. A student a quarter of the way from
+    there to 2 shares no latent space with the teacher.
     """
     spread, perplexity = row["teacher_variance"], row["teacher_perplexity"]
     if spread < 0.01:
-        return f"the teacher's latents hardly differ any more (variance {spread:.2g})"
+        return f"the teacher's latents hardly differ (variance {spread:.2g})"
     if perplexity < min(2.0, num_clusters / 2):
         return (
             f"the teacher puts nearly everything into one class "

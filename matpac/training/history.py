@@ -1,7 +1,7 @@
-"""update reports -> metrics.csv and online.csv, and DVCLive's plots where DVCLive is installed.
+"""update reports -> metrics.csv and online.csv, and DVCLive's plots if DVCLive is installed.
 
-The tables are the record: they are part of every saved state, so a resumed run has each row once. They are
-two because each has a schedule of its own. DVCLive's folder is drawn again from them when a run goes on.
+Both tables are part of every saved state, so a resumed run has each row once. DVCLive's folder is
+written anew from them when a run resumes.
 """
 
 import csv
@@ -20,16 +20,16 @@ Row = dict[str, float]
 
 
 class History(NamedTuple):
-    """What a run has said so far: lists that grow with it."""
+    """Rows logged so far; both lists grow with the run."""
 
     updates: list[Row]
-    """Of metrics.csv."""
-    looks: list[Row]
-    """Of online.csv."""
+    """Rows of metrics.csv."""
+    online: list[Row]
+    """Rows of online.csv."""
 
 
 def row_of(report: Report, updates_per_epoch: float) -> Row:
-    """Read the values of a watched update from the device; this waits for it."""
+    """Row of metrics.csv for a watched update; waits until the device has done it."""
     knobs = report.knobs
     prediction, classification, loss = report.losses.tolist()
     return {
@@ -49,7 +49,7 @@ def row_of(report: Report, updates_per_epoch: float) -> Row:
 
 def write_history(folder: Path, history: History) -> None:
     write_rows(folder / METRICS, history.updates)
-    write_rows(folder / ONLINE, history.looks)
+    write_rows(folder / ONLINE, history.online)
 
 
 def read_history(folder: Path) -> History:
@@ -76,7 +76,7 @@ class LivePlots:
     """DVCLive's metrics and plots of a run, in a folder of their own."""
 
     def __init__(self, folder: Path, history: History) -> None:
-        """With what the run has said so far."""
+        """Begins with all rows of `history`."""
         self._live: Any = None
         if importlib.util.find_spec("dvclive") is None:
             return
@@ -84,7 +84,7 @@ class LivePlots:
         from dvclive import Live
 
         self._live = Live(str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
-        for row in sorted([*history.updates, *history.looks], key=lambda row: row["step"]):
+        for row in sorted([*history.updates, *history.online], key=lambda row: row["step"]):
             self.log(row)
 
     def log(self, row: Row) -> None:

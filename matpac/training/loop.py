@@ -1,4 +1,4 @@
-"""batches -> weights: one optimiser update, and the loop around it."""
+"""batches -> weights: one optimizer update, and the loop around it."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ from matpac.training.schedules import Durations, Knobs, knobs_at
 
 
 class NonFinite(ArithmeticError):
-    """Loss or gradient of an update is NaN or infinite; it has not moved the student's weights."""
+    """Loss or gradient of an update is NaN or infinite; the student's weights have not moved."""
 
     def __init__(self, update: int, loss: float, grad_norm: float) -> None:
         super().__init__(f"update {update}: loss {loss:g}, gradient norm {grad_norm:g}")
@@ -31,7 +31,7 @@ class NonFinite(ArithmeticError):
 
 
 class Example(NamedTuple):
-    """What one update sees: standardized log-mels, and which patches are masked."""
+    """Input of one update: standardized log-mels, and which patches are masked."""
 
     log_mel: Float[Tensor, "batch mel frame"]
     split: Split
@@ -39,32 +39,32 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What one update did. Tensors stay on the device; whoever reads one waits for the update to end."""
+    """Results of one update. Tensors stay on the device; reading one waits until the update is done."""
 
     update: int
     losses: Float[Tensor, " loss"]
-    """Prediction, classification (0 where it was not computed), total."""
+    """Prediction, classification (0 if not computed) and total loss."""
     grad_norm: Float[Tensor, ""]
     finite: Tensor
     stop: Tensor
-    """Above 0 where some rank was asked to stop."""
+    """Above 0 if some rank was asked to stop."""
     health: Health | None
-    """Where it was watched."""
+    """None unless the update was watched."""
     knobs: Knobs
 
-    def settle(self) -> bool:
-        """Wait for the update; whether some rank was asked to stop. Raises NonFinite."""
+    def wait(self) -> bool:
+        """Wait until the update is done; return whether some rank was asked to stop. Raises NonFinite."""
         if not self.finite:
             raise NonFinite(self.update, self.losses[2].item(), self.grad_norm.item())
         return self.stop.item() > 0
 
 
 class Learner:
-    """Networks and optimiser of a run, on this rank's device."""
+    """Networks and optimizer of a run, on this rank's device."""
 
     def __init__(self, pretext: Pretext, params: Pretrain, compute: Compute, ranks: Ranks) -> None:
         self.pretext, self.params, self.compute, self.ranks = pretext, params, compute, ranks
-        # At alpha = 1 the student's head has no part in the loss: nobody waits for its gradient.
+        # At alpha = 1 the student's head gets no gradient, and other ranks must not wait for one.
         pretext.student_head.requires_grad_(requires_grad=params.classifies)
         self.optimizer = new_optimizer(pretext, params)
         for blocks in (pretext.student_encoder.blocks, pretext.predictor.blocks):
@@ -76,20 +76,20 @@ class Learner:
         if ranks.number > 1:
             self.objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
 
-    def gradients_stay_here(self) -> AbstractContextManager[Any]:
-        """While more micro-batches follow, gradients are not sent to the other ranks."""
+    def without_sync(self) -> AbstractContextManager[Any]:
+        """Keep gradients on this rank; for all micro-batches of an update but the last."""
         if isinstance(self.objective, DistributedDataParallel):
             return self.objective.no_sync()
         return nullcontext()
 
 
 def new_optimizer(pretext: Pretext, params: Pretrain) -> Optimizer:
-    """AdamW; without weight decay for biases and norms where `weight_decay_on` is `matrices`."""
-    fewest_dimensions = 0 if params.weight_decay_on == "all" else 2
+    """AdamW; biases and norms have no weight decay if `weight_decay_on` is `matrices`."""
+    min_ndim = 0 if params.weight_decay_on == "all" else 2
     trained = [weight for weight in pretext.parameters() if weight.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in trained if weight.ndim >= fewest_dimensions]},
-        {"params": [weight for weight in trained if weight.ndim < fewest_dimensions], "weight_decay": 0.0},
+        {"params": [weight for weight in trained if weight.ndim >= min_ndim]},
+        {"params": [weight for weight in trained if weight.ndim < min_ndim], "weight_decay": 0.0},
     ]
     return AdamW(
         groups,
@@ -104,37 +104,48 @@ def new_optimizer(pretext: Pretext, params: Pretrain) -> Optimizer:
 def pretrain(
     learner: Learner,
     examples: Iterable[Example],
-    lasting: Durations,
+    durations: Durations,
     *,
     first_update: int,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Report]:
     """Yield after every update, so the caller decides when to log, to save and to stop.
 
-    The host runs one update ahead of the device: an update is known to be finite (NonFinite is raised) when
-    the next one is yielded, or when its report is settled.
+    The host runs one update ahead of the device. NonFinite is raised for an update when the next one
+    has been queued, or when the caller waits for its report.
     """
     before: Report | None = None
     for update, example in enumerate(examples, start=first_update):
-        last = update == lasting.total - 1
+        last = update == durations.total - 1
         watch = last or update % learner.compute.log_every_updates == 0
-        knobs = knobs_at(update, lasting, learner.params)
+        knobs = knobs_at(update, durations, learner.params)
         report = update_(learner, example, update, knobs, watch=watch, stopping=is_stopping())
         if before is not None:
-            before.settle()
+            before.wait()
         yield report
         before = report
     if before is not None:
-        before.settle()
+        before.wait()
 
 
 def update_(
     learner: Learner, example: Example, update: int, knobs: Knobs, *, watch: bool, stopping: bool = False
 ) -> Report:
-    """One update on this rank's part of a batch. Nothing in it makes the host wait for the device.
+    """One update on this rank's part of a batch. The host never waits for the device.
 
-    Where loss or gradient is not finite, neither the student nor the centre moves. At alpha = 1 nothing is
-    learned from the classification: it is computed for updates that are watched only, and so is the centre.
+    If loss or gradient is not finite, neither the student nor the center moves. At alpha = 1 the
+    classification teaches nothing: it is computed, and the center moved, in watched updates only.
+
+    Args:
+        learner: Networks and optimizer, changed in place.
+        example: This rank's log-mels [batch, mel, frame] and their split into patches.
+        update: Number of the update, from 0.
+        knobs: Learning rate, temperatures and decays of this update.
+        watch: Whether to measure signs of collapse (`Report.health`).
+        stopping: Whether this rank was asked to stop; the report tells all ranks.
+
+    Returns:
+        Losses and gradient norm over the batches of all ranks, still on the device.
     """
     pretext, params, ranks, optimizer = learner.pretext, learner.params, learner.ranks, learner.optimizer
     center = pretext.center.value
@@ -150,7 +161,7 @@ def update_(
     parts = micro_batches(example, learner.compute.micro_batch_size)
     for number, part in enumerate(parts, start=1):
         share = len(part.log_mel) / params.batch_size
-        with nullcontext() if number == len(parts) else learner.gradients_stay_here():
+        with nullcontext() if number == len(parts) else learner.without_sync():
             outcome = learner.objective(
                 part.log_mel, part.split, teacher_temperature, choice_temperature, classify=classify
             )
@@ -158,9 +169,9 @@ def update_(
                 health.watch_(outcome.views, outcome.target_probs)
             loss = outcome.loss
             means[:-1] += share * outcome.means
-            # The views hold gigabytes that the backward pass does not need.
+            # Free the views: gigabytes that the backward pass does not need.
             del outcome
-            # Gradients become the mean over ranks.
+            # Times the number of ranks, because gradients are averaged over ranks.
             (loss * (share * ranks.number)).backward()
 
     ranks.sum_(means)
@@ -170,7 +181,7 @@ def update_(
     grad_norm = clip_grad_norm_(pretext.parameters(), params.max_grad_norm or math.inf)
     finite = torch.isfinite(losses.sum() + grad_norm)
 
-    # The released order: followers take the weights of this forward pass, and rest at update 0.
+    # As in the released code: followers take the weights of this forward pass, and rest at update 0.
     if params.teacher_follows == "before_step" and update > 0:
         pretext.follow_student_(knobs.encoder_decay, knobs.head_decay)
     if classify:
@@ -178,7 +189,7 @@ def update_(
 
     for group in optimizer.param_groups:
         group["lr"] = knobs.learning_rate
-    # The fused kernels look here, as they do for a gradient scaler, and leave everything where it is.
+    # The fused kernels skip the step if this is 1, as they do for a gradient scaler.
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
     if params.teacher_follows == "after_step":
@@ -187,7 +198,7 @@ def update_(
 
 
 def micro_batches(example: Example, largest: int) -> list[Example]:
-    """As few parts of nearly equal size as hold `largest` clips at most."""
+    """The fewest parts of at most `largest` clips, of nearly equal size."""
     num_parts = math.ceil(len(example.log_mel) / largest)
     tensors = (example.log_mel, *example.split)
     split = (values.tensor_split(num_parts) for values in tensors)

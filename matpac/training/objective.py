@@ -1,4 +1,4 @@
-"""log-mels and masks -> losses: all of one forward pass, as one module."""
+"""log-mels and masks -> losses: one forward pass as one module."""
 
 from typing import NamedTuple
 
@@ -19,17 +19,17 @@ from matpac.params import Pretrain
 
 class Outcome(NamedTuple):
     loss: Float[Tensor, ""]
-    """What is minimised, Eq. (5)."""
+    """The total loss, Eq. (5)."""
     means: Float[Tensor, " mean"]
     """Means over the masked patches, without gradient: prediction, classification and total loss, then
-    what the centre follows, one number a cluster. Zeros stand for what is not computed."""
+    the values the center follows, one per cluster. 0 if not computed."""
     views: Views
     target_probs: Float[Tensor, "batch masked cluster"] | None
-    """None where nothing is classified."""
+    """None if nothing is classified."""
 
 
 class Objective(nn.Module):
-    """A module of its own, for whatever wraps a forward pass: compiler, distributed training."""
+    """A forward pass to the loss, in one module that compiler and distributed training can wrap."""
 
     def __init__(self, pretext: Pretext, params: Pretrain) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class Objective(nn.Module):
         self._compare = compare
 
     def compile_parts_(self) -> None:
-        """Compile block by block: all blocks of one shape share their code, so that it takes seconds, and
-        gradients of late blocks are sent to other ranks while those of early ones are computed."""
+        """Compile block by block. Blocks of one shape share their code, so this takes seconds, and
+        gradients of late blocks reach other ranks while those of early blocks are computed."""
         for blocks in (
             self.pretext.student_encoder.blocks,
             self.pretext.predictor.blocks,
@@ -57,7 +57,7 @@ class Objective(nn.Module):
         *,
         classify: bool = True,
     ) -> Outcome:
-        """Temperatures are tensors, so that a compiled step is not compiled again when they move."""
+        """Temperatures are tensors, so that a new value does not compile the step again."""
         bfloat16 = self.params.precision == "bfloat16"
         with torch.autocast(log_mel.device.type, torch.bfloat16, enabled=bfloat16):
             views = self.pretext(log_mel, split, classify=classify)
@@ -73,7 +73,7 @@ def compare(
     teacher_temperature: Float[Tensor, ""],
     choice_temperature: Float[Tensor, ""] | None,
 ) -> Outcome:
-    # Autocast leaves bfloat16, which is too coarse for a softmax over thousands of classes.
+    # Autocast yields bfloat16, too coarse for a softmax over thousands of classes.
     views = Views._make(None if values is None else values.float() for values in views)
     prediction = prediction_loss(views.distances, choice_temperature)
     if views.target_logits is None or views.predicted_logits is None:
@@ -82,7 +82,7 @@ def compare(
     target_probs = teacher_probabilities(views.target_logits, center, teacher_temperature)
     classification = classification_loss(views.predicted_logits, target_probs, params.student_temperature)
     loss = total_loss(classification, prediction, params.alpha)
-    # The released code averages what comes out of the softmax; the paper, what goes in.
+    # The paper averages the input of the softmax; the released code its output.
     centered = views.target_logits if params.center_of == "logits" else target_probs
     losses = torch.stack([prediction, classification, loss]).detach()
     return Outcome(loss, torch.cat([losses, centered.mean(dim=(0, 1))]), views, target_probs)

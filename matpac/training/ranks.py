@@ -1,4 +1,4 @@
-"""One process, or several that train one model together (torchrun), one a GPU."""
+"""One process, or one a GPU under torchrun, that train one model together."""
 
 import os
 import sys
@@ -11,12 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from matpac.devices import device_or_default
+
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Where this process stands among those that train together."""
+    """This process among those that train together."""
 
     rank: int
     number: int
@@ -24,15 +26,15 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """One process says, logs and saves for all."""
+        """Whether this process prints, logs and saves for all."""
         return self.rank == 0
 
     def part(self, size: int) -> slice:
-        """This rank's clips among the `size` of a batch; sizes of ranks differ by one at most."""
+        """This rank's clips of a batch of `size`; the ranks' shares differ by at most one clip."""
         return slice(self.rank * size // self.number, (self.rank + 1) * size // self.number)
 
     def agree(self, value: Value) -> Value:
-        """The first rank's value, on all of them."""
+        """The first rank's value, on all ranks."""
         if self.number == 1:
             return value
         shared = [value]
@@ -40,20 +42,20 @@ class Ranks:
         return shared[0]
 
     def sum_(self, values: Tensor) -> None:
-        """Replace `values` by the sum over all ranks."""
+        """Replace `values` by their sum over all ranks."""
         if self.number > 1:
             dist.all_reduce(values)
 
 
 def this_process() -> Ranks:
-    """A process that trains alone, on a GPU where there is one."""
-    return Ranks(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    """A process that trains alone, on the GPU if there is one."""
+    return Ranks(0, 1, device_or_default())
 
 
 def begin_on_all_gpus(num_gpus: int | None) -> None:
-    """Begin this command anew, under `torchrun`, where there are several GPUs to use; else do nothing.
+    """Restart this command under `torchrun` if several GPUs are to be used.
 
-    `num_gpus`: None for all that are visible. Raises ValueError where they are fewer.
+    `num_gpus`: None for all visible ones. Raises ValueError if there are fewer.
     """
     found = torch.cuda.device_count()
     if num_gpus is not None and num_gpus > max(found, 1):
@@ -61,13 +63,13 @@ def begin_on_all_gpus(num_gpus: int | None) -> None:
     number = num_gpus or found
     if number > 1 and "WORLD_SIZE" not in os.environ:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
-        # In place of this process, so that signals arrive.
+        # Replaces this process, so that signals reach torchrun.
         os.execv(sys.executable, [sys.executable, *torchrun, "-m", "matpac", *sys.argv[1:]])
 
 
 @contextmanager
 def all_ranks() -> Iterator[Ranks]:
-    """Those that `torchrun` started, or this process alone. They talk by NCCL, on CPUs by Gloo."""
+    """Join the processes that `torchrun` started (NCCL on GPUs, Gloo on CPUs), or train alone."""
     number = int(os.environ.get("WORLD_SIZE", "1"))
     if number == 1:
         yield this_process()

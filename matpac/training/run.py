@@ -1,4 +1,4 @@
-"""corpus -> checkpoint: a pre-training run that survives whatever happens to its process."""
+"""corpus -> checkpoint: a pre-training run that can be killed at any time and resumes."""
 
 import os
 import platform
@@ -29,7 +29,7 @@ from matpac.training.log import Log, say
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
 from matpac.training.online import OnlineProbe
 from matpac.training.ranks import Ranks, all_ranks
-from matpac.training.schedules import durations
+from matpac.training.schedules import durations_of
 from matpac.weights.checkpoint import (
     Meta,
     Standard,
@@ -44,17 +44,17 @@ BATCHES_AHEAD = 4
 
 
 def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
-    """Pre-train on the shards that `corpus` names, below `root`, and move the result to `out`.
+    """Pre-train on the shards below `root` that `corpus` names, and move the result to `out`.
 
-    A run that was cut off goes on from its last saved state, in mid-epoch, with the very batches it
-    would have seen, on however many GPUs. Its state lies in a folder keyed by the digest of parameters,
-    data and initial weights, so a changed parameter starts a new run.
+    An interrupted run resumes from its last saved state, in mid-epoch and with the same batches, on
+    any number of GPUs. Its state lies in a folder keyed by the digest of parameters, data and initial
+    weights, so a changed parameter starts a new run.
     """
     initial = None if params.pretrain.init is None else read_initial(params.pretrain.init)
     if initial is not None and not params.pretrain.num_epochs:
         with all_ranks() as ranks:
             if ranks.is_first:
-                take_as_they_are(initial, out, params)
+                export_untrained(initial, out, params)
         return
     data = read_corpus(root, params.pretrain.datasets, params.online_datasets, corpus)
     init_digest = "" if initial is None else initial.digest
@@ -70,31 +70,31 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         online = online_probe(root, params, standard_of(crops, initial)) if ranks.is_first else None
         run = Run(work, crops, params, digest(data), ranks, initial=initial, online=online)
         if not ranks.is_first:
-            run.to_the_end()
+            run.finish()
             return
         with exclusive(work):
-            finished = run.to_the_end()
+            finished = run.finish()
             LivePlots(finished / "dvclive", read_history(finished))
             move_into_place(finished, out)
             shutil.rmtree(work)
 
 
 def standard_of(crops: Crops, initial: Initial | None) -> Standard:
-    """That of the data; what has been trained before goes on with what it is used to."""
+    """Statistics that came with the initial weights, else those of the data."""
     if initial is not None:
         return initial.standard
     return Standard(crops.statistics.mean, crops.statistics.std)
 
 
 def online_probe(root: Path, params: Params, standard: Standard) -> OnlineProbe | None:
-    """On the shards below `root` that `online.dataset` names. Raises ValueError where it cannot be."""
+    """The probe on the shards that `online.dataset` names below `root`; None if it names none."""
     if params.online.dataset is None:
         return None
     return OnlineProbe(root / params.online.dataset, params.online, standard, params.pretrain.crop_frames)
 
 
-def take_as_they_are(initial: Initial, out: Path, params: Params) -> None:
-    """A checkpoint in `out` of weights that are not trained here; the networks without any are random."""
+def export_untrained(initial: Initial, out: Path, params: Params) -> None:
+    """Write the initial weights to `out` as a checkpoint; networks they do not cover stay random."""
     work = WORK / "pretrain" / digest(params.logmel, params.model, params.pretrain, initial.digest)
     pretext = new_pretext(params.logmel, params.model, params.pretrain)
     begin_with_(pretext, initial, params.logmel)
@@ -125,9 +125,9 @@ def take_as_they_are(initial: Initial, out: Path, params: Params) -> None:
 
 
 class Run:
-    """A run and its saved states: `work/update-<n>`, whole once they have that name.
+    """A run and its saved states in `work/update-<n>`; a folder of that name is complete.
 
-    On several GPUs each has a process with a `Run`; the first one logs and saves for all.
+    With several GPUs each has a process with a `Run`; the first process logs and saves for all.
     """
 
     def __init__(
@@ -141,26 +141,26 @@ class Run:
         initial: Initial | None = None,
         online: OnlineProbe | None = None,
     ) -> None:
-        """Raises ValueError where the data or the batch is too small for the run."""
+        """Raises ValueError if there are too few clips for an update, or fewer in a batch than GPUs."""
         self.work, self.crops, self.params, self.ranks = work, crops, params, ranks
         self.data_digest, self.initial, self.online = data_digest, initial, online
         self.standard = standard_of(crops, initial)
-        self.lasting = durations(crops.num_clips, params.pretrain)
+        self.durations = durations_of(crops.num_clips, params.pretrain)
         self.waited_s = 0.0
         if params.pretrain.batch_size < ranks.number:
             raise ValueError(
-                f"pretrain.batch_size: need a clip for each of {ranks.number} GPUs at least, "
+                f"pretrain.batch_size: need at least one clip for each of {ranks.number} GPUs, "
                 f"got {params.pretrain.batch_size}"
             )
 
-    def to_the_end(self) -> Path:
-        """Train until the last update; return the folder of the finished checkpoint."""
+    def finish(self) -> Path:
+        """Train to the last update; return the folder of the finished checkpoint."""
         learner = self._learner()
         state: Path | None = self.ranks.agree(self._last_state() if self.ranks.is_first else None)
         first, spent_s, history = 0, 0.0, History([], [])
         if state is not None:
-            first, spent_s, history = self._go_on_(learner, state)
-            if first == self.lasting.total:
+            first, spent_s, history = self._resume_(learner, state)
+            if first == self.durations.total:
                 return state
 
         started_s = time.monotonic() - spent_s
@@ -168,35 +168,35 @@ class Run:
         self._say(self._plan(learner.pretext))
         log = self._log(learner.pretext, history, first) if self.ranks.is_first else None
         before: Report | None = None
-        with stopping_softly() as signals:
+        with catch_stop_signals() as signals:
             for report in self.reports(learner, first, lambda: bool(signals)):
                 done = report.update + 1
-                last = done == self.lasting.total
-                # All ranks stop after the same update: the one after that in which one of them was asked to.
-                stop = before is not None and before.settle()
+                last = done == self.durations.total
+                # All ranks stop one update after the first of them was asked to.
+                stop = before is not None and before.wait()
                 before = report
                 if log is not None:
-                    log(report, self.waited_s)
+                    log.add_update(report, self.waited_s)
                     if self.online is not None and (
                         last or report.update % self.params.online.every_updates == 0
                     ):
-                        report.settle()
-                        log.look(self.online.measure(learner.pretext, report.update))
+                        report.wait()
+                        log.add_online(self.online.evaluate(learner.pretext, report.update))
                     if last or stop or time.monotonic() - saved_s > self.params.compute.save_every_s:
-                        report.settle()
+                        report.wait()
                         spent = time.monotonic() - started_s
                         state = self._save(learner, done, history, spent, older=state)
                         saved_s = time.monotonic()
                 if stop and not last:
                     self._say(f"Stopped after update {done:,}; the next run goes on from there.")
                     raise SystemExit(128 + (signals or [signal.SIGTERM])[0])
-        return self.work / state_name(self.lasting.total)
+        return self.work / state_name(self.durations.total)
 
     def _learner(self) -> Learner:
-        """With the weights that the run begins with."""
+        """Networks with the weights that the run begins with, and their optimizer."""
         params = self.params.pretrain
         if params.precision == "bfloat16":
-            # What autocast leaves in float32, the head's last product, has ten bits of mantissa then.
+            # Autocast leaves the head's last product in float32; this gives it ten bits of mantissa.
             torch.set_float32_matmul_precision("high")
         pretext = new_pretext(self.params.logmel, self.params.model, params)
         if self.initial is not None:
@@ -204,42 +204,44 @@ class Run:
         pretext.to(self.ranks.device)
         return Learner(pretext, params, self.params.compute, self.ranks)
 
-    def _go_on_(self, learner: Learner, state: Path) -> tuple[int, float, History]:
-        """Put the learner where `state` left it; updates done, seconds spent and what was said by then."""
+    def _resume_(self, learner: Learner, state: Path) -> tuple[int, float, History]:
+        """Restore the learner from `state`; return updates done, seconds spent and rows logged."""
         resume_(state, learner.pretext, learner.optimizer)
         meta, history = read_meta(state), read_history(state)
         if meta.online != self.params.online:
-            history = history._replace(looks=[])
-        self._say(f"Going on from update {meta.update:,} of {self.lasting.total:,}.")
+            history = history._replace(online=[])
+        self._say(f"Going on from update {meta.update:,} of {self.durations.total:,}.")
         return meta.update, meta.duration_s, history
 
     def reports(
         self, learner: Learner, first: int, is_stopping: Callable[[], bool] = lambda: False
     ) -> Iterator[Report]:
-        """Train from update `first` on. Raises SystemExit where loss or gradient is not finite."""
+        """Train from update `first` on. Raises SystemExit if loss or gradient is not finite."""
         size = self.params.pretrain.batch_size
         part = self.ranks.part(size)
         batches = self.crops.stream(
             first * size + part.start,
             part.stop - part.start,
-            self.lasting.total - first,
+            self.durations.total - first,
             stride=size,
             prefetch=BATCHES_AHEAD,
             empty=pinned if self.ranks.device.type == "cuda" else None,
         )
         examples = self._examples(learner.pretext.num_patches, self._timed(batches), first, part)
         try:
-            yield from pretrain(learner, examples, self.lasting, first_update=first, is_stopping=is_stopping)
+            yield from pretrain(
+                learner, examples, self.durations, first_update=first, is_stopping=is_stopping
+            )
         except NonFinite as error:
             ids = self.crops.ids(self.crops.clips(error.update * size, size))
             raise SystemExit(
-                f"Stopped; the last saved state has sound weights: {error} on the batch of clips "
-                f"{', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}. "
-                f"Lower pretrain.peak_learning_rate, or look at these recordings."
+                f"Stopped: need finite loss and gradient, found {error} on the batch of clips "
+                f"{', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}. The last saved state is sound. "
+                f"Lower pretrain.peak_learning_rate, or check these recordings."
             ) from error
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Adds up how long training waits for data."""
+        """The same batches; `waited_s` adds up how long training waited for them."""
         while True:
             started_s = time.monotonic()
             batch = next(batches, None)
@@ -251,13 +253,13 @@ class Run:
     def _examples(
         self, num_patches: int, batches: Iterator[Batch], first: int, part: slice
     ) -> Iterator[Example]:
-        """Standardize on the device and draw the masks; both depend on the update only."""
+        """Standardize on the device and draw the masks, which depend on seed and update only."""
         params, device, standard = self.params.pretrain, self.ranks.device, self.standard
         for update, batch in enumerate(batches, start=first):
             log_mel = torch.from_numpy(batch.log_mel).to(device, non_blocking=True)
             log_mel = (log_mel.float() - standard.mean) / standard.std
             generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
-            # For the whole batch, so that each clip's mask is the same on any number of GPUs.
+            # Drawn for the whole batch, so that each clip's mask is the same on any number of GPUs.
             noise = torch.rand(params.batch_size, num_patches, generator=generator)[part]
             split = split_by(noise, self.params.model.mask_ratio)
             visible, masked = (index.to(device, non_blocking=True) for index in split)
@@ -285,7 +287,7 @@ class Run:
         partial.mkdir(parents=True)
         meta = Meta(
             update=update,
-            total_updates=self.lasting.total,
+            total_updates=self.durations.total,
             num_clips=self.crops.num_clips,
             logmel=self.params.logmel,
             model=self.params.model,
@@ -310,7 +312,7 @@ class Run:
         return (
             f"{trained / 1e6:.2f} M trained weights, {self.crops.num_clips:,} clips "
             f"({self.crops.num_dropped:,} too short and left out), "
-            f"{self.lasting.total:,} updates of {params.batch_size} crops "
+            f"{self.durations.total:,} updates of {params.batch_size} crops "
             f"of {params.crop_frames} frames, on {hardware(self.ranks)}."
         )
 
@@ -320,7 +322,7 @@ class Run:
         return Log(
             history,
             params,
-            self.lasting,
+            self.durations,
             LivePlots(self.work / "dvclive", history),
             flops_per_crop=flops.total / self.ranks.number,
             first_update=first,
@@ -332,8 +334,8 @@ class Run:
 
 
 @contextmanager
-def stopping_softly() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list instead of dying in the middle of an update."""
+def catch_stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT in a list, so that the run can save before it stops."""
     received: list[int] = []
 
     def remember(number: int, _frame: FrameType | None) -> None:
@@ -348,7 +350,7 @@ def stopping_softly() -> Iterator[list[int]]:
 
 
 def mask_seed(seed: int, update: int) -> int:
-    """A seed of its own for the masks of every update, so that resuming needs no random state."""
+    """Seed for the masks of one update, so that resuming needs no random state."""
     return int(np.random.SeedSequence([seed, update]).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -357,7 +359,7 @@ def state_name(update: int) -> str:
 
 
 def pinned(shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """Memory from which the GPU copies by itself while training goes on."""
+    """Memory from which the GPU copies while training goes on."""
     array: NDArray[np.float16] = torch.empty(shape, dtype=torch.float16, pin_memory=True).numpy()
     return array
 

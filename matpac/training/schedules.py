@@ -1,4 +1,4 @@
-"""update number -> everything that changes with time."""
+"""update number -> learning rate, temperatures and decays."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from matpac.params import Pretrain
 
 
 class Durations(NamedTuple):
-    """Lengths in updates, from lengths in epochs: one epoch shows every clip once.
+    """Lengths of the run and of its phases in updates; an epoch shows every clip once.
 
     AudioSet's 2,012,615 clips at batch 2048 give the released code's 294,816 / 19,654 / 9,827.
     """
@@ -17,7 +17,9 @@ class Durations(NamedTuple):
     teacher_temperature: int
 
 
-def durations(num_clips: int, params: Pretrain) -> Durations:
+def durations_of(num_clips: int, params: Pretrain) -> Durations:
+    """Raises ValueError if the run is too short for one update."""
+
     def updates(epochs: float) -> int:
         return int(num_clips / params.batch_size * epochs)
 
@@ -31,6 +33,8 @@ def durations(num_clips: int, params: Pretrain) -> Durations:
 
 
 class Knobs(NamedTuple):
+    """Settings of one update."""
+
     learning_rate: float
     teacher_temperature: float
     encoder_decay: float
@@ -38,8 +42,9 @@ class Knobs(NamedTuple):
     choice_temperature: float
 
 
-def knobs_at(update: int, lasting: Durations, params: Pretrain) -> Knobs:
-    """A pure function: resuming at update n needs no replay and no scheduler state."""
+def knobs_at(update: int, durations: Durations, params: Pretrain) -> Knobs:
+    """Depends on the update number alone: resuming needs no replay and no scheduler state."""
+    total, warmup, rise = durations
     temperature, encoder, head = (
         params.teacher_temperature,
         params.encoder_decay,
@@ -47,10 +52,10 @@ def knobs_at(update: int, lasting: Durations, params: Pretrain) -> Knobs:
     )
     choice = params.choice_temperature
     return Knobs(
-        learning_rate=params.peak_learning_rate * warmup_then_cosine(update, lasting.warmup, lasting.total),
-        teacher_temperature=ramp(update, temperature.first, temperature.last, lasting.teacher_temperature),
-        encoder_decay=ramp(update, encoder.first, encoder.last, lasting.total),
-        head_decay=ramp(update, head.first, head.last, lasting.total),
+        learning_rate=params.peak_learning_rate * warmup_then_cosine(update, warmup, total),
+        teacher_temperature=ramp(update, temperature.first, temperature.last, rise),
+        encoder_decay=ramp(update, encoder.first, encoder.last, total),
+        head_decay=ramp(update, head.first, head.last, total),
         choice_temperature=max(choice.first * params.choice_decay**update, choice.last),
     )
 
@@ -63,7 +68,7 @@ def ramp(update: int, first: float, last: float, until: int) -> float:
 
 
 def warmup_then_cosine(update: int, warmup: int, total: int) -> float:
-    """Up a straight line from 0 to 1 at `warmup`, then down half a cosine to 0 at `total`."""
+    """Straight line from 0 to 1 at update `warmup`, then half a cosine down to 0 at `total`."""
     if update < warmup:
         return update / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (update - warmup) / (total - warmup))))

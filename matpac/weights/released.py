@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from matpac.model.positions import sine_cosine
+from matpac.model.patches import sine_cosine
 from matpac.model.sizes import PATCH
 
 PREFIXES = {

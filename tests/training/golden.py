@@ -81,9 +81,9 @@ class Golden:
 
     def knobs(self, update: int, params: Pretrain) -> Knobs:
         """The recorded cases hold the learning rate still."""
-        return knobs_at(update, self.lasting(), params)._replace(learning_rate=self.meta["lr"])
+        return knobs_at(update, self.durations(), params)._replace(learning_rate=self.meta["lr"])
 
-    def lasting(self) -> Durations:
+    def durations(self) -> Durations:
         schedule = self.case["sched"]
         return Durations(schedule["max_update"], 0, schedule["t_warm_steps"])
 

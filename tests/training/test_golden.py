@@ -76,7 +76,7 @@ def test_activations_of_the_first_update_match(golden):
 
 def test_gradients_of_the_first_update_have_the_recorded_size(golden):
     pretext, params = golden.pretext(), golden.params()
-    knobs = knobs_at(0, golden.lasting(), params)._replace(learning_rate=0.0)
+    knobs = knobs_at(0, golden.durations(), params)._replace(learning_rate=0.0)
     loose = params.model_copy(update={"max_grad_norm": 1e9})
     learner = Learner(pretext, loose, golden.compute(), this_process())
     update_(learner, golden.examples()[0], 0, knobs, watch=False)
@@ -91,11 +91,11 @@ def test_gradients_of_the_first_update_have_the_recorded_size(golden):
 def test_schedules_match_the_released_ones(golden_folder, project):
     recorded = json.loads((golden_folder / "schedules.json").read_text())
     paper = load_params(project / "presets" / "paper.yaml").pretrain
-    lasting = Durations(294_816, 19_654, 9_827)
+    durations = Durations(294_816, 19_654, 9_827)
     for position, update in enumerate(recorded["num_updates"]):
-        if update >= lasting.total:
+        if update >= durations.total:
             continue  # past the end the released scheduler starts a second cycle
-        knobs = knobs_at(update, lasting, paper)
+        knobs = knobs_at(update, durations, paper)
         for name, value in {
             "lr": knobs.learning_rate,
             "t_temp": knobs.teacher_temperature,

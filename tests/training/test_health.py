@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from matpac.model.pretext import Views
-from matpac.training.health import Health, complaint, rankme
-from matpac.training.log import first_counted
+from matpac.training.health import Health, describe_collapse, rankme
+from matpac.training.log import first_judged
 from matpac.training.schedules import Durations
 
 
@@ -21,14 +21,14 @@ def test_latents_in_all_directions_have_variance_one(generator):
     values = watched(latents, torch.full((10, 100, 8), 1 / 8))
     assert values["teacher_variance"] == pytest.approx(1, abs=0.01)
     assert values["teacher_perplexity"] == pytest.approx(8, abs=1e-3)
-    assert complaint(values, 8) is None
+    assert describe_collapse(values, 8) is None
 
 
 def test_equal_latents_are_complained_about(generator):
     latents = torch.randn(16, generator=generator).expand(2, 5, 16)
     values = watched(latents, torch.full((2, 5, 8), 1 / 8))
     assert values["teacher_variance"] == pytest.approx(0, abs=1e-5)
-    assert "hardly differ" in complaint(values, 8)
+    assert "hardly differ" in describe_collapse(values, 8)
 
 
 def test_one_class_for_everything_is_complained_about(generator):
@@ -37,7 +37,7 @@ def test_one_class_for_everything_is_complained_about(generator):
     values = watched(torch.randn(2, 5, 16, generator=generator), probs)
     assert values["teacher_used_classes"] == 1
     assert values["teacher_perplexity"] == pytest.approx(1, abs=1e-4)
-    assert "one class" in complaint(values, 8)
+    assert "one class" in describe_collapse(values, 8)
 
 
 def test_used_classes_are_those_that_come_first_for_some_patch():
@@ -82,14 +82,14 @@ def test_equal_latents_have_rank_one(generator):
 def test_a_prediction_worse_than_a_constant_is_complained_about(loss, complains):
     """At variance 0.75 the mean has length 0.5, so guessing it costs 2 - 2 * 0.5."""
     row = {"teacher_variance": 0.75, "teacher_perplexity": 30.0, "prediction_loss": loss}
-    found = complaint(row, 64)
+    found = describe_collapse(row, 64)
     assert (found is not None) == complains
     if complains:
         assert f"prediction loss {loss:.2f}, constant 1.00" in found
 
 
 @pytest.mark.parametrize(
-    ("lasting", "update"),
+    ("durations", "update"),
     [
         (Durations(1406, 93, 234), 93),
         (Durations(294_816, 19_654, 9_827), 19_654),
@@ -97,6 +97,6 @@ def test_a_prediction_worse_than_a_constant_is_complained_about(loss, complains)
         (Durations(60, 3, 10), 80),
     ],
 )
-def test_complaints_count_within_the_first_tenth_but_not_at_first(lasting, update):
-    assert first_counted(lasting) == update
-    assert update < lasting.total / 10 or lasting.total < 800
+def test_complaints_count_within_the_first_tenth_but_not_at_first(durations, update):
+    assert first_judged(durations) == update
+    assert update < durations.total / 10 or durations.total < 800

@@ -160,7 +160,7 @@ def test_the_host_waits_for_nothing_in_an_update(fresh, examples, watch, num_hyp
     with NobodyLooks():
         report = update_(run.learner, examples[1], 1, knobs, watch=watch)
     with NobodyLooks(), pytest.raises(AssertionError, match="waits"):
-        report.settle()
+        report.wait()
 
 
 @pytest.mark.gpu

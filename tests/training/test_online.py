@@ -1,4 +1,4 @@
-"""Clips whose label can be heard, and how near an encoder places those of one label."""
+"""Clips of two pitches: an encoder places those of one label near each other."""
 
 from pathlib import Path
 
@@ -62,17 +62,17 @@ def probe_of(shards, **changed):
 
 
 def test_tones_are_told_apart_by_their_neighbours(tones, pretext):
-    row = probe_of(tones).measure(pretext, 7)
+    row = probe_of(tones).evaluate(pretext, 7)
     assert row["step"] == 7
     assert row["knn_accuracy"] == 1
     assert 1 < row["rankme"] < 8
     assert 0 < row["variance_least"] <= row["variance_median"] <= row["variance_most"]
 
 
-def test_two_looks_are_the_same_and_draw_nothing(tones, pretext):
+def test_two_evaluations_are_the_same_and_draw_nothing(tones, pretext):
     before = {name: value.clone() for name, value in pretext.state_dict().items()}
     random = torch.get_rng_state()
-    first, second = (probe_of(tones, num_clips=6).measure(pretext, 0) for _ in range(2))
+    first, second = (probe_of(tones, num_clips=6).evaluate(pretext, 0) for _ in range(2))
     assert first | {"seconds": 0} == second | {"seconds": 0}
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in pretext.state_dict().items())
@@ -81,26 +81,26 @@ def test_two_looks_are_the_same_and_draw_nothing(tones, pretext):
 
 def test_clips_of_the_test_split_are_never_read(tones):
     probe = probe_of(tones)
-    assert len(probe.voting.label) == len(probe.asked.label) == 8
-    read = {clip.tobytes() for part in (probe.voting, probe.asked) for clip in part.log_mel}
+    assert len(probe.train.labels) == len(probe.validation.labels) == 8
+    read = {clip.tobytes() for part in (probe.train, probe.validation) for clip in part.log_mel}
     assert len(read) == 16
 
 
-def test_where_there_are_folds_the_second_is_asked_and_the_first_left_out(tmp_path, pretext):
+def test_of_folds_the_second_validates_and_the_first_is_left_out(tmp_path, pretext):
     folded = probe_of(write_tones(tmp_path, num_folds=3))
-    assert len(folded.voting.label) == len(folded.asked.label) == 8
-    assert folded.measure(pretext, 0)["knn_accuracy"] == 1
+    assert len(folded.train.labels) == len(folded.validation.labels) == 8
+    assert folded.evaluate(pretext, 0)["knn_accuracy"] == 1
 
 
 def test_frames_after_the_end_of_a_clip_are_in_no_mean(tones, pretext):
-    """Of an encoder that keeps patches apart, so that none hears of the others."""
+    """With an encoder that keeps patches apart, so that no latent depends on another patch."""
     probe = probe_of(tones)
     pretext.student_encoder = torch.nn.Identity()
-    expected = probe.embeddings(pretext, probe.asked)
-    for log_mel, length in zip(probe.asked.log_mel, probe.asked.num_frames, strict=True):
+    expected = probe.embeddings(pretext, probe.validation)
+    for log_mel, length in zip(probe.validation.log_mel, probe.validation.num_frames, strict=True):
         log_mel[-(-length // 16) * 16 :] = 9.0
-    assert probe.asked.num_frames.min() < 48
-    assert torch.equal(probe.embeddings(pretext, probe.asked), expected)
+    assert probe.validation.num_frames.min() < 48
+    assert torch.equal(probe.embeddings(pretext, probe.validation), expected)
 
 
 def test_a_set_with_several_labels_a_clip_is_refused(tmp_path):
@@ -115,10 +115,10 @@ def test_fewer_clips_than_vote_are_refused(tones):
 
 
 def test_the_nearer_clips_have_the_larger_vote():
-    voting = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0], [-1.1, -2.0]])
-    label = torch.tensor([2, 0, 0, 1])
-    asked = torch.tensor([[1.0, 0.1]])
-    assert nearest_label(asked, voting, label, 1).item() == 2
-    assert nearest_label(asked, voting, label, 3).item() == 2, "two far ones do not outvote it"
-    votes_of_two_near = nearest_label(torch.tensor([[0.05, 1.0]]), voting, label, 4)
+    memory = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0], [-1.1, -2.0]])
+    labels = torch.tensor([2, 0, 0, 1])
+    query = torch.tensor([[1.0, 0.1]])
+    assert nearest_label(query, memory, labels, 1).item() == 2
+    assert nearest_label(query, memory, labels, 3).item() == 2, "two far ones do not outvote it"
+    votes_of_two_near = nearest_label(torch.tensor([[0.05, 1.0]]), memory, labels, 4)
     assert votes_of_two_near.item() == 0

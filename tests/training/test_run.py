@@ -75,9 +75,9 @@ def test_looking_at_labelled_clips_changes_no_weight(folder, uninterrupted):
     assert folder.weights() == uninterrupted
     checkpoint = folder.folder / "data/checkpoints/pretrained"
     with (checkpoint / "online.csv").open() as table:
-        looks = list(csv.DictReader(table))
-    assert [int(look["step"]) for look in looks] == [0, 20, 40, 59]
-    assert all(0 <= float(look["knn_accuracy"]) <= 1 <= float(look["rankme"]) for look in looks)
+        rows = list(csv.DictReader(table))
+    assert [int(row["step"]) for row in rows] == [0, 20, 40, 59]
+    assert all(0 <= float(row["knn_accuracy"]) <= 1 <= float(row["rankme"]) for row in rows)
     live = (checkpoint / "dvclive/plots/metrics/knn_accuracy.tsv").read_text().splitlines()
     assert [int(line.split("\t")[0]) for line in live[1:]] == [0, 20, 40, 59]
 
@@ -126,7 +126,7 @@ def test_a_run_begins_with_the_weights_of_init_and_keeps_their_statistics(folder
 
 
 def test_labelled_clips_are_scaled_as_the_run_scales_its_own(folder, uninterrupted):
-    """Those of a run that begins with weights by the statistics of these, which are not the data's."""
+    """A run that begins with weights uses the statistics that came with them, not the data's."""
     checkpoint = folder.folder / "data/checkpoints/pretrained"
     shutil.copytree(checkpoint, folder.folder / "scaled")
     meta = json.loads((folder.folder / "scaled/meta.json").read_text())
@@ -139,7 +139,7 @@ def test_labelled_clips_are_scaled_as_the_run_scales_its_own(folder, uninterrupt
     params = load_params(folder.folder / "params.yaml")
     shards, standard = folder.folder / "data/shards/noise", read_meta(checkpoint).standard
     probe = OnlineProbe(shards, params.online, standard, params.pretrain.crop_frames)
-    expected = probe.measure(load_networks(checkpoint), 59)
+    expected = probe.evaluate(load_networks(checkpoint), 59)
     for name in ("step", "knn_accuracy", "rankme", "variance_least", "variance_median", "variance_most"):
         assert float(last[name]) == pytest.approx(expected[name], rel=1e-3), name
 

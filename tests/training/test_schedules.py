@@ -1,7 +1,7 @@
 import pytest
 
 from matpac.params import load_params
-from matpac.training.schedules import Durations, durations, knobs_at
+from matpac.training.schedules import Durations, durations_of, knobs_at
 
 
 @pytest.fixture(scope="module")
@@ -10,13 +10,13 @@ def paper(project):
 
 
 def test_durations_of_the_papers_run_are_the_released_ones(paper):
-    assert durations(2_012_615, paper) == Durations(294_816, 19_654, 9_827)
+    assert durations_of(2_012_615, paper) == Durations(294_816, 19_654, 9_827)
 
 
 def test_every_schedule_has_its_ends(paper):
-    lasting = durations(2_012_615, paper)
-    first, peak = knobs_at(0, lasting, paper), knobs_at(lasting.warmup, lasting, paper)
-    end = knobs_at(lasting.total, lasting, paper)
+    durations = durations_of(2_012_615, paper)
+    first, peak = knobs_at(0, durations, paper), knobs_at(durations.warmup, durations, paper)
+    end = knobs_at(durations.total, durations, paper)
     assert (first.learning_rate, peak.learning_rate) == (0, pytest.approx(3e-4))
     assert end.learning_rate == pytest.approx(0, abs=1e-12)
     assert (first.teacher_temperature, peak.teacher_temperature) == (0.04, 0.07)
@@ -25,12 +25,12 @@ def test_every_schedule_has_its_ends(paper):
 
 
 def test_the_choice_becomes_hard_at_update_230_256(paper):
-    lasting = durations(2_012_615, paper)
+    durations = durations_of(2_012_615, paper)
     floor = paper.choice_temperature.last
-    assert knobs_at(230_255, lasting, paper).choice_temperature > floor
-    assert knobs_at(230_256, lasting, paper).choice_temperature == floor
+    assert knobs_at(230_255, durations, paper).choice_temperature > floor
+    assert knobs_at(230_256, durations, paper).choice_temperature == floor
 
 
 def test_too_little_data_for_one_update_is_said_in_one_line(paper):
     with pytest.raises(ValueError, match=r"num_epochs: need at least one batch of 2048 clips, got 3 clips"):
-        durations(3, paper)
+        durations_of(3, paper)

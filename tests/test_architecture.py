@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.config import Config
 
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((PROJECT / "matpac").rglob("*.py"))
@@ -172,3 +173,12 @@ def test_a_package_says_what_each_of_its_files_is_for(package):
     page = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
     listed = re.findall(r"^(\w+\.py) +\S", page, re.MULTILINE)
     assert listed == sorted(path.name for path in package.glob("*.py") if path.name != "__init__.py")
+
+
+def test_dvc_needs_git_in_a_clone_and_not_in_an_archive(tmp_path):
+    if not (PROJECT / ".git").exists():
+        pytest.skip("this is an archive")
+    archive = subprocess.run(["git", "archive", "HEAD", ".dvc"], cwd=PROJECT, capture_output=True, check=True)
+    subprocess.run(["tar", "x"], cwd=tmp_path, input=archive.stdout, check=True)
+    assert Config(PROJECT / ".dvc")["core"]["no_scm"] is False
+    assert Config(tmp_path / ".dvc")["core"]["no_scm"] is True

@@ -86,7 +86,7 @@ def provenance(
 ) -> str:
     known = {}
     if "git_revision" in meta:
-        known["Git revision"] = str(meta["git_revision"])
+        known["Git revision"] = str(meta["git_revision"]) or "no git"
     if "data_digest" in meta:
         known["Data digest"] = str(meta["data_digest"])
     for name, fingerprint in (corpus.get("datasets", {}) | corpus.get("online", {})).items():

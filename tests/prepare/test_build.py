@@ -1,13 +1,16 @@
 import csv
 import gc
+import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import wave
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import replace
@@ -294,6 +297,56 @@ def test_the_index_is_a_plain_parquet_file(root, tmp_path):
     table = pq.read_table(tmp_path / "out/index.parquet")
     assert table["offset"].to_pylist() == np.cumsum([0, *table["num_frames"].to_pylist()[:-1]]).tolist()
     assert not list((tmp_path / "out").glob("*.tar"))
+
+
+FRONT_END = LOGMEL.model_copy(update={"num_mels": 80})
+"""The paper's: its filterbank is a file, so no version of librosa makes a difference."""
+SHARD_OF_VERSION = {1: "5183c6ab9698d0671b084a0083fa2e5dfaa4332b17eef92a93733d5296e008f8"}
+"""SHA-256 of the recorded shard, with its record, by `SHARDS_VERSION`."""
+
+
+def noise_of_integers(path: Path, seed: int, num_channels: int, num_samples: int) -> None:
+    """The same samples on every machine; white, so no band is weak beside another."""
+    samples = []
+    for _ in range(num_channels * num_samples):
+        seed = (1_664_525 * seed + 1_013_904_223) % 2**32
+        samples.append((seed >> 20) - 2048)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((num_channels, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+
+
+def test_whoever_changes_the_bytes_of_a_shard_raises_their_version(tmp_path):
+    root = tmp_path / "audio"
+    root.mkdir()
+    noise_of_integers(root / "000.wav", 33, num_channels=1, num_samples=400)
+    noise_of_integers(root / "001.wav", 339, num_channels=2, num_samples=480)
+    noise_of_integers(root / "002.wav", 1843, num_channels=1, num_samples=560)
+    first, second, third = plan_clips(root)
+    items = [
+        first,
+        replace(second, group="g", absent=("even",)),
+        replace(third, labels=(), fold=None, split="test"),
+    ]
+    plan = planned(items, root, tmp_path / "work", FRONT_END)
+    [job] = jobs(plan)
+    build_shard(job)
+
+    # Processors differ in the last bits of Fourier transforms and matrix products, about 1e-6 here. The seeds
+    # above were chosen so that no log-mel lies nearer to where its rounding to float16 would change.
+    for path in sorted(root.iterdir()):
+        exact = log_mel(read_audio(path, FRONT_END), FRONT_END, mel_filters(FRONT_END)).astype(np.float64)
+        rounded = exact.astype(np.float16)
+        for side in (-np.inf, np.inf):
+            neighbor = np.nextafter(rounded, np.float16(side))
+            boundary = (rounded.astype(np.float64) + neighbor.astype(np.float64)) / 2
+            assert (np.abs(exact - boundary) > 1e-5 * np.abs(exact)).all(), "choose other noise"
+
+    found = hashlib.sha256(plan.store.tar(job.key).read_bytes() + plan.store.record(job.key).read_bytes())
+    assert found.hexdigest() == SHARD_OF_VERSION.get(SHARDS_VERSION), (
+        "this code makes other shards than were recorded: raise SHARDS_VERSION in matpac/prepare/build.py "
+        f"and record {found.hexdigest()} for it here"
+    )
 
 
 SCRIPT = """

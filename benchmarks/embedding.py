@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import Claim, run, seconds
-from matpac.encoder.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder
+from matpac.encoder.encoder import AudioEncoder
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.model.sizes import PATCH, SIZES
+from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROUNDS = 5

@@ -241,11 +241,10 @@ def info(
 
     Sizes, front end, statistics. Downloads nothing.
     """
-    from matpac.weights.describe import json_of, text_of
-    from matpac.weights.info import known_of
+    from matpac.weights.describe import facts_of, json_of, text_of
 
     say = json_of if as_json else text_of
-    sys.stdout.write(f"{say(known_of(weights))}\n")
+    sys.stdout.write(f"{say(facts_of(weights))}\n")
 
 
 @app.command()

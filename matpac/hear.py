@@ -1,4 +1,4 @@
-"""The encoder with the HEAR 2021 API, which benchmarks of audio embeddings call by the name of a module.
+"""The encoder with the HEAR 2021 API, as benchmarks of audio embeddings import it.
 
     hear-validator matpac.hear --model data/checkpoints/pretrained
 
@@ -8,35 +8,43 @@ https://hearbenchmark.com/hear-api.html
 import numpy as np
 import torch
 from jaxtyping import Float32
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import matpac
-from matpac.encoder.encoder import LOUDEST, AudioEncoder
+from matpac.encoder.encoder import AudioEncoder
+from matpac.encoder.inputs import sounds_of
 
 PRETRAINED = "data/checkpoints/pretrained"
-"""What the pipeline trains, from the project's folder: the default."""
+"""Default encoder: the one that the pipeline trains, relative to the project's folder."""
 
 
 class Model(nn.Module):
-    """What `load_model` returns and the other functions take; `to(device)` moves it.
+    """Model that `load_model` returns and the other functions take; `to(device)` moves it.
 
-    The API suggests a timestamp every 50 ms or less, for onsets. One every 160 ms is what the encoder has.
+    The encoder has a timestamp every 160 ms; the API suggests one every 50 ms or less, for onsets.
     """
 
     def __init__(self, audio_encoder: AudioEncoder) -> None:
         super().__init__()
         self.audio_encoder = audio_encoder
-        # Modules of this one too, so that they move with it.
+        # Registered as submodules, so that `to` moves them.
         self.patches, self.encoder = audio_encoder.patches, audio_encoder.encoder
         self.sample_rate = audio_encoder.logmel.sample_rate_hz
         self.scene_embedding_size = self.timestamp_embedding_size = audio_encoder.dim
 
 
 def load_model(model_file_path: str = "") -> Model:
-    """Of anything that `matpac.load` opens, on a GPU where there is one.
+    """Open an encoder, on a GPU if there is one.
 
-    Raises ValueError where the path holds no encoder.
+    Args:
+        model_file_path: Path or name that `matpac.load` opens; empty opens `PRETRAINED`.
+
+    Returns:
+        A model with the attributes `sample_rate` (Hz), `scene_embedding_size` and
+        `timestamp_embedding_size`.
+
+    Raises:
+        ValueError: The path holds no encoder.
     """
     return Model(matpac.load(model_file_path or PRETRAINED))
 
@@ -44,11 +52,20 @@ def load_model(model_file_path: str = "") -> Model:
 def get_timestamp_embeddings(
     audio: Tensor, model: Model
 ) -> tuple[Float32[Tensor, "batch step dim"], Float32[Tensor, "batch step"]]:
-    """Embeddings every 160 ms, and the times in ms that they are centered at (`step_centers_ms`).
+    """Embed sounds step by step, one step every 160 ms.
 
-    `audio`: `[batch, time]`, floats in -1 to 1 at `model.sample_rate`. Timestamps lie within the sound: a
-    last step that is centered after its end, and so is mostly silence, is left out. Of a sound shorter than
-    that (87.5 ms) one embedding remains, at its middle. Raises ValueError where `audio` is anything else.
+    Timestamps lie within the sound: a last step centered after its end, and thus mostly silence, is
+    left out. A sound shorter than 87.5 ms keeps one embedding, at its middle.
+
+    Args:
+        audio: Sounds `[batch, time]`, floats in -1 to 1 at `model.sample_rate`.
+        model: Model from `load_model`.
+
+    Returns:
+        Embeddings `[batch, step, dim]` and the centers of the steps in ms, `[batch, step]`.
+
+    Raises:
+        ValueError: `audio` has another shape or type, or exceeds -1 to 1 by far.
     """
     timed = model.audio_encoder.embed_in_time(sounds_of(audio), model.sample_rate)
     steps, centers_ms = np.stack([embeddings for embeddings, _ in timed]), timed[0].centers_ms
@@ -61,21 +78,17 @@ def get_timestamp_embeddings(
 
 
 def get_scene_embeddings(audio: Tensor, model: Model) -> Float32[Tensor, "batch dim"]:
-    """What `encoder.embed` gives: means over time. `audio` and errors as in `get_timestamp_embeddings`."""
+    """Embed sounds, each by the mean over its steps, like `AudioEncoder.embed`.
+
+    Args:
+        audio: Sounds `[batch, time]`, floats in -1 to 1 at `model.sample_rate`.
+        model: Model from `load_model`.
+
+    Returns:
+        Embeddings `[batch, dim]`.
+
+    Raises:
+        ValueError: `audio` has another shape or type, or exceeds -1 to 1 by far.
+    """
     embeddings = model.audio_encoder.embed(sounds_of(audio), model.sample_rate)
     return torch.from_numpy(embeddings).to(audio.device)
-
-
-def sounds_of(audio: object) -> list[NDArray[np.float32]]:
-    """Raises ValueError where it is not what the API demands, beyond what resampling adds to full scale."""
-    needed = "hear: need a tensor [n_sounds, n_samples] of floats in -1 to 1"
-    if not isinstance(audio, Tensor) or audio.ndim != 2 or audio.numel() == 0:
-        found = list(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
-        raise ValueError(f"{needed}, got {found}. One sound is audio[None].")
-    if not audio.is_floating_point():
-        raise ValueError(f"{needed}, got {audio.dtype}. Divide by the full scale of your samples.")
-    sounds = audio.detach().cpu().float().numpy()
-    loudest = np.abs(sounds).max()
-    if not loudest <= LOUDEST:
-        raise ValueError(f"{needed}, got one of {loudest:g}. Divide by the full scale of your samples.")
-    return list(sounds)

@@ -15,7 +15,7 @@ import typer
 import yaml
 
 from matpac.cli import app
-from matpac.weights.names import PAPER_LOGMEL
+from matpac.weights.released import PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 
 PROJECT = Path(__file__).resolve().parent.parent

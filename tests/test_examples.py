@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from matpac.encoder.encoder import PAPER_LOGMEL
+from matpac.weights.released import PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 
 

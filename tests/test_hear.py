@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from matpac import hear
-from matpac.encoder.encoder import PAPER_LOGMEL, load_encoder
+from matpac.encoder.encoder import load_encoder
+from matpac.weights.released import PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 
 RATE = 16_000

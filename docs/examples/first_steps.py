@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 import matpac
-from matpac.datasets.inventory import audio_files
 from matpac.encoder.files import embed_files
+from matpac.walk import audio_files
 from matpac.weights.describe import text_of
 
 OUT = Path("first_steps")
@@ -64,9 +64,10 @@ print(f"{len(audio_files(folder))} recordings in {folder}")
 def untrained() -> "matpac.AudioEncoder":
     import torch
 
-    from matpac.encoder.encoder import AUDIOSET, PAPER_LOGMEL, student_of
+    from matpac.encoder.encoder import student_of
     from matpac.model.pretext import Pretext
     from matpac.model.sizes import SIZES
+    from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 
     pretext = Pretext(
         SIZES["tiny"], num_mels=80, crop_frames=608, num_clusters=64, num_hypotheses=1, center_momentum=0.9
@@ -77,7 +78,7 @@ def untrained() -> "matpac.AudioEncoder":
 
 encoder = matpac.load(arguments[0]) if arguments else untrained()
 encoder.save_pretrained(OUT / "encoder")  # and matpac.load(OUT / "encoder") opens it again
-print(text_of(encoder.known()))
+print(text_of(encoder.facts()))
 
 # %% [markdown]
 # ## A folder, to a table

@@ -1,8 +1,9 @@
 """waveform -> embeddings.
 
-encoder.py  waveform -> embeddings
+encoder.py  waveform -> embeddings, with a trained encoder
 files.py    audio files -> a table of embeddings, resumable
 hub.py      a trained encoder <-> a folder or a Hugging Face repository
+inputs.py   arrays as callers have them -> mono clips and their sample rates
 onnx.py     encoder -> ONNX file, front end included
-tables.py   that table as .npz, .parquet or .zarr
+tables.py   embeddings of files -> .npz, .parquet or .zarr
 """

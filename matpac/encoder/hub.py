@@ -1,6 +1,6 @@
 """a trained encoder <-> a folder, or a repository of the Hugging Face Hub, that explains itself.
 
-config.json, model.safetensors    as matpac/weights/pretrained.py has them
+config.json, model.safetensors    see matpac/weights/pretrained.py
 README.md                         the model card
 
 Folder and repository have the same files.
@@ -31,26 +31,26 @@ from matpac.devices import device_or_default
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.params import LogMel
-from matpac.weights import describe as facts
-from matpac.weights.checkpoint import Standard, read_tensors
-from matpac.weights.model_card import model_card
-from matpac.weights.pretrained import CONFIG, LIBRARY, WEIGHTS, Config, read_config, write_saved
+from matpac.weights import describe
+from matpac.weights.checkpoint import Standard
+from matpac.weights.open import Weights, open_saved
+from matpac.weights.pretrained import CONFIG, LIBRARY, WEIGHTS, Config, write_saved
 
 Opened = TypeVar("Opened", bound="TrainedEncoder")
 
 TROUBLE = (HTTPError, HFValidationError, OSError, RuntimeError)
-"""What huggingface_hub raises, and the libraries that it sends requests with, where those fail."""
+"""Errors of huggingface_hub, and of the libraries it sends requests with."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedEncoder(ModelHubMixin):
-    """What there is to save of an encoder. Equal to itself only; `digest` tells which embed the same.
+    """An encoder as far as it is saved. Equal only to itself; `digest` tells which encoders embed the same.
 
     `save_pretrained(folder)`, `from_pretrained(folder or repository)` and `push_to_hub(repository)` come
     from huggingface_hub (https://huggingface.co/docs/huggingface_hub/package_reference/mixins).
     """
 
-    # Neither None nor empty: then the mixin keeps no configuration of its own, and config.json is ours.
+    # Neither None nor empty, so the mixin keeps no configuration of its own and config.json stays ours.
     _hub_mixin_config: ClassVar[dict[str, Any]] = {"library_name": LIBRARY}  # type: ignore[misc]
 
     patches: Patches
@@ -58,40 +58,47 @@ class TrainedEncoder(ModelHubMixin):
     logmel: LogMel
     standard: Standard
     chunk_frames: int
-    """Longest input of one forward pass; longer clips are cut into chunks of this many frames."""
+    """Frames of the longest input of one forward pass; longer clips are cut into chunks of this length."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """How it was trained and on what, as far as is known: facts by name, as JSON can hold them."""
+    """Facts about the training by name, as JSON can hold them."""
 
     @classmethod
-    def from_folder(cls: type[Opened], folder: Path, device: str | None = None) -> Opened:
-        """Open what `save_pretrained` has written. On `device`: a GPU where there is one.
+    def from_weights(
+        cls: type[Opened], weights: Weights, device: str | None = None, *, num_heads: int | None = None
+    ) -> Opened:
+        """Build the encoder of opened weights, on a GPU if there is one; `matpac.load` has the arguments.
 
-        Raises ValueError where the folder holds anything else.
+        Raises:
+            ValueError: The tensors do not fit the sizes, or `num_heads` is missing or wrong.
         """
-        config = read_config(folder)
-        patches = Patches(config.logmel.num_mels, config.chunk_frames, config.dim)
-        encoder = Encoder(config.dim, config.depth, config.num_heads)
+        patches = Patches(weights.logmel.num_mels, weights.chunk_frames, weights.dim)
+        encoder = Encoder(weights.dim, weights.depth, _heads_of(weights, num_heads))
         networks = torch.nn.ModuleDict({"patches": patches, "student_encoder": encoder})
-        tensors = read_tensors(folder / WEIGHTS)
         try:
-            networks.load_state_dict(tensors)
+            networks.load_state_dict(weights.networks(("patches.", "student_encoder.")))
         except RuntimeError as error:
-            raise ValueError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{weights.file}: {' '.join(str(error).split())}") from None
         networks.to(device_or_default(device)).eval()
-        return cls(patches, encoder, config.logmel, config.standard, config.chunk_frames, dict(config.origin))
+        return cls(
+            patches,
+            encoder,
+            weights.logmel,
+            weights.standard,
+            weights.chunk_frames,
+            describe.facts_of_training(weights.origin),
+        )
 
-    def known(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Facts by name, as JSON can hold them."""
         dim, depth = self.encoder.blocks.dim, len(self.encoder.blocks)
         return {
-            **facts.of_encoder(dim, depth, self.logmel),
-            **facts.of_front_end(self.logmel, self.standard),
-            **facts.of_input(self.chunk_frames, self.logmel),
+            **describe.facts_of_sizes(dim, depth, self.logmel),
+            **describe.facts_of_input(self.logmel, self.standard, self.chunk_frames),
             **self.origin,
         }
 
     def digest(self) -> str:
-        """SHA-256 of all that embeddings depend on, whatever file it was opened from."""
+        """SHA-256 of weights, sizes, front end and statistics; the same for every file they come from."""
         config = self._config().as_json() | {"origin": None}
         found = hashlib.sha256(json.dumps(config).encode())
         for name, value in self._weights().items():
@@ -100,23 +107,29 @@ class TrainedEncoder(ModelHubMixin):
         return found.hexdigest()
 
     def generate_model_card(self, **about: Any) -> ModelCard:  # noqa: ANN401 - as the mixin has it
-        """From what is known; `about`: `license`, `scores` and `repo_id` of `model_card`.
+        """Write the model card; `about` may hold `license`, `scores` and `repo_id` (see `model_card`).
 
-        They are given as `model_card_kwargs` of `save_pretrained` and `push_to_hub`, which adds the
-        repository. A README.md that is in the folder already is kept.
+        `save_pretrained` and `push_to_hub` pass on their `model_card_kwargs`; the latter adds the
+        repository. They keep a README.md that is already in the folder.
         """
-        return ModelCard(model_card(self.known(), **about))
+        return ModelCard(describe.model_card(self.facts(), **about))
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:  # noqa: ANN401
-        """Write what the Hub takes; the options are those of `ModelHubMixin.save_pretrained`.
+        """Write a folder that `matpac.load` opens and the Hub takes.
 
-        Raises TypeError where `model_card_kwargs` holds a word that the card does not know.
+        Args:
+            save_directory: Folder to write to; its other files stay.
+            **options: Options of `huggingface_hub.ModelHubMixin.save_pretrained`, among them
+                `model_card_kwargs`.
+
+        Raises:
+            TypeError: `model_card_kwargs` holds a key that `model_card` does not take.
         """
         self._check_card(options)
         return super().save_pretrained(save_directory, **options)
 
     def _check_card(self, options: Mapping[str, Any]) -> None:
-        # The mixin makes the card last: a wrong word would leave weights, or an empty repository, behind.
+        # The mixin writes the card last, so a wrong key would leave weights or an empty repository behind.
         self.generate_model_card(**(options.get("model_card_kwargs") or {}))
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -143,10 +156,22 @@ class TrainedEncoder(ModelHubMixin):
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> Opened:
-        """Open a folder of `save_pretrained`, or a repository of the Hub that holds the same.
+        """Open a folder of `save_pretrained`, or a repository of the Hub with the same files.
 
-        The arguments are those of `huggingface_hub.snapshot_download`, and `device` as of `matpac.load`.
-        Raises ValueError, in one line, where a repository cannot be had or holds anything else.
+        Args:
+            pretrained_model_name_or_path: Folder, or `user/repository`.
+            device: Device as torch names it; None takes a GPU if there is one.
+            revision: Branch, tag or commit of the repository.
+            cache_dir: Folder for downloads, instead of the Hub's own.
+            force_download: Whether to download again what is in the cache.
+            local_files_only: Whether to use only the cache.
+            token: Access token, or whether to use the stored one.
+
+        Returns:
+            The encoder, on `device`.
+
+        Raises:
+            ValueError: The repository cannot be opened or holds anything else; one line.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
@@ -163,24 +188,51 @@ class TrainedEncoder(ModelHubMixin):
                     library_name=LIBRARY,
                 )
             folder = Path(copy)
-        return cls.from_folder(folder, device)
+        return cls.from_weights(open_saved(folder), device)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - as the mixin has them
-        """Publish what `save_pretrained` writes; the options are those of `ModelHubMixin.push_to_hub`.
+        """Publish the files of `save_pretrained`.
 
-        Raises ValueError, in one line, where the Hub does not take it, and TypeError as `save_pretrained`.
+        Args:
+            repo_id: Repository, `user/repository`.
+            **options: Options of `huggingface_hub.ModelHubMixin.push_to_hub`, among them
+                `model_card_kwargs`.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            ValueError: The Hub refuses or cannot be reached; one line.
+            TypeError: `model_card_kwargs` holds a key that `model_card` does not take.
         """
         self._check_card(options)
         with trouble_named(repo_id, "published"):
             about = options.pop("model_card_kwargs", None) or {}
-            if "/" in repo_id:  # else the Hub puts the user's name before it
+            if "/" in repo_id:  # otherwise the Hub puts the user's name before it
                 about = {"repo_id": repo_id, **about}
             return super().push_to_hub(repo_id, model_card_kwargs=about, **options)
 
 
+def _heads_of(weights: Weights, asked: int | None) -> int:
+    if asked is None and weights.num_heads is not None:
+        return weights.num_heads
+    if weights.path.is_dir():
+        raise ValueError(f"{weights.path}: need no num_heads, the folder says how many. Leave it out.")
+    if asked is None:
+        raise ValueError(
+            f"{weights.path}: need num_heads: files of this format do not say how many attention heads there "
+            f"are, and {weights.dim} dimensions are no usual ViT's. If 2, "
+            f"matpac.load({weights.path.name!r}, num_heads=2).save_pretrained(folder) writes a folder that "
+            f"says it, for use in place of the file."
+        )
+    if asked < 1 or weights.dim % asked:
+        raise ValueError(f"{weights.path}: need num_heads that divides {weights.dim} dimensions, got {asked}")
+    return asked
+
+
 @contextmanager
 def trouble_named(repository: str, done: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises, over many lines, into one that says what failed and what to do."""
+    """Turn the long errors of huggingface_hub into one line that says what failed and what to do."""
     try:
         yield
     except TROUBLE as error:
@@ -188,12 +240,12 @@ def trouble_named(repository: str, done: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    # Behind "not on this disk" may be an answer of the Hub.
+    # An error "not on this disk" may be caused by an answer of the Hub.
     answers = (getattr(one, "response", None) for one in (error, error.__cause__))
     status = next((answer.status_code for answer in answers if answer is not None), None)
     match error:
         case HFValidationError():
-            return "it is no folder here, and no name of a repository (user/repository). Check it."
+            return "it is neither a folder nor the name of a repository (user/repository). Check it."
         case GatedRepoError():
             return "its owner grants access. Ask for it on its page, then log in: `hf auth login`."
         case RepositoryNotFoundError():
@@ -201,9 +253,9 @@ def _reason(error: Exception) -> str:
                 "there is no such repository, or it is private. Check the name, or log in: `hf auth login`."
             )
         case RevisionNotFoundError():
-            return "it has no such revision. Its page lists those it has."
+            return "it has no such revision. Its page lists them."
         case _ if status in (401, 403):
-            return f"you have no permission ({status}). Log in with a token that has: `hf auth login`."
+            return f"you have no permission ({status}). Log in with a token that has it: `hf auth login`."
         case LocalEntryNotFoundError() | OfflineModeIsEnabled():
             return (
                 "the Hub gave no answer, and this disk has no whole copy. Check the network, HF_ENDPOINT "

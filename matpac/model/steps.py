@@ -1,14 +1,21 @@
-"""latents -> steps over time, and their mean."""
+"""latents of patches -> steps over time."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 
 class OverTime(NamedTuple):
-    """What the encoder makes of one clip."""
+    """Embeddings of one clip."""
 
     mean: Float32[np.ndarray, "*layer dim"]
-    """Of the steps, before they are rounded."""
+    """Mean of the steps, taken before they are rounded."""
     steps: Float32[np.ndarray, "*layer step dim"]
+
+
+def steps_of(latents: Float[Tensor, "*batch patch dim"], num_freq: int) -> Float[Tensor, "*batch step _"]:
+    """Put the latents of all frequencies at one time side by side."""
+    by_freq = latents.unflatten(-2, (num_freq, -1))
+    return by_freq.transpose(-3, -2).flatten(-2)

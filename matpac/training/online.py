@@ -12,6 +12,7 @@ from torch import Tensor
 
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
+from matpac.model.steps import steps_of
 from matpac.neighbors import nearest_votes
 from matpac.params import Online
 from matpac.shards.folder import ShardFolder, read_task
@@ -95,15 +96,14 @@ class OnlineProbe:
 
         Computed in float32 on the networks' device, returned on the CPU.
         """
-        patches, num_freq = pretext.patches, pretext.patches.num_freq
-        device = patches.cls_token.device
+        patches, device = pretext.patches, pretext.patches.cls_token.device
         parts = []
         for first in range(0, len(clips.log_mel), BATCH_SIZE):
             few = slice(first, first + BATCH_SIZE)
             log_mel = torch.from_numpy(clips.log_mel[few]).to(device).float()
             tokens = patches((log_mel.transpose(1, 2) - self.standard.mean) / self.standard.std)
             latents = pretext.student_encoder(patches.with_cls(tokens))[:, 1:]
-            by_time = latents.unflatten(1, (num_freq, -1)).transpose(1, 2).flatten(2)
+            by_time = steps_of(latents, patches.num_freq)
             length = torch.from_numpy(clips.num_frames[few] / PATCH).to(device).ceil()
             heard = torch.arange(by_time.shape[1], device=device) < length[:, None]
             parts.append((by_time * heard[:, :, None]).sum(1) / length[:, None])

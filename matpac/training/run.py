@@ -24,7 +24,7 @@ from matpac.params import Params, digest
 from matpac.shards.corpus import read_corpus
 from matpac.shards.crops import Batch, Crops
 from matpac.training.history import History, LivePlots, read_history, write_history
-from matpac.training.initial import Initial, begin_with_, read_initial
+from matpac.training.initial import begin_with_
 from matpac.training.log import Log, say
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
 from matpac.training.online import OnlineProbe
@@ -39,6 +39,7 @@ from matpac.weights.checkpoint import (
     resume_,
     save_checkpoint,
 )
+from matpac.weights.open import Weights, open_weights
 
 BATCHES_AHEAD = 4
 
@@ -50,7 +51,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     any number of GPUs. Its state lies in a folder keyed by the digest of parameters, data and initial
     weights, so a changed parameter starts a new run.
     """
-    initial = None if params.pretrain.init is None else read_initial(params.pretrain.init)
+    initial = None if params.pretrain.init is None else open_weights(params.pretrain.init)
     if initial is not None and not params.pretrain.num_epochs:
         with all_ranks() as ranks:
             if ranks.is_first:
@@ -79,7 +80,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
             shutil.rmtree(work)
 
 
-def standard_of(crops: Crops, initial: Initial | None) -> Standard:
+def standard_of(crops: Crops, initial: Weights | None) -> Standard:
     """Statistics that came with the initial weights, else those of the data."""
     if initial is not None:
         return initial.standard
@@ -93,7 +94,7 @@ def online_probe(root: Path, params: Params, standard: Standard) -> OnlineProbe 
     return OnlineProbe(root / params.online.dataset, params.online, standard, params.pretrain.crop_frames)
 
 
-def export_untrained(initial: Initial, out: Path, params: Params) -> None:
+def export_untrained(initial: Weights, out: Path, params: Params) -> None:
     """Write the initial weights to `out` as a checkpoint; networks they do not cover stay random."""
     work = WORK / "pretrain" / digest(params.logmel, params.model, params.pretrain, initial.digest)
     pretext = new_pretext(params.logmel, params.model, params.pretrain)
@@ -121,7 +122,7 @@ def export_untrained(initial: Initial, out: Path, params: Params) -> None:
         save_checkpoint(partial, pretext, torch.optim.AdamW(pretext.parameters()), meta)
         move_into_place(partial, out)
         shutil.rmtree(work)
-    say(f"{out}: the weights of {initial.source}, not trained (pretrain.num_epochs is 0).")
+    say(f"{out}: the weights of {initial.name}, not trained (pretrain.num_epochs is 0).")
 
 
 class Run:
@@ -138,7 +139,7 @@ class Run:
         data_digest: str,
         ranks: Ranks,
         *,
-        initial: Initial | None = None,
+        initial: Weights | None = None,
         online: OnlineProbe | None = None,
     ) -> None:
         """Raises ValueError if there are too few clips for an update, or fewer in a batch than GPUs."""

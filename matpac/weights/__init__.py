@@ -1,10 +1,9 @@
 """networks <-> disk.
 
-checkpoint.py  a folder that explains itself
-describe.py    the same in words
-info.py        checkpoint, saved encoder or released file -> what is known of it
-model_card.py  what is known of an encoder -> a model card
-names.py       a name or a path -> trained weights; the authors' files, downloaded once
-pretrained.py  a trained encoder by itself, as config.json and model.safetensors
-released.py    the authors' weight files -> tensors in our names
+checkpoint.py  a run's networks, optimizer and history <-> a folder that explains itself
+describe.py    weights -> facts, words, JSON, a model card
+open.py        checkpoint, saved encoder or released file -> trained weights
+pretrained.py  a trained encoder by itself <-> config.json and model.safetensors
+released.py    the authors' weight files: by name, downloaded once, as tensors in our names
+tensors.py     tensors <-> a safetensors file
 """

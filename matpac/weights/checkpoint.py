@@ -1,37 +1,32 @@
-"""a run's networks, optimiser and history <-> a folder that explains itself.
+"""a run's networks, optimizer and history <-> a folder that explains itself.
 
-networks.safetensors    every network and the centre, in the names of Pretext
+networks.safetensors    every network and the center, in the names of Pretext
 optimizer.safetensors   AdamW's moments and step counts, one per trained weight, in order
 metrics.csv             one row per logged update
-online.csv              one row per look at the student with labelled clips (`online` in params.yaml)
+online.csv              one row per evaluation of the student on labelled clips (`online` in params.yaml)
 meta.json               parameters, front end, statistics, update, data digest, provenance
 
-No file holds code: tensors are safetensors, everything else is text. The states a run leaves behind
-for resuming are of the same format as the finished checkpoint.
+No file holds code: tensors are safetensors, everything else is text. The states from which a run
+resumes have the same format as the finished checkpoint.
 """
 
-import errno
-import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from matpac.files import flush_to_disk, read_json, whole_file, write_json
+from matpac.files import flush_to_disk, read_json, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import SIZES
 from matpac.params import BEFORE, LogMel, Model, Online, Pretrain
+from matpac.weights.tensors import read_tensors, write_tensors
 
 FORMAT = 2
+NETWORKS, OPTIMIZER = "networks.safetensors", "optimizer.safetensors"
 
 
 class Standard(NamedTuple):
@@ -43,11 +38,12 @@ class Standard(NamedTuple):
 
 @dataclass(frozen=True)
 class Meta:
-    """What is needed to use a checkpoint, and to know where it came from."""
+    """meta.json: what it takes to use a checkpoint, and how it was made."""
 
     update: int
     """Updates done."""
     total_updates: int
+    """Updates planned."""
     num_clips: int
     logmel: LogMel
     model: Model
@@ -59,9 +55,9 @@ class Meta:
     versions: dict[str, str]
     duration_s: float
     online: Online | None = None
-    """How online.csv was measured."""
+    """Parameters of online.csv."""
     init_digest: str = ""
-    """SHA-256 of the weights that `pretrain.init` named; empty where the run began with random ones."""
+    """SHA-256 of the weights named by `pretrain.init`; empty if the run began with random ones."""
 
     def as_json(self) -> dict[str, Any]:
         sections = {
@@ -74,7 +70,7 @@ class Meta:
     @classmethod
     def from_json(cls, raw: dict[str, Any], where: Path) -> "Meta":
         if raw.get("format") != FORMAT:
-            raise ValueError(f"{where}: need checkpoint format {FORMAT}, got {raw.get('format')}")
+            raise ValueError(f"{where}: need checkpoint format {FORMAT}, found {raw.get('format')}")
         fields = {name: value for name, value in raw.items() if name != "format"}
         return cls(
             **fields
@@ -89,14 +85,14 @@ class Meta:
 
 
 def new_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
-    """Networks drawn from the seed of the run: the weights before the first update."""
+    """Networks with random weights drawn from the seed of the run, as before the first update."""
     pretext = blank_pretext(logmel, model, pretrain)
     pretext.initialize_(torch.Generator().manual_seed(pretrain.seed))
     return pretext
 
 
 def blank_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
-    """Networks whose weights are not drawn yet."""
+    """Networks of the right sizes, not initialized."""
     return Pretext(
         SIZES[model.size],
         num_mels=logmel.num_mels,
@@ -109,11 +105,11 @@ def blank_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
 
 
 def save_checkpoint(folder: Path, pretext: Pretext, optimizer: Optimizer, meta: Meta) -> None:
-    """Write into an existing folder; whoever calls renames the folder when it is whole."""
+    """Write into an existing folder, which the caller renames once it is whole."""
     write_json(folder / "meta.json", meta.as_json())
     tensors = {name: value.cpu().contiguous() for name, value in pretext.state_dict().items()}
-    write_tensors(folder / "networks.safetensors", tensors)
-    write_tensors(folder / "optimizer.safetensors", _flat(optimizer))
+    write_tensors(folder / NETWORKS, tensors)
+    write_tensors(folder / OPTIMIZER, _flat(optimizer))
 
 
 def read_meta(folder: Path) -> Meta:
@@ -127,46 +123,21 @@ def read_meta(folder: Path) -> Meta:
 
 
 def load_networks(folder: Path) -> Pretext:
-    """The networks of a checkpoint, on the CPU.
+    """Read the networks of a checkpoint, onto the CPU.
 
-    Raises ValueError where the folder holds no checkpoint or one of another format.
+    Raises:
+        ValueError: The folder holds no checkpoint, or one of another format.
     """
     meta = read_meta(folder)
     pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
-    pretext.load_state_dict(read_tensors(folder / "networks.safetensors"))
+    pretext.load_state_dict(read_tensors(folder / NETWORKS))
     return pretext
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """To a safetensors file. Raises OSError, naming it, where it cannot be written."""
-    with whole_file(path) as partial:
-        try:
-            save_file(tensors, partial, metadata)
-        except SafetensorError as error:
-            found = re.search(r"os error (\d+)", str(error))
-            number = int(found[1]) if found else errno.EIO
-            raise OSError(number, os.strerror(number), str(path)) from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Of a safetensors file, on the CPU. Raises ValueError, naming it, where it is damaged or missing."""
-    with damage_named(path):
-        tensors: dict[str, Tensor] = load_file(path)
-    return tensors
-
-
-@contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: need whole weights, found a damaged file or none ({error})") from None
-
-
 def resume_(folder: Path, pretext: Pretext, optimizer: Optimizer) -> None:
-    """Put networks and optimiser where the checkpoint left them."""
-    pretext.load_state_dict(read_tensors(folder / "networks.safetensors"))
-    tensors = read_tensors(folder / "optimizer.safetensors")
+    """Restore networks and optimizer from a saved state."""
+    pretext.load_state_dict(read_tensors(folder / NETWORKS))
+    tensors = read_tensors(folder / OPTIMIZER)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".")
@@ -185,7 +156,7 @@ def _flat(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def replace_state(folder: Path, partial: Path, older: Path | None) -> None:
-    """Rename a whole state into place, then drop the one before it."""
+    """Rename a whole state into place, then delete the one before it."""
     partial.rename(folder)
     flush_to_disk(folder.parent)
     if older is not None:

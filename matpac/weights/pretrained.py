@@ -1,6 +1,6 @@
 """a trained encoder by itself <-> config.json and model.safetensors in a folder.
 
-config.json          sizes, front end, statistics, how and on what it was trained
+config.json          sizes, front end, statistics, facts about the training
 model.safetensors    patches and student encoder, in the names of Pretext
 
 No file holds code.
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from matpac.files import read_json, write_json
 from matpac.params import LogMel
-from matpac.weights.checkpoint import Standard, write_tensors
+from matpac.weights.checkpoint import Standard
+from matpac.weights.tensors import write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LIBRARY, FORMAT = "matpac", 1
 
 
 class Config(NamedTuple):
-    """config.json"""
+    """config.json."""
 
     dim: int
     depth: int
@@ -30,6 +31,7 @@ class Config(NamedTuple):
     logmel: LogMel
     standard: Standard
     origin: Mapping[str, Any]
+    """Facts about the training."""
 
     def as_json(self) -> dict[str, Any]:
         plain = {
@@ -41,19 +43,23 @@ class Config(NamedTuple):
 
 
 def write_saved(folder: Path, config: Config, weights: dict[str, Tensor]) -> None:
-    """Into an existing folder, whose other files stay."""
+    """Write into an existing folder, and leave its other files alone."""
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
-    # Last: a folder with this file is whole.
+    # Written last, so that a folder with this file is whole.
     write_json(folder / CONFIG, config.as_json())
 
 
 def is_saved(path: Path) -> bool:
-    """Whether `write_saved` has written there, or something that calls itself so."""
+    """Whether the folder has a config.json, be it ours or another library's."""
     return (path / CONFIG).is_file()
 
 
 def read_config(folder: Path) -> Config:
-    """Raises ValueError where config.json is missing, or is that of something else."""
+    """Read config.json.
+
+    Raises:
+        ValueError: The file is missing, damaged, or another library's.
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{folder}: need an encoder saved by save_pretrained, found no {CONFIG}")

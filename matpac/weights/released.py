@@ -1,21 +1,70 @@
-"""the authors' weight files -> tensors in our names.
+"""the authors' weight files: by name, downloaded once, and as tensors in our names.
 
 The files (https://github.com/aurianworld/matpac) are flat dictionaries of tensors; inference files hold
 only the encoder. Positions are fixed, so they are checked rather than loaded.
 """
 
+import os
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from matpac.fetch.http import PATIENT, Patience, RemoteFile, download
+from matpac.files import checksum, locked, write_text
 from matpac.model.patches import sine_cosine
 from matpac.model.sizes import PATCH
+from matpac.params import LogMel
+from matpac.progress import Progress
+from matpac.weights.checkpoint import Standard
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class ReleasedFile:
+    """A file that the authors publish, and what they say about it."""
+
+    url: str
+    model: str
+    trained_on: str
+
+
+RELEASES = "https://github.com/aurianworld/matpac/releases/download"
+RELEASED = {
+    "matpac_10_2048": ReleasedFile(
+        f"{RELEASES}/Initial_release/matpac_10_2048.pt",
+        "MATPAC (ICASSP 2025), 2,048 classes",
+        "AudioSet, 2,012,615 clips, 294,816 updates of 2,048 crops",
+    ),
+    "matpac_plus_6s_2048_enconly": ReleasedFile(
+        f"{RELEASES}/MATPAC%2B%2B/matpac_plus_6s_2048_enconly.pt", "MATPAC++, 2,048 classes", "AudioSet"
+    ),
+    "matpac_plus_music_6s_2048_enconly": ReleasedFile(
+        f"{RELEASES}/MATPAC%2B%2B/matpac_plus_music_6s_2048_enconly.pt", "MATPAC++, 2,048 classes", "music"
+    ),
+}
+"""The authors' pre-trained encoders (https://github.com/aurianworld/matpac, inference_matpac/README.md)."""
+
+PAPER_LOGMEL = LogMel(
+    sample_rate_hz=16_000,
+    window_ms=25,
+    hop_ms=10,
+    num_mels=80,
+    fmin_hz=50,
+    fmax_hz=8_000,
+    resampler="kaiser_best",
+)
+"""Front end of the released weights."""
+
+AUDIOSET = Standard(mean=-7.056, std=4.193)
+"""Statistics that the released weights were trained with."""
 
 PREFIXES = {
     "student_encoder.": "student_encoder.",
@@ -42,28 +91,99 @@ VIT_DIMS = (192, 384, 768, 1024)
 """ViT-Ti, -S, -B and -L, whose heads have 64 dimensions (https://arxiv.org/abs/2012.12877, Table 1;
 https://arxiv.org/abs/2010.11929, Table 1)."""
 PICKLES = (b"PK\x03\x04", b"\x80")
-"""What a file of `torch.save` or `pickle.dump` begins with: a zip archive of pickles, or one pickle."""
+"""First bytes of a file by `torch.save` or `pickle.dump`: a zip archive of pickles, or one pickle."""
+
+
+def find_weights(
+    name: str | Path, released: Mapping[str, ReleasedFile] = RELEASED, *, patience: Patience = PATIENT
+) -> Path:
+    """Return `name` itself if it is an existing path, else the released file of that name.
+
+    The file is downloaded at its first use; processes wait for each other. The authors publish no
+    checksums, so we trust the first use: the SHA-256 goes into `<name>.pt.sha256` in the cache, and
+    the file must have it from then on.
+
+    Raises:
+        ValueError: `name` is neither a path nor a released name, the file cannot be downloaded, or it
+            has changed since its first use.
+    """
+    if Path(name).exists():
+        return Path(name)
+    name = str(name)
+    if name not in released:
+        raise ValueError(
+            f"{name}: need a checkpoint, a saved folder or a released .pt file, found none "
+            f"(released files that have a name: {', '.join(released)}; for a repository of the Hugging "
+            f"Face Hub, first run `hf download user/repository --local-dir folder`)"
+        )
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / f"{name}.lock", wait=True):
+        path = on_disk(name)
+        if path is None:
+            path = cache / f"{name}.pt"
+            _download(released[name].url, path, patience)
+        _agree_with_first_use(path, cache / f"{name}.pt.sha256")
+    return path
+
+
+def cache_folder() -> Path:
+    """$MATPAC_HOME, else ~/.cache/matpac."""
+    return Path(os.environ.get("MATPAC_HOME") or Path.home() / ".cache" / "matpac")
+
+
+def on_disk(name: str) -> Path | None:
+    """Look for the released file `name` in this folder, in data/checkpoints and in the cache."""
+    folders = (Path(), Path("data/checkpoints"), cache_folder())
+    return next((folder / f"{name}.pt" for folder in folders if (folder / f"{name}.pt").is_file()), None)
+
+
+def _download(url: str, path: Path, patience: Patience) -> None:
+    progress = Progress(path.name, 0, "MB")
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        progress.total = total_bytes // MB
+        progress.advance(done_bytes // MB - progress.done)
+
+    otherwise = f"put a copy of it into this folder, data/checkpoints or {path.parent}"
+    file = RemoteFile(path.name, (url,), checksum=None, otherwise=otherwise)
+    download([file], path.parent, report, patience=patience)
+
+
+def _agree_with_first_use(path: Path, record: Path) -> None:
+    """Compare a file with its `record`, a line that `sha256sum --check` reads; write it at the first use."""
+    found = checksum(path)
+    if not record.exists():
+        write_text(record, f"{found}  {path.name}\n")
+        return
+    first = record.read_text(encoding="utf-8").split()[0]
+    if found != first:
+        raise ValueError(
+            f"{path}: need the file of the first use (sha256 {first}, noted in {record}), found {found}. "
+            f"Remove {path} to download it again, or the note if you replaced the file on purpose."
+        )
 
 
 class Released(NamedTuple):
-    """What a released file holds."""
+    """The contents of a released file."""
 
     networks: dict[str, Tensor]
-    """In the names of Pretext: patches and student encoder, in training states the other networks too."""
+    """Tensors in the names of Pretext: the encoder, and in training states the other networks too."""
     dim: int
     depth: int
     crop_frames: int
 
     @property
     def usual_heads(self) -> int | None:
-        """Attention heads of a usual ViT of these sizes. The file does not say; None where it is none."""
+        """Attention heads of the usual ViT of this size; None if there is none. The file does not say."""
         return self.dim // 64 if self.dim in VIT_DIMS else None
 
 
 def read_released(path: Path, num_mels: int) -> Released:
-    """Raises ValueError, in one line that names the file, where it holds anything but such weights.
+    """Read a released file without running anything in it.
 
-    A pickled object is refused before anything of it is run.
+    Raises:
+        ValueError: The file holds pickled objects or other weights; one line that names the file.
     """
     state = _plain_tensors(path)
     missing = REQUIRED - set(state)
@@ -85,7 +205,7 @@ def read_released(path: Path, num_mels: int) -> Released:
 
 def _plain_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of some files before it refuses them
+        with warnings.catch_warnings(action="ignore"):  # torch warns about some files before it refuses them
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise whatever their bytes lead to
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -119,7 +239,8 @@ def _odd(state: Any) -> str | None:  # noqa: ANN401 - whatever the file holds
 def our_names(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename and reshape a released state; several prediction heads (MATPAC++) become one layer.
 
-    Raises ValueError naming the first key that is not known.
+    Raises:
+        ValueError: A key is unknown; the error names it.
     """
     ours = {}
     for key, value in released.items():

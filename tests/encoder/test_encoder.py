@@ -10,9 +10,10 @@ import torch
 
 import matpac
 from matpac.clip import UnusableAudio
-from matpac.encoder.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder, load_encoder, untrained_encoder
+from matpac.encoder.encoder import AudioEncoder, load_encoder, untrained_encoder
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
+from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 
 RATE = 16_000
@@ -194,7 +195,7 @@ def test_integers_that_became_floats_are_refused_with_what_to_do(encoder, noise,
     loud = scale * noise / np.abs(noise).max()
     for waveform in (loud, [noise, loud], np.stack([noise, loud])):
         with pytest.raises(
-            ValueError, match=r"^embed: need samples in -1 to 1, got one of .* 32768 where"
+            ValueError, match=r"^embed: need samples in -1 to 1, got one of .* 32768 if"
         ) as said:
             encoder.embed(waveform, RATE)
         assert "\n" not in str(said.value)
@@ -257,7 +258,7 @@ def test_a_copy_embeds_the_same_and_is_another_encoder(noise, tmp_path, opened, 
     encoder = opened(untrained_checkpoint(tmp_path), "cpu")
     again = copied(encoder)
     np.testing.assert_array_equal(again.embed(noise, RATE), encoder.embed(noise, RATE))
-    assert again.known() == encoder.known()
+    assert again.facts() == encoder.facts()
     assert {encoder: 1, again: 2} == {again: 2, encoder: 1}
     assert len({encoder, again}) == 2
 

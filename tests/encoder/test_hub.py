@@ -13,9 +13,9 @@ import yaml
 from safetensors.numpy import load_file
 
 import matpac
-from matpac.encoder.encoder import AUDIOSET, AudioEncoder
-from matpac.weights.describe import text_of
-from matpac.weights.info import known_of
+from matpac.encoder.encoder import AudioEncoder
+from matpac.weights.describe import facts_of, text_of
+from matpac.weights.released import AUDIOSET
 from tests.checkpoints import untrained_checkpoint
 from tests.encoder.hub_server import hub
 from tests.files import files_end_at, files_for
@@ -96,7 +96,7 @@ def test_a_saved_encoder_is_the_same_encoder(encoder, tmp_path):
     for opened in (matpac.load, AudioEncoder.from_pretrained):
         again = opened(tmp_path / "saved", device="cpu")
         assert isinstance(again, AudioEncoder)
-        assert (again.digest(), again.known()) == (encoder.digest(), encoder.known())
+        assert (again.digest(), again.facts()) == (encoder.digest(), encoder.facts())
         for name, value in expected(again).items():
             np.testing.assert_array_equal(value, expected(encoder)[name])
     again.save_pretrained(tmp_path / "again")
@@ -112,7 +112,7 @@ def test_released_weights_can_be_saved(tmp_path):
     again = matpac.load(tmp_path / "saved", device="cpu")
     assert (again.standard, again.digest()) == (AUDIOSET, encoder.digest())
     assert again.encoder.blocks.num_heads == TINY_HEADS
-    assert known_of(tmp_path / "saved")["trained_on"].startswith("AudioSet, 2,012,615 clips")
+    assert facts_of(tmp_path / "saved")["trained_on"].startswith("AudioSet, 2,012,615 clips")
 
 
 def test_a_folder_holds_text_and_plain_tensors(encoder, tmp_path):
@@ -130,9 +130,9 @@ def test_a_folder_holds_text_and_plain_tensors(encoder, tmp_path):
     assert config["origin"]["num_clips"] == 12_345
 
 
-def test_what_is_known_of_an_encoder_goes_with_it(checkpoint, encoder, tmp_path):
+def test_what_is_facts_of_an_encoder_goes_with_it(checkpoint, encoder, tmp_path):
     encoder.save_pretrained(tmp_path / "saved")
-    ours, theirs = known_of(checkpoint), known_of(tmp_path / "saved")
+    ours, theirs = facts_of(checkpoint), facts_of(tmp_path / "saved")
     of_encoder_only = ours | {"weights_of_all_networks": ours["weights_of_encoder"]}
     assert theirs == of_encoder_only | {"file": str(tmp_path / "saved")}
     assert "clips trained on         12,345" in text_of(theirs)
@@ -282,7 +282,7 @@ def test_a_repository_that_is_refused_is_one_line_that_says_why_and_what_to_do(f
     *lines, unnamed, nothing = said.split("|")
     for line, (name, (_, _, why)) in zip(lines, REFUSALS.items(), strict=True):
         assert re.match(rf"\w+Error: {name}: cannot be opened: {re.escape(why)}", line), line
-    assert unnamed.startswith("HFValidationError: not/a/repository: cannot be opened: it is no folder here")
+    assert unnamed.startswith("HFValidationError: not/a/repository: cannot be opened: it is neither a folder")
     assert (nothing, "\n" in said) == ("", False)
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from matpac.cli import main
-from matpac.encoder.encoder import AUDIOSET, PAPER_LOGMEL, AudioEncoder, load_encoder
+from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.onnx import export_onnx
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
+from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 from tests.files import files_end_at, files_for
 from tests.recordings import LOGMEL

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from matpac.clip import Task
-from matpac.encoder.encoder import PAPER_LOGMEL, load_encoder
+from matpac.encoder.encoder import load_encoder
 from matpac.files import write_json
 from matpac.params import Embed
 from matpac.probing.embed import annotated, check_front_end, embed_stage, statistics
@@ -18,6 +18,7 @@ from matpac.probing.store import FEATURES, read_clips, read_feature
 from matpac.shards.folder import ShardFolder
 from matpac.shards.index import SCHEMA, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
+from matpac.weights.released import PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 from tests.recordings import LOGMEL
 

@@ -13,10 +13,11 @@ from matpac.files import checksum, read_json, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import load_params
-from matpac.training.initial import begin_with_, read_initial
+from matpac.training.initial import begin_with_
 from matpac.training.run import pretrain_stage
 from matpac.weights.checkpoint import read_meta
-from matpac.weights.names import AUDIOSET, PAPER_LOGMEL
+from matpac.weights.open import open_weights
+from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 from tests.released import TINY_HEADS, released_state, tiny_pretext, write_released
 
 ALL = ("patches.", "student_", "teacher_", "predictor.", "center.")
@@ -69,7 +70,7 @@ def test_golden_weights_embed_as_the_authors_code_after_a_run_has_begun_with_the
     arch = json.loads((golden_folder / "infer_meta.json").read_text())
     size = Size(arch["embed_dim"], arch["depth"], arch["num_heads"], 24, 2, 4, 40, 256)
     pretext = fresh(size=size, crop_frames=arch["n_t"])
-    initial = read_initial(str(golden_folder / "infer_state.pt"))
+    initial = open_weights(str(golden_folder / "infer_state.pt"))
     begin_with_(pretext, initial, PAPER_LOGMEL)
     encoder = student_of(pretext, initial.logmel, initial.standard, arch["n_t"])
     with (
@@ -84,7 +85,7 @@ def test_golden_weights_embed_as_the_authors_code_after_a_run_has_begun_with_the
 
 def test_the_teacher_begins_as_the_student_where_the_file_has_none(released):
     pretext, before = fresh(), fresh()
-    begin_with_(pretext, read_initial(str(released)), PAPER_LOGMEL)
+    begin_with_(pretext, open_weights(str(released)), PAPER_LOGMEL)
     assert equal(pretext.student_encoder, tiny_pretext().student_encoder)
     assert equal(pretext.teacher_encoder, pretext.student_encoder)
     assert equal(pretext.patches, tiny_pretext().patches)
@@ -96,7 +97,7 @@ def test_all_networks_that_a_file_has_are_taken(tmp_path):
     whole = tiny_pretext()
     path = write_released(tmp_path / "state.pt", whole, ALL)
     pretext = fresh()
-    begin_with_(pretext, read_initial(str(path)), PAPER_LOGMEL)
+    begin_with_(pretext, open_weights(str(path)), PAPER_LOGMEL)
     assert equal(pretext, whole)
     assert not equal(pretext.teacher_encoder, pretext.student_encoder)
 
@@ -113,7 +114,7 @@ def test_all_networks_that_a_file_has_are_taken(tmp_path):
     ],
 )
 def test_other_sizes_are_one_line_that_names_the_field(tmp_path, changes, field):
-    initial = read_initial(str(write_released(tmp_path / "state.pt", tiny_pretext(), ALL)))
+    initial = open_weights(str(write_released(tmp_path / "state.pt", tiny_pretext(), ALL)))
     with pytest.raises(ValueError, match=rf"^{field}: the weights of pretrain.init \(.*state.pt\)") as said:
         begin_with_(fresh(**changes), initial, PAPER_LOGMEL)
     assert "\n" not in str(said.value)
@@ -122,7 +123,7 @@ def test_other_sizes_are_one_line_that_names_the_field(tmp_path, changes, field)
 def test_another_front_end_is_one_line_that_names_the_field(released):
     other = PAPER_LOGMEL.model_copy(update={"resampler": "soxr_hq"})
     with pytest.raises(ValueError, match=r"^logmel.resampler: need kaiser_best, .* got soxr_hq$"):
-        begin_with_(fresh(), read_initial(str(released)), other)
+        begin_with_(fresh(), open_weights(str(released)), other)
 
 
 def test_without_epochs_the_checkpoint_is_the_released_encoder(params, released, tmp_path):
@@ -130,7 +131,7 @@ def test_without_epochs_the_checkpoint_is_the_released_encoder(params, released,
     pretrain_stage(tmp_path / "shards", out, params, tmp_path / "corpus.json")
     meta = read_meta(out)
     assert (meta.standard, meta.update, meta.total_updates) == (AUDIOSET, 0, 0)
-    assert meta.init_digest == read_initial(str(released)).digest
+    assert meta.init_digest == open_weights(str(released)).digest
     ours, theirs = load_encoder(out, "cpu"), load_encoder(released, "cpu", num_heads=TINY_HEADS)
     assert np.array_equal(ours.embed(NOISE, 16_000), theirs.embed(NOISE, 16_000))
     untrained = untrained_encoder(out, "cpu").embed(NOISE, 16_000)
@@ -166,7 +167,7 @@ def test_a_run_can_begin_with_a_saved_encoder(params, released, saved, tmp_path)
     ours, theirs = load_encoder(out, "cpu"), load_encoder(saved, "cpu")
     assert np.array_equal(ours.embed(NOISE, 16_000), theirs.embed(NOISE, 16_000))
     pretext = fresh()
-    begin_with_(pretext, read_initial(str(saved)), PAPER_LOGMEL)
+    begin_with_(pretext, open_weights(str(saved)), PAPER_LOGMEL)
     assert equal(pretext.teacher_encoder, pretext.student_encoder)
 
 
@@ -174,7 +175,7 @@ def test_a_saved_encoder_brings_its_statistics_and_needs_its_front_end(saved):
     config = read_json(saved / "config.json")
     config["standard"]["mean"], config["logmel"]["hop_ms"] = -3.0, 20
     write_json(saved / "config.json", config)
-    initial = read_initial(str(saved))
+    initial = open_weights(str(saved))
     assert initial.standard.mean == -3.0
     with pytest.raises(ValueError, match=r"^logmel.hop_ms: need 20.0, .* got 10.0$"):
         begin_with_(fresh(), initial, PAPER_LOGMEL)
@@ -183,7 +184,7 @@ def test_a_saved_encoder_brings_its_statistics_and_needs_its_front_end(saved):
 def test_another_number_of_attention_heads_is_refused_though_no_shape_tells(released, tmp_path):
     load_encoder(released, "cpu", num_heads=2).save_pretrained(tmp_path / "two")
     with pytest.raises(ValueError, match=r"^model.size: .*two\) .*: 2 attention heads, 4 in this run$"):
-        begin_with_(fresh(), read_initial(str(tmp_path / "two")), PAPER_LOGMEL)
+        begin_with_(fresh(), open_weights(str(tmp_path / "two")), PAPER_LOGMEL)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])

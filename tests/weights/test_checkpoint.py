@@ -4,9 +4,9 @@ import pytest
 
 from matpac.files import read_json, write_json
 from matpac.params import BEFORE
-from matpac.training.initial import read_initial
 from matpac.weights.checkpoint import Meta, load_networks, read_meta
-from matpac.weights.info import known_of
+from matpac.weights.describe import facts_of
+from matpac.weights.open import open_weights
 from tests.checkpoints import untrained_checkpoint
 
 
@@ -22,12 +22,12 @@ def test_a_checkpoint_that_is_older_than_a_key_did_what_was_done_before(tmp_path
 
 
 def test_another_format_is_one_line_that_names_the_file():
-    with pytest.raises(ValueError, match=r"^old: need checkpoint format 2, got 1$"):
+    with pytest.raises(ValueError, match=r"^old: need checkpoint format 2, found 1$"):
         Meta.from_json({"format": 1}, Path("old"))
 
 
 @pytest.mark.parametrize(
-    "use", [load_networks, known_of, lambda folder: read_initial(str(folder)).networks()]
+    "use", [load_networks, facts_of, lambda folder: open_weights(str(folder)).networks()]
 )
 def test_half_a_file_of_weights_is_named_in_one_line(tmp_path, use):
     weights = untrained_checkpoint(tmp_path) / "networks.safetensors"

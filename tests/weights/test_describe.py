@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from matpac.weights.checkpoint import load_networks
-from matpac.weights.describe import json_of, text_of
-from matpac.weights.info import known_of
+from matpac.weights.describe import facts_of, json_of, text_of
 from tests.checkpoints import untrained_checkpoint
 from tests.released import tiny_pretext, write_released
 
@@ -28,7 +27,7 @@ def test_a_checkpoint_tells_what_it_is(tmp_path):
     meta = json.loads((folder / "meta.json").read_text())
     meta |= {"update": 900, "num_clips": 12_345, "duration_s": 5_400.0, "git_revision": "abc"}
     (folder / "meta.json").write_text(json.dumps(meta))
-    known, pretext = known_of(folder), load_networks(folder)
+    known, pretext = facts_of(folder), load_networks(folder)
     assert known["weights_of_encoder"] == num_weights(pretext.student_encoder) + num_weights(pretext.patches)
     assert known["weights_of_all_networks"] == num_weights(pretext) + 64  # and the centre
     assert known["embedding_dim"] == 128
@@ -40,7 +39,7 @@ def test_a_checkpoint_tells_what_it_is(tmp_path):
 
 
 def test_the_text_is_aligned_and_leaves_out_what_is_unknown(tmp_path):
-    text = text_of(known_of(untrained_checkpoint(tmp_path / "pretrained")))
+    text = text_of(facts_of(untrained_checkpoint(tmp_path / "pretrained")))
     assert "weights of encoder       8" in text
     assert "hardware" not in text
     assert len({line.index("  ") < line.rindex("  ") + 2 for line in text.splitlines()}) == 1
@@ -49,13 +48,13 @@ def test_the_text_is_aligned_and_leaves_out_what_is_unknown(tmp_path):
 
 def test_a_released_file_tells_what_it_holds(tmp_path):
     pretext = tiny_pretext()
-    known = known_of(write_released(tmp_path / "mine.pt", pretext))
+    known = facts_of(write_released(tmp_path / "mine.pt", pretext))
     assert known["weights_of_encoder"] == num_weights(pretext.student_encoder) + num_weights(pretext.patches)
     assert (known["embedding_dim"], known["crop_frames"], known["trained_on"]) == (640, 608, "unknown")
 
 
 def test_of_a_released_name_it_tells_what_is_published_and_downloads_nothing(tmp_path):
-    known = known_of("matpac_10_2048")
+    known = facts_of("matpac_10_2048")
     assert known["statistics"] == {"mean": -7.056, "std": 4.193}
     assert known["url"].endswith("/Initial_release/matpac_10_2048.pt")
     assert known["file"].startswith("not here yet")
@@ -74,5 +73,5 @@ def test_the_command_says_it_as_text_or_json(tmp_path, project):
         ).stdout
         for options in ([], ["--json"])
     ]
-    known = known_of("data/checkpoints/pretrained")
+    known = facts_of("data/checkpoints/pretrained")
     assert said == [text_of(known) + "\n", json_of(known) + "\n"]

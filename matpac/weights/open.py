@@ -1,0 +1,148 @@
+"""checkpoint, saved encoder or released file -> trained weights and what belongs to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from matpac.files import checksum
+from matpac.model.sizes import SIZES
+from matpac.params import LogMel
+from matpac.weights.checkpoint import NETWORKS, Meta, Standard, read_meta
+from matpac.weights.pretrained import WEIGHTS, is_saved, read_config
+from matpac.weights.released import (
+    AUDIOSET,
+    PAPER_LOGMEL,
+    RELEASED,
+    ReleasedFile,
+    find_weights,
+    read_released,
+)
+from matpac.weights.tensors import read_shapes, read_tensors
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained weights, with the front end and the statistics of the data they were trained on.
+
+    The tensors of a safetensors file stay on disk until `networks` reads them.
+    """
+
+    name: str
+    """Name or path that was opened."""
+    path: Path
+    """Folder, or the released file."""
+    file: Path
+    """File that holds the tensors."""
+    dim: int
+    depth: int
+    num_heads: int | None
+    """Attention heads of the encoder; None if neither the file nor its sizes tell (released files)."""
+    logmel: LogMel
+    standard: Standard
+    chunk_frames: int
+    """Frames of a training crop: the longest input of one forward pass."""
+    origin: Meta | ReleasedFile | Mapping[str, Any] | None
+    """What is known about the training: of a checkpoint, a released file or a saved encoder."""
+    held: Mapping[str, Tensor] | None = None
+    """Tensors of a released file, which can only be read as a whole."""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of `file`."""
+        return checksum(self.file)
+
+    def networks(self, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+        """Tensors whose names in Pretext begin with one of the prefixes; at least the student's encoder.
+
+        Raises:
+            ValueError: The file is damaged; the error names it.
+        """
+        if self.held is None:
+            return read_tensors(self.file, prefixes)
+        return {name: value for name, value in self.held.items() if name.startswith(prefixes)}
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Shape of each tensor of `networks()`.
+
+        Raises:
+            ValueError: The file is damaged; the error names it.
+        """
+        if self.held is None:
+            return read_shapes(self.file)
+        return {name: list(value.shape) for name, value in self.held.items()}
+
+
+def open_weights(name: str | Path) -> Weights:
+    """Open a checkpoint folder, a folder of `save_pretrained`, a released file or a released name.
+
+    Raises:
+        ValueError: `name` is none of these, or its files are damaged.
+    """
+    path = find_weights(name)
+    if is_saved(path):
+        return open_saved(path)
+    return open_checkpoint(path) if path.is_dir() else _open_released(str(name), path)
+
+
+def open_checkpoint(folder: Path) -> Weights:
+    """Open the folder of a run.
+
+    Raises:
+        ValueError: The folder holds no checkpoint, or one of another format.
+    """
+    meta = read_meta(folder)
+    size = SIZES[meta.model.size]
+    return Weights(
+        name=str(folder),
+        path=folder,
+        file=folder / NETWORKS,
+        dim=size.encoder_dim,
+        depth=size.encoder_depth,
+        num_heads=size.encoder_heads,
+        logmel=meta.logmel,
+        standard=meta.standard,
+        chunk_frames=meta.pretrain.crop_frames,
+        origin=meta,
+    )
+
+
+def open_saved(folder: Path) -> Weights:
+    """Open a folder of `save_pretrained`.
+
+    Raises:
+        ValueError: The folder holds anything else.
+    """
+    config = read_config(folder)
+    return Weights(
+        name=str(folder),
+        path=folder,
+        file=folder / WEIGHTS,
+        dim=config.dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        logmel=config.logmel,
+        standard=config.standard,
+        chunk_frames=config.chunk_frames,
+        origin=config.origin,
+    )
+
+
+def _open_released(name: str, path: Path) -> Weights:
+    released = read_released(path, PAPER_LOGMEL.num_mels)
+    return Weights(
+        name=name,
+        path=path,
+        file=path,
+        dim=released.dim,
+        depth=released.depth,
+        num_heads=released.usual_heads,
+        logmel=PAPER_LOGMEL,
+        standard=AUDIOSET,
+        chunk_frames=released.crop_frames,
+        origin=RELEASED.get(path.stem),
+        held=released.networks,
+    )

@@ -233,12 +233,12 @@ def call_all() -> None:
 
 def list_recordings(name: str, source: "Dataset", raw: Path) -> None:
     from matpac.datasets.inventory import take_inventory, write_recordings
-    from matpac.datasets.registry import READERS, holds, recordings_root
+    from matpac.datasets.registry import READERS, recordings_root
     from matpac.files import checksum, write_json
 
     reader, root = READERS[source.kind], recordings_root(name, source)
     reader.fetch(source, root, None)
-    write_recordings(raw, take_inventory(root, holds(source)))
+    write_recordings(raw, take_inventory(root, reader.stored_as))
     write_json(raw / "tables.json", {path.name: checksum(path) for path in reader.tables(source, root)})
 
 

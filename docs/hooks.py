@@ -1,6 +1,6 @@
 """What pages take from the code when the site is built, so that they cannot fall behind it.
 
-    <!-- parameters -->                             sections of params.yaml: types, defaults, meanings
+<!-- parameters -->                             sections of params.yaml: types, defaults, meanings
 <!-- source matpac.model.losses:distances -->   the code of a function or class
 $$ ... $$ and \\( ... \\)                         LaTeX as MathML, which browsers draw without a script
 """
@@ -16,7 +16,8 @@ from typing import Any
 import latex2mathml.converter
 import yaml
 
-from matpac.params import Params, Section
+from matpac.datasets.registry import READERS
+from matpac.params import Params, Public, Section
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -71,12 +72,14 @@ def kinds_of_datasets() -> list[str]:
     parts += ["| kind | keys | what |", "|---|---|---|"]
     kinds_of: dict[tuple[str, str, str], list[str]] = {}
     for section in typing.get_args(union):
-        [name] = typing.get_args(section.model_fields["kind"].annotation)
         own = {key: about for key, about in section.model_fields.items() if key != "kind"}
-        parts.append(f"| `{name}` | {', '.join(f'`{key}`' for key in own)} | {in_a_line(section.__doc__)} |")
-        for key, about in own.items():
-            row = (key, kind(about.annotation), in_a_line(about.description))
-            kinds_of.setdefault(row, []).append(f"`{name}`")
+        for name in typing.get_args(section.model_fields["kind"].annotation):
+            page = READERS[name].module.__doc__ if issubclass(section, Public) else section.__doc__
+            what = in_a_line((page or "").partition("\n\n")[0])
+            parts.append(f"| `{name}` | {', '.join(f'`{key}`' for key in own)} | {what} |")
+            for key, about in own.items():
+                row = (key, kind(about.annotation), in_a_line(about.description))
+                kinds_of.setdefault(row, []).append(f"`{name}`")
     parts += ["", "| key | type | of | meaning |", "|---|---|---|---|"]
     for (key, type_, meaning), names in kinds_of.items():
         parts.append(f"| `{key}` | {type_} | {', '.join(names)} | {meaning} |")

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from flows import artifacts, stage
 from flows.choices import DatasetName
 from matpac.datasets.inventory import Inventory, Recordings, take_inventory, write_recordings
-from matpac.datasets.registry import READERS, holds, num_missing, recordings_root
+from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import checksum, write_json
 from matpac.params import Dataset, load_params
 
@@ -29,7 +29,7 @@ def download(dataset: DatasetName) -> None:
     tables = READERS[source.kind].tables(source, root)
     write_json(raw / "tables.json", {path.name: checksum(path) for path in tables})
 
-    missing = num_missing(source, root, Recordings(raw), inventory.num_recordings)
+    missing = READERS[source.kind].num_missing(source, root, Recordings(raw), inventory.num_recordings)
     for name, number in missing.items():
         get_run_logger().warning(f"{name}: {number:,} recordings are not here")
     row = {
@@ -52,7 +52,7 @@ def fetch(dataset: str, source: Dataset, root: Path) -> None:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def list_recordings(dataset: str, source: Dataset, root: Path, raw: Path) -> Inventory:
     meter = artifacts.Meter("inventory", dataset, "listed", "recordings")
-    recordings = take_inventory(root, holds(source))
+    recordings = take_inventory(root, READERS[source.kind].stored_as)
     return write_recordings(raw, artifacts.counted(recordings, meter))
 
 

@@ -57,7 +57,7 @@ def datasets(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     Size, licence and protocol of those that are built in; recordings and shards of those of params.yaml.
     """
-    from matpac.datasets.overview import own_table, public_table
+    from matpac.datasets.preview import own_table, public_table
     from matpac.params import load_params
 
     sys.stdout.write(f"{public_table()}\n\n{own_table(load_params(params).datasets)}\n")

@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -25,6 +26,19 @@ from pydantic import (
     model_validator,
 )
 
+PUBLIC_KINDS = tuple(
+    module.name for module in iter_modules([str(Path(__file__).with_name("datasets") / "public")])
+)
+"""The public datasets: every file of datasets/public is one. Listed here, imported by the registry."""
+WITH_MORE_KEYS = {"audioset", "magnatagatune"}
+"""Public datasets whose sections have keys besides `source`, or another meaning of it."""
+if TYPE_CHECKING:
+    PublicKind = str
+else:
+    PublicKind = Literal[*(kind for kind in PUBLIC_KINDS if kind not in WITH_MORE_KEYS)]
+
+PATCH = 16
+"""Side of a patch: mel bands and frames."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -99,37 +113,21 @@ class Parquet(Own):
 
 
 class Public(Section):
-    """A dataset that others publish, on its official split."""
+    """A dataset that others publish, on its official split. See matpac/datasets/public."""
 
+    kind: PublicKind
     source: str | None
-    """A local copy (a folder in the official layout, an archive, or a folder of the archives) that is read
-    instead of downloading, or null."""
+    """Local copy to read: a folder in the official layout, an archive, or a folder of the archives.
+    null: download it."""
 
 
-class AudioSet(Section):
+class AudioSet(Public):
     """AudioSet. See matpac/datasets/public/audioset.py."""
 
     kind: Literal["audioset"]
     source: str
-    """What you have of it: audio files, tar shards or parquet files. Its makers offer no audio."""
-
-
-class OpenMic(Public):
-    """OpenMIC-2018. See matpac/datasets/public/openmic.py."""
-
-    kind: Literal["openmic"]
-
-
-class NSynth(Public):
-    """NSynth, instrument families. See matpac/datasets/public/nsynth.py."""
-
-    kind: Literal["nsynth"]
-
-
-class Gtzan(Public):
-    """GTZAN, fault-filtered. See matpac/datasets/public/gtzan.py."""
-
-    kind: Literal["gtzan"]
+    """Folder of the part that you have: audio files, tar shards or parquet files. Its makers offer
+    no audio."""
 
 
 class MagnaTagATune(Public):
@@ -140,53 +138,7 @@ class MagnaTagATune(Public):
     """Clips with none of the 50 tags: kept as all-zero rows (the paper's 25,863) or left out."""
 
 
-class Fsd50k(Public):
-    """FSD50K. See matpac/datasets/public/fsd50k.py."""
-
-    kind: Literal["fsd50k"]
-
-
-class Esc50(Public):
-    """ESC-50. See matpac/datasets/public/esc50.py."""
-
-    kind: Literal["esc50"]
-
-
-class UrbanSound8k(Public):
-    """UrbanSound8K. See matpac/datasets/public/urbansound8k.py."""
-
-    kind: Literal["urbansound8k"]
-
-
-class Fsdd(Public):
-    """Free Spoken Digit Dataset. See matpac/datasets/public/fsdd.py."""
-
-    kind: Literal["fsdd"]
-
-
-class Esc10(Public):
-    """ESC-10. See matpac/datasets/public/esc10.py."""
-
-    kind: Literal["esc10"]
-
-
-Dataset = Annotated[
-    Demo
-    | Folder
-    | Tar
-    | Parquet
-    | AudioSet
-    | OpenMic
-    | NSynth
-    | Gtzan
-    | MagnaTagATune
-    | Fsd50k
-    | Esc50
-    | UrbanSound8k
-    | Fsdd
-    | Esc10,
-    Discriminator("kind"),
-]
+Dataset = Annotated[Demo | Folder | Tar | Parquet | AudioSet | MagnaTagATune | Public, Discriminator("kind")]
 
 
 class LogMel(Section):
@@ -245,8 +197,10 @@ class LogMel(Section):
 
     @model_validator(mode="after")
     def _mel_bands_fill_patches(self) -> "LogMel":
-        if self.num_mels % 16:
-            raise ValueError(f"num_mels: need a multiple of 16 (patches are 16 x 16), got {self.num_mels}")
+        if self.num_mels % PATCH:
+            raise ValueError(
+                f"num_mels: need a multiple of {PATCH} (patches are {PATCH} x {PATCH}), got {self.num_mels}"
+            )
         return self
 
 
@@ -362,9 +316,10 @@ class Pretrain(Section):
 
     @model_validator(mode="after")
     def _crops_fill_patches(self) -> "Pretrain":
-        if self.crop_frames % 16:
+        if self.crop_frames % PATCH:
             raise ValueError(
-                f"crop_frames: need a multiple of 16 (patches are 16 x 16), got {self.crop_frames}"
+                f"crop_frames: need a multiple of {PATCH} (patches are {PATCH} x {PATCH}), "
+                f"got {self.crop_frames}"
             )
         return self
 
@@ -594,7 +549,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _masks_leave_patches(self) -> "Params":
-        num_patches = (self.logmel.num_mels // 16) * (self.pretrain.crop_frames // 16)
+        num_patches = (self.logmel.num_mels // PATCH) * (self.pretrain.crop_frames // PATCH)
         num_visible = int(num_patches * (1 - self.model.mask_ratio))
         if not 0 < num_visible < num_patches:
             raise ValueError(
@@ -651,6 +606,8 @@ def _problem(where: str, item: dict[str, Any]) -> str:
     if item["type"] == "union_tag_invalid":
         kinds = item["ctx"]["expected_tags"].replace("'", "")
         return f"{where}: {'.'.join(location)}.kind: need one of {kinds}; got {item['ctx']['tag']}"
+    if item["type"] == "union_tag_not_found":
+        return f"{where}: {'.'.join(location)}.kind: this key is missing"
     if location[:1] == ["datasets"] and len(location) > 2:
         del location[2]  # The kind, which is no level of the file.
     key = ".".join(location) or "(top level)"

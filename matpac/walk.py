@@ -1,4 +1,4 @@
-"""folder -> the audio files in it, and the tars and parquet files that hold audio."""
+"""folder -> the audio files in it, and the tars and parquet files that may hold audio."""
 
 import os
 from collections.abc import Collection, Iterable, Iterator
@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
-Held = Literal["files", "tars", "parquet"]
+Storage = Literal["files", "tars", "parquet"]
+"""How recordings are stored: each in a file of its own, or many in a tar or a parquet file."""
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
     ".3gp", ".aac", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a",
@@ -14,18 +15,18 @@ AUDIO_SUFFIXES = frozenset({
     ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
 })
 # fmt: on
-"""What people keep recordings in, readable or not: unreadable ones must show up as rejected."""
-SUFFIXES: dict[Held, frozenset[str]] = {
+"""Suffixes of audio files, readable here or not: unreadable ones must show up as rejected."""
+SUFFIXES: dict[Storage, frozenset[str]] = {
     "files": AUDIO_SUFFIXES,
     "tars": frozenset({".tar"}),
     "parquet": frozenset({".parquet"}),
 }
-KINDS: dict[Held, str] = {
+IN_WORDS: dict[Storage, str] = {
     "files": f"audio files ({', '.join(sorted(AUDIO_SUFFIXES))})",
     "tars": "tars with audio files in them (.tar, not compressed)",
     "parquet": "parquet files with a column of audio (a struct with a field `bytes`, or a binary `audio`)",
 }
-PLAIN_FILES: tuple[Held, ...] = ("files",)
+PLAIN_FILES: tuple[Storage, ...] = ("files",)
 T = TypeVar("T")
 
 
@@ -33,40 +34,53 @@ def audio_files(root: Path) -> list[str]:
     """Paths of all audio files under the root, relative to it, sorted.
 
     Hidden files and folders (`.DS_Store`, `._take1.wav`) are left out, and so are linked folders,
-    which may lead in circles. Raises ValueError where there is no folder, no audio in it, or a name that
-    is not UTF-8.
+    which may lead in circles.
+
+    Raises:
+        ValueError: If there is no folder, no audio in it, or a name that is not UTF-8.
     """
-    return list(require_some(files_of(root, PLAIN_FILES), root, PLAIN_FILES))
+    return list(require_some(find_files(root, PLAIN_FILES), root, PLAIN_FILES))
 
 
-def require_some(found: Iterable[T], root: Path, holds: Collection[Held]) -> Iterator[T]:
-    is_empty = True
-    for item in found:
-        is_empty = False
-        yield item
-    if is_empty:
-        raise ValueError(f"{root}: need {' or '.join(KINDS[kind] for kind in holds)}, found none")
+def find_files(root: Path, stored_as: Collection[Storage]) -> Iterator[str]:
+    """Paths under the root with a suffix of these storages, in the order of the paths as strings.
 
-
-def files_of(root: Path, holds: Collection[Held]) -> Iterator[str]:
+    Raises:
+        ValueError: If there is no folder, or a name is not UTF-8.
+    """
     if not root.is_dir():
         raise ValueError(f"{root}: need a folder of recordings, found none. Say at `source` where yours are.")
-    for path in _walk(root, "", frozenset().union(*(SUFFIXES[kind] for kind in holds))):
+    for path in _walk(root, "", frozenset().union(*(SUFFIXES[storage] for storage in stored_as))):
         if not is_utf8(path):
             raise ValueError(f"{root}: need file names in UTF-8, found {path!r}. Rename it.")
         yield path
 
 
+def require_some(found: Iterable[T], root: Path, stored_as: Collection[Storage]) -> Iterator[T]:
+    """Pass everything on. Raises ValueError after nothing at all."""
+    is_empty = True
+    for item in found:
+        is_empty = False
+        yield item
+    if is_empty:
+        needed = " or ".join(IN_WORDS[storage] for storage in stored_as)
+        raise ValueError(f"{root}: need {needed}, found none")
+
+
+def storage_of(path: str) -> Storage:
+    return next(storage for storage, suffixes in SUFFIXES.items() if _suffix(path) in suffixes)
+
+
 def is_utf8(path: str) -> bool:
-    """Whether a name is text: others cannot be written into a table."""
+    """Whether a name is text; other names cannot be written into a table."""
     return path.isascii() or os.fsencode(path) == path.encode(errors="replace")
 
 
 def _walk(root: Path, folder: str, suffixes: frozenset[str]) -> Iterator[str]:
     """Files below `folder` ("" or with a slash at its end), in the order of their paths as strings.
 
-    Names of one folder and those above it are held at a time. With their slash, folders sort as the paths
-    in them do. A folder that cannot be read is passed over.
+    Memory holds the names of one folder and of those above it. A folder sorts with its slash, as the
+    paths in it do. A folder that cannot be read is passed over.
     """
     names = []
     with suppress(OSError), os.scandir(root / folder) as entries:
@@ -93,7 +107,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _suffix(name: str) -> str:
     return name[name.rfind(".") :].lower()
-
-
-def kind_of(path: str) -> Held:
-    return next(kind for kind, suffixes in SUFFIXES.items() if _suffix(path) in suffixes)

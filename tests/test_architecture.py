@@ -33,6 +33,8 @@ ARROWS = {
     "report": {"datasets", "signal", "shards", "model", "weights", "training", "encoder", "probing"},
 }
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+IMPORTED_BY_NAME = {"matpac/datasets/registry.py": "matpac.datasets.public"}
+"""Files that import every module of a package, whatever its name."""
 UNTRACKED = {"matpac/__init__.py", "matpac/__main__.py", "matpac/cli.py", "matpac/params.py"}
 """Code that every stage runs and no result depends on; DVC tracks the values of params.py by themselves."""
 
@@ -72,6 +74,9 @@ def closure(modules: set[str]) -> set[Path]:
         if file is not None and file not in files:
             files.add(file)
             modules |= imports_of(ast.parse((PROJECT / file).read_text()))
+            if package := IMPORTED_BY_NAME.get(str(file)):
+                folder = PROJECT.joinpath(*package.split("."))
+                modules |= {f"{package}.{path.stem}" for path in folder.glob("*.py")}
     return files
 
 
@@ -130,6 +135,7 @@ def test_the_library_imports_neither_prefect_nor_dvc(path):
     [
         ("matpac", {"numpy", "torch", "pydantic"}),
         ("matpac.cli", {"numpy", "torch", "pydantic"}),
+        ("matpac.params", {"numpy", "pyarrow", "matpac.datasets"}),
         ("matpac.prepare.build", {"torch", "librosa", "zarr"}),
         ("flows.shards", {"torch", "matplotlib"}),
         ("matpac.training.run", {"sklearn", "matplotlib"}),

@@ -4,12 +4,17 @@ import typing
 import pytest
 import yaml
 
+from matpac.model import sizes
 from matpac.params import (
+    PATCH,
+    PUBLIC_KINDS,
+    WITH_MORE_KEYS,
     Folder,
-    Fsdd,
     LogMel,
+    MagnaTagATune,
     Other,
     Params,
+    Public,
     Ramp,
     Section,
     SplitFractions,
@@ -156,7 +161,7 @@ def sections(model):
 
 def test_every_key_has_a_meaning():
     found = sections(Params)
-    assert {LogMel, Ramp, Folder, Fsdd, SplitFractions, Other} < found
+    assert {LogMel, Ramp, Folder, Public, MagnaTagATune, SplitFractions, Other} < found
     without = [
         f"{section.__name__}.{key}"
         for section in found - {Params}
@@ -193,3 +198,31 @@ def test_a_name_that_is_not_under_datasets_is_refused_with_those_that_are(raw):
     assert params.source_of("demo_corpus") == params.datasets["demo_corpus"]
     with pytest.raises(ValueError, match=r"^need a name under `datasets` \(demo_corpus, .*\), got musik$"):
         params.source_of("musik")
+
+
+def test_the_side_of_a_patch_is_the_models():
+    assert sizes.PATCH == PATCH
+
+
+def test_every_file_of_datasets_public_is_a_kind(raw, project):
+    names = {path.stem for path in (project / "matpac/datasets/public").glob("*.py")} - {"__init__"}
+    assert names == set(PUBLIC_KINDS)
+    for kind in names - WITH_MORE_KEYS:
+        assert parse_params(changed(raw, "datasets.new", {"kind": kind, "source": None})).source_of("new")
+
+
+def test_an_unknown_kind_is_told_all_kinds(raw):
+    with pytest.raises(ValueError, match=r"datasets\.new\.kind: need one of demo, .*; got mp3$") as caught:
+        parse_params(changed(raw, "datasets.new", {"kind": "mp3", "source": None}))
+    assert all(kind in str(caught.value) for kind in ("folder", *PUBLIC_KINDS))
+
+
+def test_a_dataset_without_a_kind_is_told_so(raw):
+    with pytest.raises(ValueError, match=r"^params: datasets\.new\.kind: this key is missing$"):
+        parse_params(changed(raw, "datasets.new", {"source": None}))
+
+
+def test_a_key_of_another_kind_is_refused(raw):
+    section = {"kind": "gtzan", "source": None, "untagged": "keep"}
+    with pytest.raises(ValueError, match=r"^params: datasets\.new\.untagged: unknown key$"):
+        parse_params(changed(raw, "datasets.new", section))

@@ -60,6 +60,7 @@ def params_of(kind: str) -> Params:
 def offer(kind: str, url: str, monkeypatch: pytest.MonkeyPatch, num_recordings: int | None) -> None:
     """Let the page name the miniature's files instead of the real ones."""
     reader = registry.READERS[kind]
+    assert reader.page is not None
     archives = tuple(
         replace(
             archive,
@@ -74,11 +75,10 @@ def offer(kind: str, url: str, monkeypatch: pytest.MonkeyPatch, num_recordings: 
                 for part in archive.parts
             ),
         )
-        for archive in reader.PAGE.archives
+        for archive in reader.page.archives
     )
-    page = replace(reader.PAGE, archives=archives, num_recordings=num_recordings, content_digest=None)
-    monkeypatch.setattr(reader, "PAGE", page)
-    monkeypatch.setitem(registry.PAGES, kind, page)
+    page = replace(reader.page, archives=archives, num_recordings=num_recordings, content_digest=None)
+    monkeypatch.setattr(reader.module, "PAGE", page)
 
 
 def prepared(kind: str, params: Params) -> Summary:
@@ -86,7 +86,7 @@ def prepared(kind: str, params: Params) -> Summary:
     source = params.datasets[kind]
     reader, root = registry.READERS[kind], registry.recordings_root(kind, source)
     reader.fetch(source, root, None)
-    write_recordings(Path("data/raw", kind), take_inventory(root, registry.holds(source)))
+    write_recordings(Path("data/raw", kind), take_inventory(root, reader.stored_as))
     plan = plan_dataset(
         kind, source, Path("data/raw", kind), LOGMEL, shards_params(max_rejected_fraction=0.2)
     )
@@ -119,7 +119,8 @@ def test_from_the_official_archives_to_scores(kind, tmp_path, monkeypatch):
     params = params_of(kind)
     (tmp_path / "site").mkdir()
     files = MINIATURES[kind].make(tmp_path / "site")
-    assert set(files) == {part.name for archive in registry.PAGES[kind].archives for part in archive.parts}
+    page = registry.READERS[kind].page
+    assert set(files) == {part.name for archive in page.archives for part in archive.parts}
     monkeypatch.chdir(tmp_path)
     with serve(tmp_path / "site") as site:
         offer(kind, site.url, monkeypatch, num_recordings=None)
@@ -137,7 +138,6 @@ def test_from_the_official_archives_to_scores(kind, tmp_path, monkeypatch):
     assert sorted([*used, *rejected]) == sorted(audio_files(root))
 
     task = read_json(Path("data/shards", kind, "task.json"))
-    page = registry.PAGES[kind]
     assert len(task["classes"]) == page.num_classes
     assert task["metric"] == page.metric
     assert page.protocol == (f"{task['num_folds']} folds" if task["num_folds"] else "train/validation/test")

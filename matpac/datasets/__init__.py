@@ -1,10 +1,10 @@
 """files -> clips.
 
-containers.py    recordings in tars and parquet files
-contents.py      weights and modules -> checksums of what lies there
-fingerprints.py  have recordings and weights that are read in place changed?
-inventory.py     inventory of a dataset's recordings
-overview.py      the tables of `matpac datasets`
-preview.py       what a dataset that is not here would need
-registry.py      all kinds of datasets, and where their recordings lie
+containers.py    tar or parquet file -> the recordings in it
+dataset_page.py  what is known of a public dataset before it is downloaded
+fingerprints.py  has anything changed that is read in place?
+inventory.py     folder -> its recordings with checksums
+obtain.py        page -> folder of recordings
+preview.py       what is here, and what a download would need
+registry.py      kind -> how such a dataset is fetched, listed, read and judged
 """

@@ -18,7 +18,7 @@ from matpac.clip import UnusableAudio
 from matpac.datasets.containers import Member, Place, TarListing, list_tar, parquet_rows, read_place, read_row
 from matpac.files import whole_file
 from matpac.threads import ahead
-from matpac.walk import AUDIO_SUFFIXES, PLAIN_FILES, Held, files_of, kind_of, require_some
+from matpac.walk import AUDIO_SUFFIXES, PLAIN_FILES, Storage, find_files, require_some, storage_of
 
 AUDIO = Path("data/audio")
 TABLE = "recordings.parquet"
@@ -62,29 +62,32 @@ class Inventory:
     num_unreadable: int
 
 
-def take_inventory(root: Path, holds: Collection[Held] = PLAIN_FILES) -> Iterator[Recording]:
+def take_inventory(root: Path, stored_as: Collection[Storage] = PLAIN_FILES) -> Iterator[Recording]:
     """Every recording with its size and checksum, in the order of `file`, then `position`.
 
-    `holds` says what is looked for: audio files, tars of them, parquet files with a column of audio. Of a
-    damaged container, what can be listed is listed; the rest is one recording without a checksum, named
-    by the file. Raises ValueError as audio_files does.
+    `stored_as` says what to look for: audio files, tars of them, parquet files with a column of audio.
+    From a damaged container we list all that can be read; the rest is one recording without a checksum,
+    named by the file.
+
+    Raises:
+        ValueError: As audio_files does.
     """
-    found = chain.from_iterable(ahead(_jobs(root, holds), WAITING_JOBS))
-    return require_some(found, root, holds)
+    found = chain.from_iterable(ahead(_jobs(root, stored_as), WAITING_JOBS))
+    return require_some(found, root, stored_as)
 
 
 T = TypeVar("T")
 Job = Callable[[], list[Recording]]
 
 
-def _jobs(root: Path, holds: Collection[Held]) -> Iterator[Job]:
-    for kind, paths in groupby(files_of(root, holds), key=kind_of):
-        if kind == "files":
+def _jobs(root: Path, stored_as: Collection[Storage]) -> Iterator[Job]:
+    for storage, paths in groupby(find_files(root, stored_as), key=storage_of):
+        if storage == "files":
             for part in _parts(paths):
                 yield partial(_plain, root, part)
             continue
         for path in paths:
-            yield from _tar_jobs(root, path) if kind == "tars" else _parquet_jobs(root, path)
+            yield from _tar_jobs(root, path) if storage == "tars" else _parquet_jobs(root, path)
 
 
 def _tar_jobs(root: Path, file: str) -> Iterator[Job]:
@@ -161,7 +164,7 @@ def read_bytes(root: Path, recording: Recording) -> bytes:
     file = root / recording.file
     if recording.file == recording.path:
         return file.read_bytes()
-    if kind_of(recording.file) == "parquet":
+    if storage_of(recording.file) == "parquet":
         return read_row(file, recording.position)
     return read_place(file, Place(recording.position, recording.bytes))
 

@@ -1,130 +1,143 @@
-"""All kinds of datasets: one module each, which begins with a page about it.
+"""kind -> how such a dataset is fetched, listed, read and judged.
 
-A module offers fetch (make the recordings appear under a root), clips (the recordings with their labels and
-splits), task (what is asked of them; None without labels) and tables (the files the labels are read from).
-Public datasets have a PAGE besides: what is known of them before anything is downloaded.
+A kind is one module. Its name is the `kind` in params.yaml, and everything else is read off it:
+
+clips      (params, root, recordings) -> a Clip or a Rejection for each recording, in their order
+PAGE       what is known of a public dataset before it is downloaded
+CLASSES    the classes in the order of their indices; or, if a file of the dataset tells them,
+task       (params, root, labels, num_folds) -> the Task; None without labels
+tables     (params, root) -> files beside the recordings that `clips` and `task` read; none by default
+fetch      (params, root, report): make the recordings appear; downloads PAGE by default
+missing    (params, root, recordings) -> how many recordings of the complete dataset are not here, by list
+STORED_AS  what the recordings may be stored in; plain files by default
+
+`params` is the dataset's section of params.yaml. Every file of `public` is a public dataset.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
 from matpac.clip import Clip, Rejection, Task
-from matpac.datasets.demo import recipes as demo
+from matpac.datasets import public
+from matpac.datasets.dataset_page import Page
+from matpac.datasets.demo import recipes
 from matpac.datasets.fingerprints import fingerprint
 from matpac.datasets.inventory import AUDIO, Recording
-from matpac.datasets.own import folder, parquet, tar
-from matpac.datasets.public import (
-    audioset,
-    esc10,
-    esc50,
-    fsd50k,
-    fsdd,
-    gtzan,
-    magnatagatune,
-    nsynth,
-    openmic,
-    urbansound8k,
-)
-from matpac.datasets.public.dataset_page import Page
-from matpac.datasets.public.obtain import is_packed
-from matpac.params import AudioSet, Dataset, Demo, Own, digest
-from matpac.walk import Held
+from matpac.datasets.obtain import fetch_page, is_packed
+from matpac.datasets.own import folder, labels, parquet, tar
+from matpac.fetch.http import Report
+from matpac.params import PUBLIC_KINDS, Dataset, Demo, digest
+from matpac.walk import PLAIN_FILES, Storage
 
 
-class Reader(Protocol):
-    """What a module of this package offers; `params` is its own section of params.yaml."""
+class Reader:
+    """A kind of dataset: its module, and the defaults for all that the module leaves out."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
 
     @property
-    def fetch(self) -> Callable[[Any, Path, Callable[[int, int], None] | None], None]:
-        """Make the recordings appear under the root; an interrupted call can be repeated."""
+    def page(self) -> Page | None:
+        """None for recordings of the user and for the demo."""
+        page: Page | None = getattr(self.module, "PAGE", None)
+        return page
 
     @property
-    def clips(self) -> Callable[[Any, Path, Iterable[Recording]], Iterator[Clip | Rejection]]:
+    def stored_as(self) -> tuple[Storage, ...]:
+        storages: tuple[Storage, ...] = getattr(self.module, "STORED_AS", PLAIN_FILES)
+        return storages
+
+    def fetch(self, params: Any, root: Path, report: Report | None) -> None:  # noqa: ANN401 - any section
+        """Make the recordings appear under the root. An interrupted call can be repeated."""
+        if hasattr(self.module, "fetch"):
+            self.module.fetch(params, root, report)
+        elif self.page is not None:
+            fetch_page(self.page, params.source, root, report)
+
+    def tables(self, params: Any, root: Path) -> list[Path]:  # noqa: ANN401 - any section
+        """Files beside the recordings that `clips` and `task` read."""
+        if not hasattr(self.module, "tables"):
+            return []
+        tables: list[Path] = self.module.tables(params, root)
+        return tables
+
+    def clips(
+        self,
+        params: Any,  # noqa: ANN401 - any section
+        root: Path,
+        recordings: Iterable[Recording],
+    ) -> Iterator[Clip | Rejection]:
         """What becomes of each recording, one for one and in their order.
 
-        The recordings may be gone through more than once.
+        `recordings` may be iterated more than once.
         """
+        clips: Iterator[Clip | Rejection] = self.module.clips(params, root, recordings)
+        return clips
 
-    @property
-    def task(self) -> Callable[[Any, Path, Collection[str], int | None], Task | None]:
-        """From the root, all labels that occurred and the largest fold, if there are folds."""
+    def task(
+        self,
+        params: Any,  # noqa: ANN401 - any section
+        root: Path,
+        labels_found: Collection[str],
+        num_folds: int | None,
+    ) -> Task | None:
+        """The task, from all labels that occurred and the largest fold if there are folds."""
+        task: Task | None
+        if hasattr(self.module, "task"):
+            task = self.module.task(params, root, labels_found, num_folds)
+        elif self.page is not None:
+            task = self.page.task(self.module.CLASSES)
+        else:
+            task = labels.task(params, root, labels_found, num_folds)
+        return task
 
-    @property
-    def tables(self) -> Callable[[Any, Path], list[Path]]:
-        """Files beside the recordings that `clips` and `task` read."""
+    def num_missing(
+        self,
+        params: Any,  # noqa: ANN401 - any section
+        root: Path,
+        recordings: Iterable[Recording],
+        num_recordings: int,
+    ) -> dict[str, int]:
+        """Recordings of the complete dataset that are not here, by list; empty if none are, or unknown."""
+        if hasattr(self.module, "missing"):
+            missing = self.module.missing(params, root, recordings)
+        elif self.page is not None and self.page.num_recordings is not None:
+            missing = {self.page.title: self.page.num_recordings - num_recordings}
+        else:
+            missing = {}
+        return {name: number for name, number in missing.items() if number > 0}
 
 
-READERS: dict[str, Reader] = {
-    "demo": demo,
-    "folder": folder,
-    "tar": tar,
-    "parquet": parquet,
-    "audioset": audioset,
-    "openmic": openmic,
-    "nsynth": nsynth,
-    "gtzan": gtzan,
-    "magnatagatune": magnatagatune,
-    "fsd50k": fsd50k,
-    "esc50": esc50,
-    "urbansound8k": urbansound8k,
-    "fsdd": fsdd,
-    "esc10": esc10,
+READERS = {
+    "demo": Reader(recipes),
+    "folder": Reader(folder),
+    "tar": Reader(tar),
+    "parquet": Reader(parquet),
+    **{kind: Reader(import_module(f"{public.__name__}.{kind}")) for kind in PUBLIC_KINDS},
 }
 
-PAGES: dict[str, Page] = {
-    "audioset": audioset.PAGE,
-    "openmic": openmic.PAGE,
-    "nsynth": nsynth.PAGE,
-    "gtzan": gtzan.PAGE,
-    "magnatagatune": magnatagatune.PAGE,
-    "fsd50k": fsd50k.PAGE,
-    "esc50": esc50.PAGE,
-    "urbansound8k": urbansound8k.PAGE,
-    "esc10": esc10.PAGE,
-    "fsdd": fsdd.PAGE,
-}
 
-HOLDS: dict[str, tuple[Held, ...]] = {
-    "tar": ("tars",),
-    "parquet": ("parquet",),
-    "audioset": ("files", "tars", "parquet"),
-}
-"""In what a kind keeps its recordings, where it is not plain files."""
+def pages() -> dict[str, Page]:
+    """The page of each public dataset, by kind."""
+    return {kind: reader.page for kind, reader in READERS.items() if reader.page is not None}
 
 
 def recordings_root(name: str, params: Dataset) -> Path:
-    """The folder the recordings lie in: the user's own where there is one, else one of ours.
+    """The folder of the recordings: the user's own if there is one, else one of ours.
 
-    What is downloaded lies there once, whatever datasets of params.yaml use it.
+    Downloads lie there once, however many datasets of params.yaml use them.
     """
     if isinstance(params, Demo):
         return AUDIO / f"{name}-{digest(params)}"
-    if isinstance(params, Own | AudioSet):
-        return Path(params.source).expanduser()
-    page = PAGES[params.kind]
+    page = READERS[params.kind].page
     if params.source is None:
-        return AUDIO / f"{params.kind}-{page.key}"
+        assert page is not None, "only public datasets are downloaded"
+        return page.root(params.kind)
     source = Path(params.source).expanduser()
-    if is_packed(source, page):
+    if page is not None and page.has_audio and is_packed(source, page):
         # A mended archive is unpacked anew, beside what the old one held.
         return AUDIO / f"{params.kind}-{digest(str(source.absolute()), fingerprint(params))}"
     return source
-
-
-def num_missing(
-    params: Dataset, root: Path, recordings: Iterable[Recording], num_recordings: int
-) -> dict[str, int]:
-    """Recordings of the complete dataset that are not here, by list; none where all are or nobody knows."""
-    if isinstance(params, AudioSet):
-        present = audioset.present(params, root, recordings)
-        missing = {name: number - present[name] for name, number in audioset.listed(params, root).items()}
-    else:
-        page = PAGES.get(params.kind)
-        expected = page.num_recordings if page else None
-        missing = {page.title: expected - num_recordings} if page and expected is not None else {}
-    return {name: number for name, number in missing.items() if number > 0}
-
-
-def holds(params: Dataset) -> tuple[Held, ...]:
-    return HOLDS.get(params.kind, ("files",))

@@ -13,7 +13,7 @@ from matpac.clip import Clip, Rejection, Task, UnusableAudio
 from matpac.datasets.inventory import Recording, Recordings, take_inventory, write_recordings
 from matpac.datasets.own.labels import PARTS
 from matpac.datasets.preview import Prospect, free_bytes, prospect_of
-from matpac.datasets.registry import PAGES, READERS, holds, num_missing, recordings_root
+from matpac.datasets.registry import READERS, recordings_root
 from matpac.params import Dataset, LogMel, Shards
 from matpac.prepare.header_check import Header, foresee, num_frames
 from matpac.prepare.repeats import repeated_contents
@@ -108,7 +108,7 @@ def inspect_dataset(
         reader.tables(source, root)  # A missing table should not show up after hours of checksums.
     with TemporaryDirectory(prefix="matpac-inspect-") as folder:
         progress = Progress(f"{dataset}: checksums", 0, "recordings")
-        found = write_recordings(Path(folder), _counted(take_inventory(root, holds(source)), progress))
+        found = write_recordings(Path(folder), _counted(take_inventory(root, reader.stored_as), progress))
         recordings = Recordings(Path(folder))
 
         survey = Survey(repeated_contents(recordings) if "duplicate" in shards.reject else set())
@@ -116,7 +116,7 @@ def inspect_dataset(
         pairs = zip(reader.clips(source, root, recordings), recordings, strict=True)
         look = partial(_look, root, logmel, shards)
         # One thread reads the rows of parquet files in their order, which is fastest.
-        looks = _in_threads(look, pairs, 1 if "parquet" in holds(source) else THREADS)
+        looks = _in_threads(look, pairs, 1 if "parquet" in reader.stored_as else THREADS)
         for item, recording, header in _counted(looks, progress):
             crops = isinstance(header, Header) and num_frames(header, logmel) >= crop_frames
             survey.count(item, recording, header, crops=crops)
@@ -125,7 +125,7 @@ def inspect_dataset(
             return _doubt(overlap, reader.clips(source, root, recordings), name)
 
         task = reader.task(source, root, survey.labels, survey.num_folds)
-        page = PAGES.get(source.kind)
+        page = reader.page
         return Inspection(
             dataset=dataset,
             kind=source.kind,
@@ -140,7 +140,7 @@ def inspect_dataset(
                 phrase: tuple(f"{item.path}{item.reason.removeprefix(phrase)}" for item in items)
                 for phrase, items in survey.rejected_examples.items()
             },
-            num_missing=num_missing(source, root, recordings, found.num_recordings),
+            num_missing=reader.num_missing(source, root, recordings, found.num_recordings),
             num_repeated_ids=survey.num_repeated_ids(),
             native_rates_hz=_by_count(survey.native_rates_hz),
             channels=_by_count(survey.channels),

@@ -21,7 +21,7 @@ from matpac.clip import Clip, Rejection, Task, phrase_of
 from matpac.datasets.inventory import Recording, Recordings, has_inventory
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
-from matpac.params import AudioSet, Dataset, LogMel, Public, Shards, digest
+from matpac.params import Dataset, LogMel, Public, Shards, digest
 from matpac.prepare.build import ROWS, SHARDS_VERSION, ShardJob
 from matpac.prepare.repeats import content_of, digest_of, repeated, repeated_contents
 from matpac.prepare.workspace import Store
@@ -105,7 +105,7 @@ def plan_dataset(
 
 def rules_for(source: Dataset, params: Shards) -> Shards:
     """Public datasets stay as they are, copies included: others report scores on their official splits."""
-    if not isinstance(source, Public | AudioSet):
+    if not isinstance(source, Public):
         return params
     kept = tuple(reason for reason in params.reject if reason != "duplicate")
     return params.model_copy(update={"reject": kept})

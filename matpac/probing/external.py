@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from matpac.clip import UnusableAudio
-from matpac.datasets.contents import code_of, content_of
+from matpac.datasets.fingerprints import code_of, content_of
 from matpac.datasets.inventory import Recording, read_recordings, unchanged
 from matpac.devices import device_or_default
 from matpac.params import Other, digest

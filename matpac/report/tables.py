@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from matpac.datasets.registry import PAGES
+from matpac.datasets.registry import READERS
 from matpac.files import read_json
 from matpac.params import Params
 from matpac.probing.scores import percent, protocol, with_star
@@ -63,7 +63,7 @@ def table_1(shards: Path, params: Params) -> Table:
     header = ["Dataset", "Used for", "Clips", "Complete", "Hours", "Classes", "Metric", "Protocol"]
     rows, leaks = [], []
     for name, source in params.datasets.items():
-        page = PAGES.get(source.kind)
+        page = READERS[source.kind].page
         complete = f"{page.num_clips:,}" if page else ""
         if not (shards / name / "statistics.json").exists():
             asked = [str(page.num_classes), page.metric, page.protocol] if page else ["", "", ""]

@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from matpac.datasets.contents import code_of
-from matpac.datasets.fingerprints import fingerprint, weights, write_encoders, write_sources
+from matpac.datasets.fingerprints import code_of, fingerprint, weights, write_encoders, write_sources
 from matpac.datasets.registry import recordings_root
 from matpac.files import read_json
-from matpac.params import Esc50, Folder, Other, load_params
+from matpac.params import Folder, Other, Public, load_params
 
 
 def folder(source: Path, labels: str = "folders") -> Folder:
@@ -184,7 +183,7 @@ def test_nothing_is_noted_of_names_that_are_no_path(tmp_path, monkeypatch):
 def test_a_mended_archive_is_unpacked_into_another_folder(tmp_path):
     archive = tmp_path / "mine.zip"
     archive.write_bytes(b"damaged")
-    params = Esc50(kind="esc50", source=str(archive))
+    params = Public(kind="esc50", source=str(archive))
     before = recordings_root("mine", params)
     assert recordings_root("mine", params) == before
     archive.write_bytes(b"mended, at last")

@@ -22,7 +22,7 @@ import pytest
 import soundfile
 
 from matpac.clip import Clip, Rejection
-from matpac.params import AudioSet, Demo, Fsdd
+from matpac.params import AudioSet, Demo, Public
 from matpac.prepare.build import SHARDS_VERSION, build_shard
 from matpac.prepare.plan import rules_for
 from matpac.prepare.publish import finish
@@ -146,7 +146,7 @@ def test_what_is_left_out_by_design_does_not_count_against_the_limit(root, tmp_p
 
 def test_public_datasets_keep_their_duplicates():
     params = shards_params()
-    for public in (Fsdd(kind="fsdd", source=None), AudioSet(kind="audioset", source="audio")):
+    for public in (Public(kind="fsdd", source=None), AudioSet(kind="audioset", source="audio")):
         assert set(rules_for(public, params).reject) == {"silent", "truncated"}
     demo = Demo(kind="demo", recipe="corpus", num_clips=1, seed=0)
     assert rules_for(demo, params).reject == params.reject

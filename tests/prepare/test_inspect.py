@@ -11,7 +11,7 @@ from pyarrow import parquet
 from matpac.clip import Clip, Rejection, UnusableAudio, phrase_of
 from matpac.datasets.inventory import Recording, take_inventory
 from matpac.datasets.preview import Prospect
-from matpac.params import Esc10, Folder, Parquet, load_params
+from matpac.params import Folder, Parquet, Public, load_params
 from matpac.prepare.header_check import Header, foresee
 from matpac.prepare.inspect import inspect_dataset
 from matpac.prepare.inspect_text import json_of, text_of, warnings_of
@@ -200,7 +200,7 @@ def test_rows_of_parquet_files_are_looked_into(tmp_path):
 
 
 def test_what_is_not_here_yet_is_foretold(in_tmp, pretrain):
-    found = inspect_dataset("esc10", Esc10(kind="esc10", source=None), LOGMEL, shards_params(), CROP_FRAMES)
+    found = inspect_dataset("esc10", Public(kind="esc10", source=None), LOGMEL, shards_params(), CROP_FRAMES)
     assert isinstance(found, Prospect)
     assert not list(in_tmp.iterdir())
     said = flat(text_of(found, shards_params(), pretrain))
@@ -219,7 +219,7 @@ def test_a_wrong_table_is_one_error(tmp_path):
 
 
 def test_missing_recordings_are_counted_where_the_page_knows_how_many(audio_folder, pretrain):
-    source = Esc10(kind="esc10", source=str(audio_folder / "esc10"))
+    source = Public(kind="esc10", source=str(audio_folder / "esc10"))
     found = inspect_dataset("esc10", source, LOGMEL, shards_params(), CROP_FRAMES)
     assert (found.num_clips, found.num_missing, found.num_rejected) == (400, {}, {})
     assert [part.num_clips for part in found.parts] == [80] * 5

@@ -12,8 +12,8 @@ import soxr
 import torch
 import zarr
 
-from matpac.datasets.contents import content_of
 from matpac.datasets.demo import recipes as demo
+from matpac.datasets.fingerprints import content_of
 from matpac.datasets.inventory import read_recordings, take_inventory, write_recordings
 from matpac.datasets.registry import recordings_root
 from matpac.files import read_json

@@ -1,5 +1,5 @@
-"""recordings synthesised from a seed.
+"""Recordings synthesised from a seed.
 
-recipes.py  synthesised recordings and three tasks on them
-sounds.py   the sounds of the demo
+recipes.py  three tasks, and a corpus without labels
+sounds.py   the instruments and noises that they play
 """

@@ -1,9 +1,9 @@
-"""recordings of your own.
+"""Recordings of the user, read where they are.
 
-folder.py       your own recordings: any tree of files
-label_table.py  labels from a CSV or parquet table
-labels.py       labels that come with own recordings
-parquet.py      your own recordings: parquet files
+folder.py       any tree of audio files
+label_table.py  CSV or parquet table of labels -> annotations
+labels.py       labels, splits and the task, for all three kinds
+parquet.py      parquet files with a column of audio
 split.py        labelled clips -> folds or splits
-tar.py          your own recordings: tar shards
+tar.py          tar shards
 """

@@ -16,10 +16,8 @@ from pathlib import Path, PurePosixPath
 from matpac.clip import Clip
 from matpac.datasets.inventory import Recording
 from matpac.datasets.own.label_table import read_table
-from matpac.datasets.own.labels import SPLITS, Annotation, annotated_clips, fetch, task
+from matpac.datasets.own.labels import SPLITS, Annotation, annotated_clips
 from matpac.params import Folder
-
-__all__ = ["clips", "fetch", "tables", "task"]
 
 
 def tables(params: Folder, root: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from matpac.clip import Clip, SplitName, Task, path_safe_id
 from matpac.datasets.inventory import Recording
-from matpac.datasets.own.split import Deck
+from matpac.datasets.own.split import Splitter
 from matpac.params import Folder, Own, Parquet, SplitFractions, Tar
 
 SPLITS: dict[str, SplitName] = {
@@ -51,10 +51,6 @@ Annotate = Callable[[Recording], Annotation | None]
 """None for a recording without a label."""
 Settle = Callable[[int, Annotation], Annotation]
 """From the number of a labelled clip and what is said about it: its final split or fold."""
-
-
-def fetch(params: Own, root: Path, report: Callable[[int, int], None] | None) -> None:
-    """Nothing: the recordings are read where they are."""
 
 
 def annotated_clips(
@@ -173,19 +169,19 @@ def _settled(
 ) -> Settle:
     """Check the given splits or folds, or deal where there are none."""
     splits, folds = Counter[SplitName | None](), Counter[int | None]()
-    deck = Deck()
+    splitter = Splitter()
     for recording in recordings:
         annotation = annotate(recording)
         if annotation is not None:
             splits[annotation.split] += 1
             folds[annotation.fold] += 1
-            deck.add(recording, annotation.labels, annotation.group)
-    if len(deck) == 0:
+            splitter.add(recording, annotation.labels, annotation.group)
+    if len(splitter) == 0:
         about = next(recording.about for recording in recordings)
         found = f"none; the first one has {about:.200}" if about else "none"
         raise ValueError(f"{root}: labels: {params.labels}: need recordings with a label, found {found}")
     if set(splits) == {None} and set(folds) == {None}:
-        return _dealt(params, root, deck)
+        return _dealt(params, root, splitter)
     if set(folds) == {None}:
         if set(splits) != set(PARTS):
             found = ", ".join(f"{splits[split]} {split or 'without'}" for split in splits)
@@ -203,10 +199,10 @@ def _settled(
     return lambda number, annotation: annotation._replace(fold=1 + given.index(annotation.fold or 0))
 
 
-def _dealt(params: Own, root: Path, deck: Deck) -> Settle:
+def _dealt(params: Own, root: Path, splitter: Splitter) -> Settle:
     match params:
         case Own(num_folds=int(num_folds)):
-            fold_of_clip = deck.deal([1] * num_folds)
+            fold_of_clip = splitter.split([1] * num_folds)
             if (found := len(set(fold_of_clip.tolist()))) < num_folds:
                 raise ValueError(
                     f"{root}: num_folds: need {num_folds} groups of labelled clips at least, found {found}. "
@@ -214,7 +210,7 @@ def _dealt(params: Own, root: Path, deck: Deck) -> Settle:
                 )
             return lambda number, annotation: annotation._replace(fold=int(fold_of_clip[number]) + 1)
         case Own(split_fractions=SplitFractions(validation=validation, test=test)):
-            part_of_clip = deck.deal([1 - validation - test, validation, test])
+            part_of_clip = splitter.split([1 - validation - test, validation, test])
             return lambda number, annotation: annotation._replace(split=PARTS[part_of_clip[number]])
     raise ValueError(
         f"{root}: need num_folds or split_fractions in params.yaml, since the labels come without a split"

@@ -13,17 +13,13 @@ from pathlib import Path
 
 from matpac.clip import Clip
 from matpac.datasets.inventory import Recording
-from matpac.datasets.own.labels import annotate_from_about, annotated_clips, fetch, task
+from matpac.datasets.own.labels import annotate_from_about, annotated_clips
 from matpac.params import Parquet
+from matpac.walk import Storage
 
-__all__ = ["clips", "fetch", "tables", "task"]
+STORED_AS: tuple[Storage, ...] = ("parquet",)
 
 
 def clips(params: Parquet, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip]:
     annotate = annotate_from_about(params.labels, multi_label=params.multi_label)
     return annotated_clips(params, root, recordings, annotate)
-
-
-def tables(params: Parquet, root: Path) -> list[Path]:
-    """None: the labels are in the inventory."""
-    return []

@@ -16,7 +16,7 @@ from matpac.datasets.inventory import Recording
 KEY_BYTES = 16
 
 
-class Deck:
+class Splitter:
     """What dealing needs to know of every labelled clip: 20 bytes each, and each set of labels once."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Deck:
         self._keys += hashlib.sha256(name.encode()).digest()[:KEY_BYTES]
         self._labels.append(self._numbers.setdefault(labels, len(self._numbers)))
 
-    def deal(self, shares: Sequence[float]) -> Int64[np.ndarray, " clip"]:
+    def split(self, shares: Sequence[float]) -> Int64[np.ndarray, " clip"]:
         """For each clip, in the order in which they were added, the number of its part.
 
         Groups are dealt, the largest first, each to the part that has least of its labels so far for its

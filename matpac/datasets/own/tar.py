@@ -14,17 +14,13 @@ from pathlib import Path
 
 from matpac.clip import Clip
 from matpac.datasets.inventory import Recording
-from matpac.datasets.own.labels import annotate_from_about, annotated_clips, fetch, task
+from matpac.datasets.own.labels import annotate_from_about, annotated_clips
 from matpac.params import Tar
+from matpac.walk import Storage
 
-__all__ = ["clips", "fetch", "tables", "task"]
+STORED_AS: tuple[Storage, ...] = ("tars",)
 
 
 def clips(params: Tar, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip]:
     annotate = annotate_from_about(params.labels, multi_label=params.multi_label)
     return annotated_clips(params, root, recordings, annotate)
-
-
-def tables(params: Tar, root: Path) -> list[Path]:
-    """None: the labels are in the inventory."""
-    return []

@@ -33,11 +33,12 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 from matpac.clip import Clip, Rejection, SplitName, Task, path_safe_id
-from matpac.datasets.inventory import AUDIO, Recording
-from matpac.datasets.public.dataset_page import Archive, Page
+from matpac.datasets.dataset_page import Archive, Page
+from matpac.datasets.inventory import Recording
 from matpac.fetch.http import RemoteFile, download
 from matpac.files import whole_file
 from matpac.params import AudioSet, digest
+from matpac.walk import Storage
 
 CLASSES = "class_labels_indices.csv"
 EVAL, BALANCED, UNBALANCED = (
@@ -65,9 +66,10 @@ PAGE = Page(
     num_recordings=None,
     num_clips=2_084_320,
     num_classes=527,
-    protocol="train/validation/test",
+    num_folds=None,
     metric="mAP",
 )
+STORED_AS: tuple[Storage, ...] = ("files", "tars", "parquet")
 ID = re.compile(r"[A-Za-z0-9_-]{11}")
 NAME = re.compile(rf"(?P<plain>{ID.pattern})|Y?(?P<id>{ID.pattern})(_\d+(\.\d+)?){{0,2}}")
 VALIDATES_ONE_IN = 10
@@ -75,7 +77,7 @@ VALIDATES_ONE_IN = 10
 
 def lists_folder() -> Path:
     """Where downloaded lists are kept: the root of the recordings is the user's own."""
-    return AUDIO / f"audioset-{PAGE.key}"
+    return PAGE.root("audioset")
 
 
 def fetch(params: AudioSet, root: Path, report: Callable[[int, int], None] | None) -> None:
@@ -118,8 +120,13 @@ def clips(params: AudioSet, root: Path, recordings: Iterable[Recording]) -> Iter
 def task(params: AudioSet, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     if not labels:
         return None
-    classes = _classes(tables(params, root)[0])
-    return Task(tuple(classes.values()), multi_label=True, metric="mAP", num_folds=None, official_split=True)
+    return PAGE.task([*_classes(tables(params, root)[0]).values()])
+
+
+def missing(params: AudioSet, root: Path, recordings: Iterable[Recording]) -> dict[str, int]:
+    """How many segments of each list are not among the recordings, by the list's name."""
+    there = present(params, root, recordings)
+    return {name: number - there[name] for name, number in listed(params, root).items()}
 
 
 def listed(params: AudioSet, root: Path) -> dict[str, int]:

@@ -11,15 +11,14 @@ Defects  Short sounds are filled up to five seconds with digital silence.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from matpac.clip import Clip, Rejection, Task
+from matpac.clip import Clip, Rejection
+from matpac.datasets.dataset_page import Archive, Page
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import Esc10
+from matpac.params import Public
 
 COMMIT = "553c8f1743b9dba6b282e1323c3ca8fa76923448"
 PAGE = Page(
@@ -36,7 +35,7 @@ PAGE = Page(
     num_recordings=400,
     num_clips=400,
     num_classes=10,
-    protocol="5 folds",
+    num_folds=5,
     metric="accuracy",
     content_digest="90f86c372a5566235f4a724cc3bd6163390aae3eebb52b3fd167001f2014db91",
 )
@@ -44,20 +43,10 @@ CLASSES = (
     *("Dog bark", "Rain", "Sea waves", "Baby cry", "Clock tick"),
     *("Person sneeze", "Helicopter", "Chainsaw", "Rooster", "Fire crackling"),
 )
-NUM_FOLDS = 5
 PATH = re.compile(r"(.*/)?\d{3} - (?P<name>[^/]+)/(?P<stem>(?P<fold>[1-5])-(?P<freesound>\d+)-[A-Z]+)\.ogg")
 
 
-def fetch(params: Esc10, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: Esc10, root: Path) -> list[Path]:
-    """None: paths say everything."""
-    return []
-
-
-def clips(params: Esc10, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     for recording in recordings:
         match = PATH.fullmatch(recording.path)
         if match is None or match["name"] not in CLASSES:
@@ -70,7 +59,3 @@ def clips(params: Esc10, root: Path, recordings: Iterable[Recording]) -> Iterato
             fold=int(match["fold"]),
             group=match["freesound"],
         )
-
-
-def task(params: Esc10, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS, official_split=True)

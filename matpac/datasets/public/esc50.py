@@ -15,15 +15,14 @@ Defects  Short sounds are filled up to five seconds with digital silence: the lo
          recordings serve two classes each, in two folds (131943, 134049, 209698, 234879).
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from matpac.clip import Clip, Rejection, Task
+from matpac.clip import Clip, Rejection
+from matpac.datasets.dataset_page import Archive, Page, base_of, rows_of_classes
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page, base_of, rows_of_classes
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import Esc50
+from matpac.params import Public
 
 PAGE = Page(
     title="ESC-50",
@@ -48,7 +47,7 @@ PAGE = Page(
     num_recordings=2_000,
     num_clips=2_000,
     num_classes=50,
-    protocol="5 folds",
+    num_folds=5,
     metric="accuracy",
 )
 # fmt: off
@@ -65,20 +64,15 @@ CLASSES = (
 )
 # fmt: on
 """In the order of `target`; a paragraph per major category: animals, nature, humans, indoors, outdoors."""
-NUM_FOLDS = 5
 TABLE = "meta/esc50.csv"
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
 
 
-def fetch(params: Esc50, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: Esc50, root: Path) -> list[Path]:
+def tables(params: Public, root: Path) -> list[Path]:
     return [base_of(root, TABLE) / TABLE]
 
 
-def clips(params: Esc50, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     [table] = tables(params, root)
     named = rows_of_classes(table, COLUMNS, CLASSES, number="target", name="category")
     audio = base_of(root, TABLE).relative_to(root) / "audio"
@@ -95,7 +89,3 @@ def clips(params: Esc50, root: Path, recordings: Iterable[Recording]) -> Iterato
             fold=int(row["fold"]),
             group=row["src_file"],
         )
-
-
-def task(params: Esc50, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS, official_split=True)

@@ -16,15 +16,14 @@ Defects  Labels of dev are right but perhaps incomplete, those of eval exhaustiv
 """
 
 import csv
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from matpac.clip import Clip, Rejection, SplitName, Task
+from matpac.datasets.dataset_page import Archive, Page, base_of
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page, base_of
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import Fsd50k
+from matpac.params import Public
 
 
 def _remote(name: str, md5: str) -> RemoteFile:
@@ -64,7 +63,7 @@ PAGE = Page(
     num_recordings=51_197,
     num_clips=51_197,
     num_classes=200,
-    protocol="train/validation/test",
+    num_folds=None,
     metric="mAP",
 )
 DEV, EVAL, VOCABULARY = (f"FSD50K.ground_truth/{name}.csv" for name in ("dev", "eval", "vocabulary"))
@@ -72,16 +71,12 @@ SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation"}
 """Of the column `split` in dev.csv."""
 
 
-def fetch(params: Fsd50k, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: Fsd50k, root: Path) -> list[Path]:
+def tables(params: Public, root: Path) -> list[Path]:
     base = base_of(root, DEV)
     return [base / name for name in (DEV, EVAL, VOCABULARY)]
 
 
-def clips(params: Fsd50k, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     dev, eval_, _ = tables(params, root)
     listed = dict(_ground_truth(dev, "FSD50K.dev_audio")) | dict(_ground_truth(eval_, "FSD50K.eval_audio"))
     for recording in recordings:
@@ -94,13 +89,11 @@ def clips(params: Fsd50k, root: Path, recordings: Iterable[Recording]) -> Iterat
         yield Clip(path.stem, recording.path, labels, split)
 
 
-def task(params: Fsd50k, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
+def task(params: Public, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     _, _, vocabulary = tables(params, root)
     with vocabulary.open(newline="", encoding="utf-8") as file:
         rows = sorted((int(index), label) for index, label, _ in csv.reader(file))
-    return Task(
-        tuple(label for _, label in rows), multi_label=True, metric="mAP", num_folds=None, official_split=True
-    )
+    return PAGE.task([label for _, label in rows])
 
 
 def _ground_truth(table: Path, folder: str) -> Iterator[tuple[str, tuple[tuple[str, ...], SplitName]]]:

@@ -12,15 +12,14 @@ Defects  A recording of 0.14 s has 12 frames: most clips are much shorter than a
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from matpac.clip import Clip, Rejection, SplitName, Task
+from matpac.clip import Clip, Rejection, SplitName
+from matpac.datasets.dataset_page import Archive, Page
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import Fsdd
+from matpac.params import Public
 
 REPOSITORY = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
@@ -36,7 +35,7 @@ PAGE = Page(
     num_recordings=3_000,
     num_clips=3_000,
     num_classes=10,
-    protocol="train/validation/test",
+    num_folds=None,
     metric="accuracy",
     content_digest="baa3a6dcf4da47fb3075bec71a8cefb512022cb9ae030a79a31b315f37bc67af",
 )
@@ -44,16 +43,7 @@ CLASSES = tuple("0123456789")
 FILE_NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<index>\d+)\.wav")
 
 
-def fetch(params: Fsdd, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: Fsdd, root: Path) -> list[Path]:
-    """None: file names say everything."""
-    return []
-
-
-def clips(params: Fsdd, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     for recording in recordings:
         name = PurePosixPath(recording.path).name
         match = FILE_NAME.fullmatch(name)
@@ -73,7 +63,3 @@ def _split(index: int) -> SplitName:
     if index < 5:
         return "test"
     return "validation" if index < 10 else "train"
-
-
-def task(params: Fsdd, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None, official_split=True)

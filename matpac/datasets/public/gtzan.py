@@ -20,15 +20,14 @@ Defects  jazz.00054.wav, of the train list, is unreadable in current copies: emp
 """
 
 import csv
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from matpac.clip import Clip, Rejection, SplitName, Task
+from matpac.clip import Clip, Rejection, SplitName
+from matpac.datasets.dataset_page import Archive, Page
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import Gtzan
+from matpac.params import Public
 
 PAGE = Page(
     title="GTZAN (fault-filtered)",
@@ -53,7 +52,7 @@ PAGE = Page(
     num_recordings=1_000,
     num_clips=930,
     num_classes=10,
-    protocol="train/validation/test",
+    num_folds=None,
     metric="accuracy",
 )
 CLASSES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -65,15 +64,7 @@ FIRST_BYTES = (b"RIFF", b".snd")
 """Of every WAV and every .au file."""
 
 
-def fetch(params: Gtzan, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: Gtzan, root: Path) -> list[Path]:
-    return []
-
-
-def clips(params: Gtzan, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     splits = {
         PurePosixPath(path).with_suffix("").as_posix(): split for path, split in fault_filtered().items()
     }
@@ -89,10 +80,6 @@ def clips(params: Gtzan, root: Path, recordings: Iterable[Recording]) -> Iterato
             yield Rejection(recording.path, "known defect (empty, or not a WAV file, in current copies)")
         else:
             yield Clip(path.stem.replace(".", "_"), recording.path, (genre,), split)
-
-
-def task(params: Gtzan, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None, official_split=True)
 
 
 def fault_filtered() -> dict[str, SplitName]:

@@ -22,13 +22,12 @@ Defects  Three MP3s of the train split have no bytes (BROKEN). Some unzip progra
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from matpac.clip import Clip, Rejection, SplitName, Task
+from matpac.datasets.dataset_page import Archive, Page, base_of
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page, base_of
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
 from matpac.params import MagnaTagATune
 
@@ -70,7 +69,7 @@ PAGE = Page(
     num_recordings=25_863,
     num_clips=25_860,
     num_classes=50,
-    protocol="train/validation/test",
+    num_folds=None,
     metric="mAP",
 )
 BROKEN = frozenset(
@@ -81,10 +80,6 @@ BROKEN = frozenset(
         "le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
     }
 )
-
-
-def fetch(params: MagnaTagATune, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
 
 
 def tables(params: MagnaTagATune, root: Path) -> list[Path]:
@@ -116,7 +111,7 @@ def clips(params: MagnaTagATune, root: Path, recordings: Iterable[Recording]) ->
 
 def task(params: MagnaTagATune, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
     [table] = tables(params, root)
-    return Task(_top_tags(table), multi_label=True, metric="mAP", num_folds=None, official_split=True)
+    return PAGE.task(_top_tags(table))
 
 
 def _split(mp3_path: str) -> SplitName:

@@ -14,16 +14,15 @@ Defects  synth_lead has no test notes: its index stays all the same, and accurac
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from matpac.clip import Clip, Rejection, SplitName, Task
+from matpac.clip import Clip, Rejection, SplitName
+from matpac.datasets.dataset_page import Archive, Page, base_of
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page, base_of
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import NSynth
+from matpac.params import Public
 
 HOSTS = (
     "http://download.magenta.tensorflow.org/datasets/nsynth",
@@ -50,7 +49,7 @@ PAGE = Page(
     num_recordings=305_979,
     num_clips=305_979,
     num_classes=11,
-    protocol="train/validation/test",
+    num_folds=None,
     metric="accuracy",
 )
 # fmt: off
@@ -65,15 +64,7 @@ NOTE = re.compile(
 )
 
 
-def fetch(params: NSynth, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: NSynth, root: Path) -> list[Path]:
-    return []
-
-
-def clips(params: NSynth, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     splits = _folders(root)
     for recording in recordings:
         folder, _, name = recording.path.rpartition("/")
@@ -88,10 +79,6 @@ def clips(params: NSynth, root: Path, recordings: Iterable[Recording]) -> Iterat
             split=splits[folder],
             group=note["instrument"],
         )
-
-
-def task(params: NSynth, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=None, official_split=True)
 
 
 def _folders(root: Path) -> dict[str, SplitName]:

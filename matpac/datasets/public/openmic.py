@@ -23,15 +23,14 @@ Defects  Ten tracks of the FMA were corrupt at collection and are not in the dat
 import csv
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from matpac.clip import Clip, Rejection, SplitName, Task
+from matpac.clip import Clip, Rejection, SplitName
+from matpac.datasets.dataset_page import Archive, Page, base_of
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page, base_of
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import OpenMic
+from matpac.params import Public
 
 PAGE = Page(
     title="OpenMIC-2018",
@@ -56,7 +55,7 @@ PAGE = Page(
     num_recordings=20_000,
     num_clips=20_000,
     num_classes=20,
-    protocol="train/validation/test",
+    num_folds=None,
     metric="mAP",
 )
 # fmt: off
@@ -73,16 +72,12 @@ POSITIVE_FROM = 0.5
 VALIDATION_SHARE = 0.15
 
 
-def fetch(params: OpenMic, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: OpenMic, root: Path) -> list[Path]:
+def tables(params: Public, root: Path) -> list[Path]:
     base = base_of(root, LABELS)
     return [base / name for name in (LABELS, METADATA, TRAIN, TEST)]
 
 
-def clips(params: OpenMic, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     labels, metadata, train, test = tables(params, root)
     artists = _artists(metadata)
     splits = _splits(_keys(train), _keys(test), artists)
@@ -101,10 +96,6 @@ def clips(params: OpenMic, root: Path, recordings: Iterable[Recording]) -> Itera
             group=artists[path.stem],
             absent=_in_order(not_heard[path.stem]),
         )
-
-
-def task(params: OpenMic, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=True, metric="mAP", num_folds=None, official_split=True)
 
 
 def _keys(partition: Path) -> list[str]:

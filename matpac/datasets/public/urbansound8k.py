@@ -15,15 +15,14 @@ Defects  Five of the 1,297 Freesound recordings occur in more than one official 
          stray files (.DS_Store). Some slices last 0.05 s, which is a few frames.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from matpac.clip import Clip, Rejection, Task
+from matpac.clip import Clip, Rejection
+from matpac.datasets.dataset_page import Archive, Page, base_of, rows_of_classes
 from matpac.datasets.inventory import Recording
-from matpac.datasets.public.dataset_page import Archive, Page, base_of, rows_of_classes
-from matpac.datasets.public.obtain import fetch_page
 from matpac.fetch.http import RemoteFile
-from matpac.params import UrbanSound8k
+from matpac.params import Public
 
 PAGE = Page(
     title="UrbanSound8K",
@@ -49,7 +48,7 @@ PAGE = Page(
     num_recordings=8_732,
     num_clips=8_732,
     num_classes=10,
-    protocol="10 folds",
+    num_folds=10,
     metric="accuracy",
 )
 # fmt: off
@@ -59,20 +58,15 @@ CLASSES = (
 )
 # fmt: on
 """In the order of `classID`."""
-NUM_FOLDS = 10
 TABLE = "metadata/UrbanSound8K.csv"
 COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")
 
 
-def fetch(params: UrbanSound8k, root: Path, report: Callable[[int, int], None] | None) -> None:
-    fetch_page(PAGE, params.source, root, report)
-
-
-def tables(params: UrbanSound8k, root: Path) -> list[Path]:
+def tables(params: Public, root: Path) -> list[Path]:
     return [base_of(root, TABLE) / TABLE]
 
 
-def clips(params: UrbanSound8k, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
+def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
     [table] = tables(params, root)
     named = rows_of_classes(table, COLUMNS, CLASSES, number="classID", name="class")
     audio = base_of(root, TABLE).relative_to(root) / "audio"
@@ -89,7 +83,3 @@ def clips(params: UrbanSound8k, root: Path, recordings: Iterable[Recording]) -> 
             fold=int(row["fold"]),
             group=row["fsID"],
         )
-
-
-def task(params: UrbanSound8k, root: Path, labels: Collection[str], num_folds: int | None) -> Task | None:
-    return Task(CLASSES, multi_label=False, metric="accuracy", num_folds=NUM_FOLDS, official_split=True)

@@ -5,7 +5,7 @@ import pytest
 from pyarrow import parquet
 
 from matpac.datasets.inventory import Recording
-from matpac.datasets.own import folder
+from matpac.datasets.own import folder, labels
 from matpac.params import Folder
 from matpac.walk import audio_files
 
@@ -31,9 +31,9 @@ def clips(params, root, paths=PATHS):
 
 
 def task(params, root, clips):
-    labels = {label for clip in clips.values() for label in clip.labels}
+    found = {label for clip in clips.values() for label in clip.labels}
     folds = [clip.fold for clip in clips.values() if clip.fold is not None]
-    return folder.task(params, root, labels, max(folds, default=None))
+    return labels.task(params, root, found, max(folds, default=None))
 
 
 @pytest.fixture

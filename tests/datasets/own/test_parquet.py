@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from matpac.datasets.inventory import read_bytes, read_recordings, take_inventory, write_recordings
-from matpac.datasets.own import parquet
+from matpac.datasets.own import labels, parquet
 from matpac.params import Parquet
 
 
@@ -52,8 +52,7 @@ def test_labels_splits_and_groups_come_from_columns(tmp_path):
     assert [clip.split for clip in clips] == ["train", "validation", "test", None]
     assert [clip.group for clip in clips] == ["1", "2", None, None]
     assert clips[2].id.startswith("train-00000-of-00001_parquet_2-")
-    assert parquet.task(params(), tmp_path, {"0", "1"}, None).classes == ("0", "1")
-    assert parquet.tables(params(), tmp_path) == []
+    assert labels.task(params(), tmp_path, {"0", "1"}, None).classes == ("0", "1")
 
 
 def test_lists_are_several_labels_and_are_dealt_into_folds(tmp_path):

@@ -3,16 +3,16 @@ from collections import Counter
 import pytest
 
 from matpac.datasets.inventory import Recording
-from matpac.datasets.own.split import Deck
+from matpac.datasets.own.split import Splitter
 
 
 def deal(clips, shares, contents=()):
     """From (path, labels, group) to the part of each path; `contents`: checksums by path."""
-    deck = Deck()
+    splitter = Splitter()
     for path, labels, group in clips:
-        deck.add(Recording(path, 1, dict(contents).get(path, ""), path), labels, group)
-    assert len(deck) == len(clips)
-    return dict(zip((path for path, _, _ in clips), deck.deal(shares).tolist(), strict=True))
+        splitter.add(Recording(path, 1, dict(contents).get(path, ""), path), labels, group)
+    assert len(splitter) == len(clips)
+    return dict(zip((path for path, _, _ in clips), splitter.split(shares).tolist(), strict=True))
 
 
 def test_folds_spread_classes_and_keep_groups_whole():

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from matpac.datasets.inventory import Recording, read_bytes, take_inventory
-from matpac.datasets.own import tar
+from matpac.datasets.own import labels, tar
 from matpac.params import Tar
 
 
@@ -52,9 +52,8 @@ def test_labels_and_folds_come_from_the_json_beside_the_sound(tmp_path):
     assert [(clip.labels, clip.fold) for clip in clips[9:]] == [((), None)] * 3
     assert len({clip.id for clip in clips}) == 12
     assert clips[0].id.startswith("000_tar_00000-")
-    task = tar.task(params(), tmp_path, {"7", "cat"}, 3)
+    task = labels.task(params(), tmp_path, {"7", "cat"}, 3)
     assert (task.classes, task.metric, task.num_folds) == (("7", "cat"), "accuracy", 3)
-    assert tar.tables(params(), tmp_path) == []
 
 
 def test_several_labels_and_given_splits(tmp_path):
@@ -64,7 +63,7 @@ def test_several_labels_and_given_splits(tmp_path):
     clips = clips_of(params("tags", multi_label=True), tmp_path)
     assert [clip.labels for clip in clips[:3]] == [(), ("a",), ("a", "b")]
     assert [clip.split for clip in clips[:3]] == ["train", "validation", "test"]
-    assert tar.task(params("tags", multi_label=True), tmp_path, {"b", "a"}, None).metric == "mAP"
+    assert labels.task(params("tags", multi_label=True), tmp_path, {"b", "a"}, None).metric == "mAP"
 
 
 def test_clips_without_split_are_dealt_whole_groups_together(tmp_path):
@@ -85,7 +84,7 @@ def test_without_labels_nothing_is_read_from_the_json(tmp_path):
     recordings = [Recording("0.tar/a.flac", 1, "0" * 64, "0.tar", 512, "no JSON")]
     [clip] = tar.clips(params("none"), tmp_path, recordings)
     assert (clip.labels, clip.split, clip.fold) == ((), None, None)
-    assert tar.task(params("none"), tmp_path, (), None) is None
+    assert labels.task(params("none"), tmp_path, (), None) is None
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import soundfile
 from matpac.clip import Clip, Rejection
 from matpac.datasets.inventory import Recording, take_inventory
 from matpac.datasets.public import esc50
-from matpac.params import Esc50
+from matpac.datasets.registry import READERS
+from matpac.params import Public
 from tests.datasets.public.miniatures import esc50 as miniature
 
-PARAMS = Esc50(kind="esc50", source=".")
+PARAMS = Public(kind="esc50", source=".")
 HEADER = "filename,fold,target,category,esc10,src_file,take\n"
 
 
@@ -88,7 +89,7 @@ def test_a_folder_without_the_table_is_refused(tmp_path):
 
 
 def test_the_task_has_all_classes_and_folds_whatever_occurs(root):
-    task = esc50.task(PARAMS, root, {"rain", "dog"}, 2)
+    task = READERS["esc50"].task(PARAMS, root, {"rain", "dog"}, 2)
     assert (len(task.classes), task.num_folds, task.metric) == (50, 5, "accuracy")
     assert [task.classes[target] for target in miniature.CLASSES] == ["dog", "rain"]
 

@@ -9,10 +9,10 @@ from matpac.clip import Clip, Rejection
 from matpac.datasets.inventory import Recording
 from matpac.datasets.public import fsd50k
 from matpac.fetch.archive import unpack
-from matpac.params import Fsd50k
+from matpac.params import Public
 from tests.datasets.public.miniatures import fsd50k as miniature
 
-PARAMS = Fsd50k(kind="fsd50k", source=".")
+PARAMS = Public(kind="fsd50k", source=".")
 
 
 def recording(path):

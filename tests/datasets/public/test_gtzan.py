@@ -7,10 +7,11 @@ import pytest
 from matpac.clip import Clip, Rejection
 from matpac.datasets.inventory import Recording, take_inventory
 from matpac.datasets.public import gtzan
-from matpac.params import Gtzan
+from matpac.datasets.registry import READERS
+from matpac.params import Public
 from tests.datasets.public.miniatures import gtzan as miniature
 
-PARAMS = Gtzan(kind="gtzan", source=".")
+PARAMS = Public(kind="gtzan", source=".")
 NOT_LISTED = "not listed (in none of the fault-filtered lists, or there twice)"
 SHA256 = {
     "train": "2b04966cef1486f1a7767b74271533fa23e220388db804a1937835e1fc4fa3fa",
@@ -121,6 +122,6 @@ def test_what_becomes_of_the_miniature(root):
 
 
 def test_the_task_has_all_genres_in_alphabetical_order(tmp_path):
-    task = gtzan.task(PARAMS, tmp_path, {"jazz"}, None)
+    task = READERS["gtzan"].task(PARAMS, tmp_path, {"jazz"}, None)
     assert (len(task.classes), task.num_folds, task.metric) == (10, None, "accuracy")
     assert list(task.classes) == sorted(task.classes)

@@ -6,11 +6,12 @@ import pytest
 from matpac.clip import Clip, Rejection
 from matpac.datasets.inventory import Recording, take_inventory
 from matpac.datasets.public import nsynth
+from matpac.datasets.registry import READERS
 from matpac.files import read_json
-from matpac.params import NSynth
+from matpac.params import Public
 from tests.datasets.public.miniatures import nsynth as miniature
 
-PARAMS = NSynth(kind="nsynth", source=".")
+PARAMS = Public(kind="nsynth", source=".")
 NOT_LISTED = "not listed (no note in the audio folder of a split)"
 
 
@@ -64,7 +65,7 @@ def test_real_notes(audio_folder):
 
 
 def assert_as_in_examples(root, clips, notes):
-    task = nsynth.task(PARAMS, root, {"bass"}, None)
+    task = READERS["nsynth"].task(PARAMS, root, {"bass"}, None)
     for clip in clips:
         note = notes[clip.id]
         assert clip.labels == (note["instrument_family_str"],)
@@ -73,7 +74,7 @@ def assert_as_in_examples(root, clips, notes):
 
 
 def test_the_task_has_eleven_families_although_one_is_never_tested(root):
-    task = nsynth.task(PARAMS, root, {"bass", "reed"}, None)
+    task = READERS["nsynth"].task(PARAMS, root, {"bass", "reed"}, None)
     assert (len(task.classes), task.num_folds, task.metric) == (11, None, "accuracy")
     assert task.classes[9] == "synth_lead"
 

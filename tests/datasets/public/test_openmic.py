@@ -7,12 +7,13 @@ import pytest
 from matpac.clip import Clip, Rejection
 from matpac.datasets.inventory import Recording
 from matpac.datasets.public import openmic
+from matpac.datasets.registry import READERS
 from matpac.fetch.archive import unpack
 from matpac.files import read_json
-from matpac.params import OpenMic
+from matpac.params import Public
 from tests.datasets.public.miniatures import openmic as miniature
 
-PARAMS = OpenMic(kind="openmic", source=".")
+PARAMS = Public(kind="openmic", source=".")
 
 
 def recording(path):
@@ -71,7 +72,7 @@ def test_a_clip_without_an_artist_is_refused(root, recordings, tmp_path):
 
 def test_tables_and_task(root):
     assert all(path.is_file() for path in openmic.tables(PARAMS, root))
-    task = openmic.task(PARAMS, root, {"bass"}, None)
+    task = READERS["openmic"].task(PARAMS, root, {"bass"}, None)
     assert task.classes[:3] == ("accordion", "banjo", "bass")
     assert (task.multi_label, task.metric, task.num_folds) == (True, "mAP", None)
 

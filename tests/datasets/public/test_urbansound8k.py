@@ -7,10 +7,11 @@ import soundfile
 from matpac.clip import Clip, Rejection
 from matpac.datasets.inventory import Recording, take_inventory
 from matpac.datasets.public import urbansound8k
-from matpac.params import UrbanSound8k
+from matpac.datasets.registry import READERS
+from matpac.params import Public
 from tests.datasets.public.miniatures import urbansound8k as miniature
 
-PARAMS = UrbanSound8k(kind="urbansound8k", source=".")
+PARAMS = Public(kind="urbansound8k", source=".")
 HEADER = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
 STRAY = "UrbanSound8K/audio/fold1/99999-4-0-0.wav"
 
@@ -79,7 +80,7 @@ def test_a_table_of_something_else_is_refused(tmp_path, text, needed):
 
 
 def test_the_task_has_all_classes_and_folds_in_the_order_of_class_id(root):
-    task = urbansound8k.task(PARAMS, root, {"siren", "drilling"}, 2)
+    task = READERS["urbansound8k"].task(PARAMS, root, {"siren", "drilling"}, 2)
     assert (len(task.classes), task.num_folds, task.metric) == (10, 10, "accuracy")
     assert [task.classes[index] for index in miniature.CLASSES] == ["drilling", "siren"]
     # classID is in alphabetical order.

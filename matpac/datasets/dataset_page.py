@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from matpac.clip import Task
+from matpac.datasets.inventory import AUDIO
 from matpac.fetch.http import RemoteFile
 from matpac.params import digest
 
@@ -16,7 +18,7 @@ class Archive:
 
     parts: tuple[RemoteFile, ...]
     unpack: bool = True
-    """False: a plain file (a table) that is kept as it is."""
+    """False for a plain file (a table), which is kept as it is."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +29,54 @@ class Page:
     """A line that names the paper; the module's docstring has more."""
     home: str
     archives: tuple[Archive, ...]
-    """Empty where the audio cannot be downloaded from its makers."""
     download_gb: float
-    """About; shown in the table of datasets."""
+    """Approximate size of the download, for the table of datasets."""
     num_recordings: int | None
-    """Audio files in the complete dataset, checked after unpacking; None where it varies."""
+    """Audio files in the complete dataset, checked after unpacking; None if copies differ."""
     num_clips: int
-    """That take part in the task."""
+    """Clips that take part in the task."""
     num_classes: int
-    protocol: str
-    """`5 folds`, `train/validation/test`, ..."""
+    num_folds: int | None
+    """Official folds; None for a dataset with train, validation and test."""
     metric: Literal["accuracy", "mAP"]
+    """`accuracy` for one label per clip, `mAP` for several."""
     content_digest: str | None = None
-    """matpac.datasets.inventory.content_digest of all recordings, where it is known: hosts may pack the
+    """matpac.datasets.inventory.content_digest of all recordings, if known: hosts may pack the
     same files into other bytes tomorrow."""
 
     @property
-    def key(self) -> str:
-        """Names the folder of the unpacked recordings: other archives, another folder."""
-        return digest([[part.name, *part.urls] for archive in self.archives for part in archive.parts])
+    def protocol(self) -> str:
+        """How the probe trains and tests, in words."""
+        return f"{self.num_folds} folds" if self.num_folds else "train/validation/test"
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether the archives hold the recordings, not only lists of them."""
+        return any(archive.unpack for archive in self.archives)
+
+    def root(self, kind: str) -> Path:
+        """Folder of what is downloaded; other archives go to another folder."""
+        archives = [[part.name, *part.urls] for archive in self.archives for part in archive.parts]
+        return AUDIO / f"{kind}-{digest(archives)}"
+
+    def task(self, classes: Sequence[str]) -> Task:
+        """The official task, with these classes in the order of their indices."""
+        return Task(
+            tuple(classes),
+            multi_label=self.metric == "mAP",
+            metric=self.metric,
+            num_folds=self.num_folds,
+            official_split=True,
+        )
 
 
 def base_of(root: Path, landmark: str) -> Path:
     """The folder that holds `landmark` (a relative path): the root, or one up to two levels below it.
 
-    People point `source` at what they unpacked, at its parent, or at its top folder. Raises ValueError.
+    People point `source` at what they unpacked, at its parent, or at its top folder.
+
+    Raises:
+        ValueError: If no such folder holds it.
     """
     for pattern in ("", "*/", "*/*/"):
         found = sorted(root.glob(f"{pattern}{landmark}"))
@@ -63,9 +88,10 @@ def base_of(root: Path, landmark: str) -> Path:
 def rows_of_classes(
     table: Path, columns: Collection[str], classes: Sequence[str], *, number: str, name: str
 ) -> Iterator[dict[str, str]]:
-    """Rows of an official CSV table, whose columns `number` and `name` give each clip's class twice.
+    """Rows of an official CSV table whose columns `number` and `name` both give a clip's class.
 
-    Raises ValueError for a table that lacks columns, or has other classes or another order of them.
+    Raises:
+        ValueError: If columns are missing, or the classes or their order are not the official ones.
     """
     known = {str(index): title for index, title in enumerate(classes)}
     with table.open(newline="", encoding="utf-8-sig") as file:

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from matpac.datasets.dataset_page import Page
 from matpac.datasets.inventory import content_digest, take_inventory
-from matpac.datasets.public.dataset_page import Page
 from matpac.fetch.archive import UnusableArchive, unpack
 from matpac.fetch.http import PATIENT, Patience, RemoteFile, Report, download
 from matpac.files import WORK, exclusive, move_into_place, whole_file

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from matpac.datasets import obtain as module
+from matpac.datasets.dataset_page import Archive, Page, base_of
 from matpac.datasets.inventory import content_digest, take_inventory
-from matpac.datasets.public import obtain as module
-from matpac.datasets.public.dataset_page import Archive, Page, base_of
-from matpac.datasets.public.obtain import fetch_page, is_packed
+from matpac.datasets.obtain import fetch_page, is_packed
 from matpac.fetch.archive import UnusableArchive
 from matpac.fetch.http import DiskTooSmall, Patience, RemoteFile
 from tests.fetch.hostile import Fault, serve
@@ -60,7 +60,7 @@ def page_of(*archives, num_recordings=7, digest=None):
         num_recordings=num_recordings,
         num_clips=7,
         num_classes=2,
-        protocol="train/validation/test",
+        num_folds=None,
         metric="accuracy",
         content_digest=digest,
     )
@@ -77,7 +77,7 @@ def page(site):
 
 @pytest.fixture
 def root(tmp_path, page):
-    return tmp_path / "audio" / f"mini-{page.key}"
+    return tmp_path / "audio" / page.root("mini").name
 
 
 WHOLE = TRAIN | TEST | {"labels.csv": LABELS}
@@ -153,8 +153,8 @@ def test_what_a_kill_after_the_last_step_left_is_removed(site, page, root):
 PROGRAM = """
 import sys
 from pathlib import Path
-from matpac.datasets.public.obtain import fetch_page
-from tests.datasets.public.test_obtain import Archive, RemoteFile, page_of
+from matpac.datasets.obtain import fetch_page
+from tests.datasets.test_obtain import Archive, RemoteFile, page_of
 url, checksum, root = sys.argv[1:]
 fetch_page(page_of(Archive((RemoteFile("train.zip", (url,), checksum),)), num_recordings=4), None, Path(root))
 """

@@ -17,6 +17,7 @@ from matpac.encoder.encoder import AudioEncoder
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.model.sizes import PATCH, SIZES
+from matpac.signal.mel import mel_filters
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +62,12 @@ def untrained(size: str) -> AudioEncoder:
     dim, depth, num_heads, *_ = SIZES[size]
     patches, encoder = Patches(80, CHUNK_FRAMES, dim), Encoder(dim, depth, num_heads)
     return AudioEncoder(
-        patches.to(DEVICE).eval(), encoder.to(DEVICE).eval(), PAPER_LOGMEL, AUDIOSET, CHUNK_FRAMES
+        patches.to(DEVICE).eval(),
+        encoder.to(DEVICE).eval(),
+        PAPER_LOGMEL,
+        mel_filters(PAPER_LOGMEL),
+        AUDIOSET,
+        CHUNK_FRAMES,
     )
 
 

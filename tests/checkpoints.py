@@ -1,11 +1,13 @@
-"""A checkpoint to embed with."""
+"""A checkpoint to embed with, and the networks of one."""
 
 from pathlib import Path
 
 import torch
 
+from matpac.model.pretext import Pretext
 from matpac.params import LogMel, load_params
-from matpac.weights.checkpoint import Meta, Standard, new_pretext, save_checkpoint
+from matpac.weights.checkpoint import Meta, Standard, new_pretext, read_meta, save_checkpoint
+from matpac.weights.open import open_checkpoint
 from tests.recordings import LOGMEL
 
 
@@ -33,3 +35,11 @@ def untrained_checkpoint(folder: Path, logmel: LogMel = LOGMEL) -> Path:
     )
     save_checkpoint(folder, pretext, torch.optim.AdamW(pretext.parameters()), meta)
     return folder
+
+
+def networks_of(folder: Path) -> Pretext:
+    """All networks of a checkpoint, on the CPU."""
+    meta = read_meta(folder)
+    pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
+    pretext.load_state_dict(open_checkpoint(folder).networks())
+    return pretext

@@ -26,7 +26,7 @@ ARROWS = {
     "shards": set(),
     "prepare": {"datasets", "signal", "shards"},
     "model": set(),
-    "weights": {"fetch", "model"},
+    "weights": {"fetch", "signal", "model"},
     "training": {"shards", "model", "weights"},
     "encoder": {"signal", "model", "weights"},
     "probing": {"datasets", "signal", "shards", "model", "weights", "encoder"},

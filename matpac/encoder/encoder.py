@@ -165,7 +165,7 @@ class AudioEncoder(TrainedEncoder):
             raise ValueError("embed: need finite samples, got NaN or infinity")
         samples = resample(clip, sample_rate, self.logmel.sample_rate_hz, self.logmel.resampler)
         missing = self.logmel.window_samples - len(samples)
-        return log_mel(np.pad(samples, (0, max(0, missing))), self.logmel, mel_filters(self.logmel))
+        return log_mel(np.pad(samples, (0, max(0, missing))), self.logmel, self.mel_filters)
 
     def embed_log_mels(
         self,
@@ -290,4 +290,5 @@ def untrained_encoder(checkpoint: Path, device: str | None = None) -> AudioEncod
 
 def student_of(pretext: Pretext, logmel: LogMel, standard: Standard, chunk_frames: int) -> AudioEncoder:
     pretext.eval()
-    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, standard, chunk_frames)
+    filters = mel_filters(logmel)
+    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, filters, standard, chunk_frames)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import (
@@ -25,6 +26,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from jaxtyping import Float32
 from torch import Tensor
 
 from matpac.devices import device_or_default
@@ -56,6 +58,7 @@ class TrainedEncoder(ModelHubMixin):
     patches: Patches
     encoder: Encoder
     logmel: LogMel
+    mel_filters: Float32[np.ndarray, "bin mel"]
     standard: Standard
     chunk_frames: int
     """Frames of the longest input of one forward pass; longer clips are cut into chunks of this length."""
@@ -83,6 +86,7 @@ class TrainedEncoder(ModelHubMixin):
             patches,
             encoder,
             weights.logmel,
+            weights.mel_filters,
             weights.standard,
             weights.chunk_frames,
             describe.facts_of_training(weights.origin),
@@ -133,7 +137,7 @@ class TrainedEncoder(ModelHubMixin):
         self.generate_model_card(**(options.get("model_card_kwargs") or {}))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_saved(save_directory, self._config(), self._weights())
+        write_saved(save_directory, self._config(), self._weights(), self.mel_filters)
 
     def _weights(self) -> dict[str, Tensor]:
         networks = torch.nn.ModuleDict({"patches": self.patches, "student_encoder": self.encoder})

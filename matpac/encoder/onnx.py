@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from matpac.encoder.encoder import AudioEncoder
@@ -18,7 +18,6 @@ from matpac.files import check_place, whole_file
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
 from matpac.signal.logmel import FLOOR, hann
-from matpac.signal.mel import mel_filters
 
 
 def export_onnx(encoder: AudioEncoder, out: Path) -> None:
@@ -64,14 +63,14 @@ class LogMels(nn.Module):
     basis: Tensor
     filters: Tensor
 
-    def __init__(self, params: LogMel) -> None:
+    def __init__(self, params: LogMel, mel_filters: Float32[np.ndarray, "bin mel"]) -> None:
         super().__init__()
         self.hop = params.hop_samples
         # Row n: what a sample of 1 at n adds to the spectrum of its window.
         spectra = np.fft.rfft(np.diag(hann(params.window_samples)))
         basis = np.concatenate([spectra.real, spectra.imag], axis=1).T[:, None]
         self.register_buffer("basis", torch.from_numpy(basis.astype(np.float32)))
-        self.register_buffer("filters", torch.from_numpy(mel_filters(params).T.copy()))
+        self.register_buffer("filters", torch.from_numpy(mel_filters.T.copy()))
 
     def forward(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch mel frame"]:
         real, imaginary = F.conv1d(waveform[:, None], self.basis, stride=self.hop).chunk(2, dim=1)
@@ -87,7 +86,7 @@ class EmbedClips(nn.Module):
 
     def __init__(self, encoder: AudioEncoder) -> None:
         super().__init__()
-        self.log_mels = LogMels(encoder.logmel)
+        self.log_mels = LogMels(encoder.logmel, encoder.mel_filters)
         self.patches, self.encoder = encoder.patches, encoder.encoder
         self.window = encoder.logmel.window_samples
         self.max_chunk_frames = encoder.chunk_frames

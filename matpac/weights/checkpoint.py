@@ -1,6 +1,6 @@
 """a run's networks, optimizer and history <-> a folder that explains itself.
 
-networks.safetensors    every network and the center, in the names of Pretext
+networks.safetensors    every network and the center, in the names of Pretext; the mel filterbank
 optimizer.safetensors   AdamW's moments and step counts, one per trained weight, in order
 metrics.csv             one row per logged update
 online.csv              one row per evaluation of the student on labelled clips (`online` in params.yaml)
@@ -23,7 +23,8 @@ from matpac.files import flush_to_disk, read_json, write_json
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import SIZES
 from matpac.params import BEFORE, LogMel, Model, Online, Pretrain
-from matpac.weights.tensors import read_tensors, write_tensors
+from matpac.signal.mel import mel_filters
+from matpac.weights.tensors import MEL_FILTERS, read_networks, read_tensors, write_tensors
 
 FORMAT = 2
 NETWORKS, OPTIMIZER = "networks.safetensors", "optimizer.safetensors"
@@ -108,6 +109,7 @@ def save_checkpoint(folder: Path, pretext: Pretext, optimizer: Optimizer, meta: 
     """Write into an existing folder, which the caller renames once it is whole."""
     write_json(folder / "meta.json", meta.as_json())
     tensors = {name: value.cpu().contiguous() for name, value in pretext.state_dict().items()}
+    tensors[MEL_FILTERS] = torch.from_numpy(mel_filters(meta.logmel))
     write_tensors(folder / NETWORKS, tensors)
     write_tensors(folder / OPTIMIZER, _flat(optimizer))
 
@@ -122,21 +124,9 @@ def read_meta(folder: Path) -> Meta:
     return Meta.from_json(read_json(path), path)
 
 
-def load_networks(folder: Path) -> Pretext:
-    """Read the networks of a checkpoint, onto the CPU.
-
-    Raises:
-        ValueError: The folder holds no checkpoint, or one of another format.
-    """
-    meta = read_meta(folder)
-    pretext = new_pretext(meta.logmel, meta.model, meta.pretrain)
-    pretext.load_state_dict(read_tensors(folder / NETWORKS))
-    return pretext
-
-
 def resume_(folder: Path, pretext: Pretext, optimizer: Optimizer) -> None:
     """Restore networks and optimizer from a saved state."""
-    pretext.load_state_dict(read_tensors(folder / NETWORKS))
+    pretext.load_state_dict(read_networks(folder / NETWORKS))
     tensors = read_tensors(folder / OPTIMIZER)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

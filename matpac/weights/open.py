@@ -6,11 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float32
 from torch import Tensor
 
 from matpac.files import checksum
 from matpac.model.sizes import SIZES
 from matpac.params import LogMel
+from matpac.signal.mel import mel_filters
 from matpac.weights.checkpoint import NETWORKS, Meta, Standard, read_meta
 from matpac.weights.pretrained import WEIGHTS, is_saved, read_config
 from matpac.weights.released import (
@@ -21,7 +24,7 @@ from matpac.weights.released import (
     find_weights,
     read_released,
 )
-from matpac.weights.tensors import read_shapes, read_tensors
+from matpac.weights.tensors import MEL_FILTERS, read_networks, read_shapes, read_tensors
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,24 @@ class Weights:
         """SHA-256 of `file`."""
         return checksum(self.file)
 
+    @cached_property
+    def mel_filters(self) -> Float32[np.ndarray, "bin mel"]:
+        """Filterbank that the weights were trained with; made anew if the file is too old to hold it.
+
+        Raises:
+            ValueError: The file holds one of another shape, or librosa is needed but not installed.
+        """
+        stored = {} if self.held is not None else read_tensors(self.file, (MEL_FILTERS,))
+        if not stored:
+            return mel_filters(self.logmel)
+        found = stored[MEL_FILTERS].numpy()
+        needed = (self.logmel.window_samples // 2 + 1, self.logmel.num_mels)
+        if found.shape != needed or found.dtype != np.float32:
+            raise ValueError(
+                f"{self.file}: {MEL_FILTERS}: need {needed} in float32, found {found.shape} in {found.dtype}"
+            )
+        return found
+
     def networks(self, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
         """Tensors whose names in Pretext begin with one of the prefixes; at least the student's encoder.
 
@@ -62,7 +83,7 @@ class Weights:
             ValueError: The file is damaged; the error names it.
         """
         if self.held is None:
-            return read_tensors(self.file, prefixes)
+            return read_networks(self.file, prefixes)
         return {name: value for name, value in self.held.items() if name.startswith(prefixes)}
 
     def shapes(self) -> dict[str, list[int]]:

@@ -1,7 +1,7 @@
 """a trained encoder by itself <-> config.json and model.safetensors in a folder.
 
 config.json          sizes, front end, statistics, facts about the training
-model.safetensors    patches and student encoder, in the names of Pretext
+model.safetensors    patches and student encoder, in the names of Pretext; the mel filterbank
 
 No file holds code.
 """
@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 from matpac.files import read_json, write_json
 from matpac.params import LogMel
 from matpac.weights.checkpoint import Standard
-from matpac.weights.tensors import write_tensors
+from matpac.weights.tensors import MEL_FILTERS, write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LIBRARY, FORMAT = "matpac", 1
@@ -42,9 +45,15 @@ class Config(NamedTuple):
         return {"library_name": LIBRARY, "format": FORMAT, **self._asdict(), **plain}
 
 
-def write_saved(folder: Path, config: Config, weights: dict[str, Tensor]) -> None:
+def write_saved(
+    folder: Path,
+    config: Config,
+    networks: dict[str, Tensor],
+    mel_filters: Float32[np.ndarray, "bin mel"],
+) -> None:
     """Write into an existing folder, and leave its other files alone."""
-    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+    tensors = networks | {MEL_FILTERS: torch.from_numpy(mel_filters)}
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     # Written last, so that a folder with this file is whole.
     write_json(folder / CONFIG, config.as_json())
 

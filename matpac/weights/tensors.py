@@ -1,4 +1,4 @@
-"""tensors <-> a safetensors file: networks by the names of Pretext."""
+"""tensors <-> a safetensors file: networks by the names of Pretext, and the mel filterbank."""
 
 import errno
 import os
@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from matpac.files import whole_file
+
+MEL_FILTERS = "mel_filters"
+"""Name of the filterbank `[bin, mel]` that the networks were trained with. Older files have none."""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -40,14 +43,22 @@ def read_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Ten
         return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118 - no mapping
 
 
+def read_networks(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """Read the same, without the mel filterbank."""
+    tensors = read_tensors(path, prefixes)
+    tensors.pop(MEL_FILTERS, None)
+    return tensors
+
+
 def read_shapes(path: Path) -> dict[str, list[int]]:
-    """Read the shape of each tensor from the header of the file.
+    """Read the shape of each tensor of `read_networks` from the header of the file.
 
     Raises:
         ValueError: The file is damaged or missing; the error names it.
     """
     with _opened(path) as file:
-        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+        names = [name for name in file.keys() if name != MEL_FILTERS]  # noqa: SIM118 - no mapping
+        return {name: file.get_slice(name).get_shape() for name in names}
 
 
 @contextmanager

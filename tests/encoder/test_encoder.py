@@ -13,6 +13,7 @@ from matpac.clip import UnusableAudio
 from matpac.encoder.encoder import AudioEncoder, load_encoder, untrained_encoder
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
+from matpac.signal.mel import mel_filters
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 
@@ -22,7 +23,8 @@ RATE = 16_000
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return AudioEncoder(Patches(80, 64, 16).eval(), Encoder(16, 2, 2).eval(), PAPER_LOGMEL, AUDIOSET, 64)
+    patches, encoder = Patches(80, 64, 16).eval(), Encoder(16, 2, 2).eval()
+    return AudioEncoder(patches, encoder, PAPER_LOGMEL, mel_filters(PAPER_LOGMEL), AUDIOSET, 64)
 
 
 @pytest.fixture

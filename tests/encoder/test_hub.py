@@ -123,7 +123,7 @@ def test_a_folder_holds_text_and_plain_tensors(encoder, tmp_path):
         "model.safetensors",
     }
     weights = load_file(tmp_path / "saved/model.safetensors")
-    assert {key.split(".")[0] for key in weights} == {"patches", "student_encoder"}
+    assert {key.split(".")[0] for key in weights} == {"patches", "student_encoder", "mel_filters"}
     config = json.loads((tmp_path / "saved/config.json").read_text())
     assert config["logmel"] == encoder.logmel.model_dump(mode="json")
     assert config["standard"] == {"mean": -7.0, "std": 4.0}

@@ -12,6 +12,7 @@ from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.onnx import export_onnx
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
+from matpac.signal.mel import mel_filters
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 from tests.files import files_end_at, files_for
@@ -32,7 +33,7 @@ def tiny_encoder(chunk_frames: int) -> AudioEncoder:
     with torch.no_grad():
         for block in encoder.blocks:
             block.attn.qkv.weight.mul_(5)
-    return AudioEncoder(patches, encoder, PAPER_LOGMEL, AUDIOSET, chunk_frames)
+    return AudioEncoder(patches, encoder, PAPER_LOGMEL, mel_filters(PAPER_LOGMEL), AUDIOSET, chunk_frames)
 
 
 def runs(path):

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 import matpac
 from matpac.params import load_params
 from matpac.training.online import OnlineProbe
-from matpac.weights.checkpoint import load_networks, read_meta
+from matpac.weights.checkpoint import read_meta
+from tests.checkpoints import networks_of
 
 pytestmark = pytest.mark.slow
 
@@ -139,7 +140,7 @@ def test_labelled_clips_are_scaled_as_the_run_scales_its_own(folder, uninterrupt
     params = load_params(folder.folder / "params.yaml")
     shards, standard = folder.folder / "data/shards/noise", read_meta(checkpoint).standard
     probe = OnlineProbe(shards, params.online, standard, params.pretrain.crop_frames)
-    expected = probe.evaluate(load_networks(checkpoint), 59)
+    expected = probe.evaluate(networks_of(checkpoint), 59)
     for name in ("step", "knn_accuracy", "rankme", "variance_least", "variance_median", "variance_most"):
         assert float(last[name]) == pytest.approx(expected[name], rel=1e-3), name
 

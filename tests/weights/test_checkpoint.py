@@ -4,10 +4,10 @@ import pytest
 
 from matpac.files import read_json, write_json
 from matpac.params import BEFORE
-from matpac.weights.checkpoint import Meta, load_networks, read_meta
+from matpac.weights.checkpoint import Meta, read_meta
 from matpac.weights.describe import facts_of
 from matpac.weights.open import open_weights
-from tests.checkpoints import untrained_checkpoint
+from tests.checkpoints import networks_of, untrained_checkpoint
 
 
 def test_a_checkpoint_that_is_older_than_a_key_did_what_was_done_before(tmp_path):
@@ -18,7 +18,7 @@ def test_a_checkpoint_that_is_older_than_a_key_did_what_was_done_before(tmp_path
         del raw["pretrain"][key]
     write_json(folder / "meta.json", raw)
     assert read_meta(folder) == new
-    assert load_networks(folder).standardize_targets is False
+    assert networks_of(folder).standardize_targets is False
 
 
 def test_another_format_is_one_line_that_names_the_file():
@@ -26,9 +26,7 @@ def test_another_format_is_one_line_that_names_the_file():
         Meta.from_json({"format": 1}, Path("old"))
 
 
-@pytest.mark.parametrize(
-    "use", [load_networks, facts_of, lambda folder: open_weights(str(folder)).networks()]
-)
+@pytest.mark.parametrize("use", [networks_of, facts_of, lambda folder: open_weights(str(folder)).networks()])
 def test_half_a_file_of_weights_is_named_in_one_line(tmp_path, use):
     weights = untrained_checkpoint(tmp_path) / "networks.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])

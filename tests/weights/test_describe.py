@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from matpac.weights.checkpoint import load_networks
 from matpac.weights.describe import facts_of, json_of, text_of
-from tests.checkpoints import untrained_checkpoint
+from tests.checkpoints import networks_of, untrained_checkpoint
 from tests.released import tiny_pretext, write_released
 
 
@@ -27,7 +26,7 @@ def test_a_checkpoint_tells_what_it_is(tmp_path):
     meta = json.loads((folder / "meta.json").read_text())
     meta |= {"update": 900, "num_clips": 12_345, "duration_s": 5_400.0, "git_revision": "abc"}
     (folder / "meta.json").write_text(json.dumps(meta))
-    known, pretext = facts_of(folder), load_networks(folder)
+    known, pretext = facts_of(folder), networks_of(folder)
     assert known["weights_of_encoder"] == num_weights(pretext.student_encoder) + num_weights(pretext.patches)
     assert known["weights_of_all_networks"] == num_weights(pretext) + 64  # and the centre
     assert known["embedding_dim"] == 128

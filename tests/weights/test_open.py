@@ -1,13 +1,18 @@
 """One way to open weights, whatever kind of file holds them."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from matpac.encoder.encoder import load_encoder
+from matpac.signal.mel import mel_filters
 from matpac.weights.open import open_weights
 from tests.checkpoints import untrained_checkpoint
+from tests.recordings import LOGMEL
 from tests.released import ENCODER, TINY_HEADS, tiny_pretext, write_released
 
 
@@ -70,3 +75,76 @@ def test_neither_folder_nor_released_file_is_one_clear_line(tmp_path):
         open_weights(tmp_path / "nothing.pt")
     with pytest.raises(ValueError, match=r"meta\.json is missing"):
         open_weights(tmp_path)
+
+
+NARROW = LOGMEL.model_copy(update={"fmin_hz": 100})
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A checkpoint with another filterbank than the paper's, and the same encoder saved."""
+    (tmp_path / "checkpoint").mkdir()
+    encoder = load_encoder(untrained_checkpoint(tmp_path / "checkpoint", NARROW), "cpu")
+    encoder.save_pretrained(tmp_path / "saved")
+    return tmp_path
+
+
+@pytest.fixture
+def without_librosa(monkeypatch):
+    def go():
+        mel_filters.cache_clear()
+        monkeypatch.setitem(sys.modules, "librosa", None)
+        monkeypatch.setitem(sys.modules, "librosa.filters", None)
+
+    return go
+
+
+def forget_filters(file):
+    """Write a file as it was before it held a filterbank."""
+    tensors = load_file(file)
+    del tensors["mel_filters"]
+    save_file(tensors, file)
+
+
+FILES = {"checkpoint": "networks.safetensors", "saved": "model.safetensors"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_filterbank_travels_with_the_weights(narrow, without_librosa, name):
+    expected = mel_filters(NARROW)
+    without_librosa()
+    assert np.array_equal(load_encoder(narrow / name, "cpu").mel_filters, expected)
+
+
+@pytest.mark.parametrize(("name", "file"), FILES.items())
+def test_files_without_a_filterbank_open_as_the_same_encoder(narrow, name, file):
+    before = load_encoder(narrow / name, "cpu")
+    forget_filters(narrow / name / file)
+    after = load_encoder(narrow / name, "cpu")
+    assert np.array_equal(after.mel_filters, before.mel_filters)
+    assert after.digest() == before.digest()
+
+
+@pytest.mark.parametrize(("name", "file"), FILES.items())
+def test_without_filterbank_and_librosa_it_is_one_line_that_says_what_to_install(
+    narrow, without_librosa, name, file
+):
+    forget_filters(narrow / name / file)
+    without_librosa()
+    with pytest.raises(ValueError, match=r"pip install 'matpac\[pipeline\]'") as said:
+        load_encoder(narrow / name, "cpu")
+    assert "\n" not in str(said.value)
+
+
+def test_the_papers_front_end_needs_neither(folder, without_librosa):
+    without_librosa()
+    encoder = load_encoder(folder / "tiny.pt", "cpu", num_heads=TINY_HEADS)
+    assert encoder.mel_filters.shape == (201, 80)
+
+
+def test_a_filterbank_of_another_shape_is_refused(narrow):
+    tensors = load_file(narrow / "saved/model.safetensors")
+    tensors["mel_filters"] = torch.zeros(200, 16)
+    save_file(tensors, narrow / "saved/model.safetensors")
+    with pytest.raises(ValueError, match=r"mel_filters: need \(201, 16\) in float32, found \(200, 16\)"):
+        load_encoder(narrow / "saved", "cpu")

@@ -1,4 +1,5 @@
-"""params.yaml -> the recordings of a dataset, and data/raw/<dataset>: the list of them with checksums.
+"""params.yaml -> the recordings of a dataset, and data/raw/<dataset>: the list of them with
+checksums.
 
 python -m flows.download esc10
 """
@@ -8,17 +9,18 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import artifacts, stage
-from flows.choices import DatasetName
+from flows import prefect_ui, stage
+from flows.prefect_ui import DatasetName
 from matpac.datasets.inventory import Inventory, Recordings, take_inventory, write_recordings
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import checksum, write_json
 from matpac.params import Dataset, load_params
+from matpac.progress import counted
 
 
 @flow(flow_run_name="download {dataset}", persist_result=False)
 def download(dataset: DatasetName) -> None:
-    """Fetch or synthesise the recordings where they are not here yet, then list them."""
+    """Fetch or synthesise the recordings that are not here yet, then list them."""
     params = load_params()
     source = params.source_of(dataset)
     root, raw = recordings_root(dataset, source), Path("data/raw", dataset)
@@ -39,21 +41,21 @@ def download(dataset: DatasetName) -> None:
         "megabytes": round(inventory.num_bytes / 1e6, 1),
         "folder": str(root),
     }
-    artifacts.table("download", dataset, [row])
+    prefect_ui.table("download", dataset, [row])
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def fetch(dataset: str, source: Dataset, root: Path) -> None:
     unit = "clips" if source.kind == "demo" else "bytes"
-    meter = artifacts.Meter("download", dataset, "fetched", unit)
+    meter = prefect_ui.Meter("download", dataset, "fetched", unit)
     READERS[source.kind].fetch(source, root, meter.show)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def list_recordings(dataset: str, source: Dataset, root: Path, raw: Path) -> Inventory:
-    meter = artifacts.Meter("inventory", dataset, "listed", "recordings")
+    meter = prefect_ui.Meter("inventory", dataset, "listed", "recordings")
     recordings = take_inventory(root, READERS[source.kind].stored_as)
-    return write_recordings(raw, artifacts.counted(recordings, meter))
+    return write_recordings(raw, counted(recordings, meter.advance))
 
 
 if __name__ == "__main__":

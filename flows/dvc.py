@@ -1,7 +1,7 @@
-"""DVC as a child: with its stages it ends before its parent does, however that ends, even by `kill -9`.
+"""DVC as a child process that, with its stages, never outlives its parent, even after `kill -9`.
 
-Between the two stands this module as a process. Its standard input is a pipe that only the parent holds: at
-the end of it, the whole group of DVC is asked to stop.
+A keeper process, `python -m flows.dvc`, stands between the two. Its standard input is a pipe that
+only the parent holds: when the pipe closes, the keeper stops DVC's whole process group.
 """
 
 import os
@@ -15,16 +15,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STOP_TIMEOUT_S = 20
-"""Prefect kills a run that it cancels after 30 s, and so does Slurm."""
+"""Prefect and Slurm kill what has not stopped 30 s after they cancelled it."""
 
 
 @contextmanager
 def dvc(
     arguments: Sequence[str], *, stdout: int | None = None, held: Sequence[int] = ()
 ) -> Iterator["subprocess.Popen[str]"]:
-    """`dvc <arguments>`, which ends inside; its errors go where its output goes.
+    """Run `dvc <arguments>`; it has ended when the block ends. Errors go to the same place as
+    output.
 
-    `held` are descriptors, of locks for example, that stay open until no stage is left.
+    `held` are descriptors, of locks for example, that stay open until the last stage has ended.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.dvc", *arguments],
@@ -34,7 +35,7 @@ def dvc(
         text=True,
         errors="replace",
         pass_fds=held,
-        start_new_session=True,  # Out of reach of what is sent to the parent's whole group.
+        start_new_session=True,  # Signals to the parent's group must not reach the keeper.
     )
     assert process.stdin is not None
     try:
@@ -45,11 +46,11 @@ def dvc(
 
 
 def main() -> int:
-    """`python -m flows.dvc <arguments>`: the exit status of DVC."""
-    # Slurm sends its SIGTERM to every process. A handler and not SIG_IGN, which DVC would inherit.
+    """The keeper, `python -m flows.dvc <arguments>`; returns the exit status of DVC."""
+    # Slurm sends SIGTERM to every process. This needs a handler, since DVC would inherit SIG_IGN.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    # Stages call `python`, which must be this one.
+    # Stages call `python`, which must be this interpreter.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     environment["PYTHONUNBUFFERED"] = "1"
     process = subprocess.Popen(
@@ -65,13 +66,13 @@ def main() -> int:
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the whole group to stop; kill what has not done so in time."""
+    """Ask the whole group to stop; after STOP_TIMEOUT_S, kill it."""
     give_up = time.monotonic() + STOP_TIMEOUT_S
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < give_up:
             time.sleep(0.1)
-            process.poll()  # A dead process counts as one of the group until then.
+            process.poll()  # Until it is polled, a dead process counts as a member of the group.
             os.killpg(process.pid, 0)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

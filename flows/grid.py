@@ -1,12 +1,13 @@
-"""presets/grids/<name>.yaml -> an experiment for each of its values, then the report with all of them.
+"""presets/grids/<name>.yaml -> an experiment for each of its values, then a report on all of them.
 
 python -m flows.grid alpha            one after another, here
 python -m flows.grid alpha --seeds 3  each with three seeds of pre-training
-python -m flows.grid alpha --queue    for `dvc queue start --jobs <GPUs>`; then the line above collects
-python -m flows.grid alpha --cost     what pre-training with each would cost; runs nothing
+python -m flows.grid alpha --queue    queue them for `dvc queue start --jobs <GPUs>`
+python -m flows.grid alpha --cost     print what pre-training would cost; run nothing
 
-Experiments run in this folder, and not in DVC's copies of it: recordings, half-finished trainings and the
-records of other experiments stay at hand. What the queue has computed comes back from DVC's run cache.
+Experiments run in this folder and not in DVC's copies of it, so that recordings, half-finished
+trainings and records of other experiments stay at hand. Run the grid without `--queue` once the
+queue is empty: its results come from DVC's run cache, and the report is written.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from flows.dvc import dvc
-from flows.lent import lent, put_back
+from flows.temporary_params import restore, temporary_params
 from matpac.files import WORK, locked
 from matpac.params import Params, load_params, parse_params
 
@@ -36,14 +37,14 @@ SEED = "pretrain.seed"
 
 class Cell(NamedTuple):
     changes: dict[str, Any]
-    """To params.yaml: `pretrain.alpha: 0.5`. None are those of params.yaml itself."""
+    """Changes to params.yaml, such as `pretrain.alpha: 0.5`; empty for params.yaml itself."""
     raw: dict[str, Any]
-    """All of params.yaml with them, as YAML holds it."""
+    """The whole params.yaml with the changes, as YAML holds it."""
     params: Params
 
     @property
     def assignments(self) -> list[str]:
-        """As DVC takes them."""
+        """The changes in the form that `dvc exp run --set-param` takes."""
         return [f"{key}={json.dumps(value)}" for key, value in self.changes.items()]
 
     @property
@@ -52,12 +53,12 @@ class Cell(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Of a params.yaml."""
-        written = f"# {self.name}, for now, by `python -m flows.grid`. Before: {FOLDER / PARAMS}"
+        """Content of a params.yaml with the changes."""
+        written = f"# {self.name}, for now, by `python -m flows.grid`. Original: {FOLDER / PARAMS}"
         return f"{written}\n{yaml.safe_dump(self.raw, sort_keys=False)}"
 
     def with_changes(self, changes: Mapping[str, Any], where: str) -> "Cell":
-        """Raises ValueError for values that cannot be."""
+        """Raises ValueError for values that params.yaml cannot have."""
         raw = copy.deepcopy(self.raw)
         for key, value in changes.items():
             *sections, last = key.split(".")
@@ -74,13 +75,13 @@ def cell_of(params: Path) -> Cell:
 
 
 def cells_of(grid: Path, params: Path) -> list[Cell]:
-    """One for each value.
+    """One cell for each value of the grid.
 
-    Raises ValueError for a grid that does not exist, and for values that `params` cannot take.
+    Raises ValueError if the grid does not exist or has values that `params` cannot take.
     """
     if not grid.is_file():
         names = ", ".join(path.stem for path in sorted(grid.parent.glob("*.yaml")))
-        raise ValueError(f"need a grid of {grid.parent} ({names}), got {grid.stem}")
+        raise ValueError(f"need a grid of {grid.parent} ({names}), found {grid.stem}")
     base = cell_of(params)
     return [
         base.with_changes({key: value}, f"{params} with {grid}")
@@ -90,12 +91,13 @@ def cells_of(grid: Path, params: Path) -> list[Cell]:
 
 
 def with_seeds(base: Cell, cells: Sequence[Cell], num_seeds: int) -> list[Cell]:
-    """Every cell with the seed of `base`, then every one with the next, and so on.
+    """All cells with the seed of `base`, then all with the next seed, and so on.
 
-    Where no cell is `base` itself, `base` gets the further seeds as well: the report compares with it.
+    If no cell equals `base`, the further seeds are also run for `base`: the report compares with
+    it.
     """
     if num_seeds > 1 and any(SEED in cell.changes for cell in cells):
-        raise ValueError(f"--seeds: need a grid of something else than {SEED}, got one of it")
+        raise ValueError(f"--seeds: need a grid of something else than {SEED}, found a grid of {SEED}")
     rows = cells if any(cell.raw == base.raw for cell in cells) else [base, *cells]
     first = base.params.pretrain.seed
     seeds = range(first + 1, first + num_seeds)
@@ -103,9 +105,10 @@ def with_seeds(base: Cell, cells: Sequence[Cell], num_seeds: int) -> list[Cell]:
 
 
 def possible(base: Cell, cells: Sequence[Cell], shards: Path) -> tuple[list[Cell], list[str]]:
-    """Cells that the finished shards have clips for; a line on each that they have none for, or others.
+    """Cells that the finished shards have clips for, and lines about the rest.
 
-    Raises ValueError where they have none for any cell, or for `base`.
+    A line says that a cell is left out, or that it learns from other clips than `base`.
+    Raises ValueError if the shards have too few clips for `base` or for every cell.
     """
     _, left_out_of_base = clips_of(base, shards)
     found, lines = [], []
@@ -127,30 +130,30 @@ def possible(base: Cell, cells: Sequence[Cell], shards: Path) -> tuple[list[Cell
 
 
 def clips_of(cell: Cell, shards: Path) -> tuple[int, int]:
-    """That are learned from, and that are too short; 0 and 0 without training, or without shards so far.
+    """Numbers of clips used and of clips too short; both 0 without training or without shards yet.
 
-    Raises ValueError where they do not make a single update.
+    Raises ValueError if the clips do not suffice for a single update.
     """
     from matpac.shards.crops import crops_of_finished
-    from matpac.training.schedules import durations
+    from matpac.training.schedules import durations_of
 
     pretrain = cell.params.pretrain
     crops = crops_of_finished(shards, cell.params.logmel, pretrain) if pretrain.num_epochs else None
     if crops is None:
         return 0, 0
-    durations(crops.num_clips, pretrain)
+    durations_of(crops.num_clips, pretrain)
     return crops.num_clips, crops.num_dropped
 
 
 def run(cells: Sequence[Cell], lock: int) -> None:
-    """One after another, up to their record; then the run of params.yaml itself, with the report of all.
+    """Run each cell up to its record, then params.yaml itself with the report on all.
 
-    One that fails does not keep the others from theirs. Raises RuntimeError with their names then.
+    A cell that fails does not stop the others. Raises RuntimeError with the names of failed cells.
     """
     failed = []
     for number, cell in enumerate(cells, 1):
         say(f"{cell.name} ({number} of {len(cells)})")
-        with lent(PARAMS, cell.text.encode(), FOLDER):
+        with temporary_params(PARAMS, cell.text.encode(), FOLDER):
             if not succeeds(["repro", "record"], lock):
                 failed.append(cell.name)
     if not succeeds(["repro"], lock):
@@ -168,7 +171,10 @@ def succeeds(arguments: Sequence[str], lock: int) -> bool:
 
 @contextmanager
 def alone() -> Iterator[int]:
-    """The descriptor of a lock: children that inherit it hold it too. Raises RuntimeError if it is held."""
+    """Hold the lock of grids; yields its descriptor, for children to inherit and so hold too.
+
+    Raises RuntimeError if another process holds it.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with locked(path := FOLDER / "lock") as file:
         if file is None:
@@ -180,7 +186,7 @@ def alone() -> Iterator[int]:
 
 
 def end_softly() -> None:
-    """Let SIGTERM, SIGHUP and Ctrl-C end this process as an error would, so that all is put back."""
+    """Let SIGTERM, SIGHUP and Ctrl-C end this process like an error, which restores params.yaml."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -200,42 +206,43 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    """`python -m flows.grid`; what the user can put right ends in one line."""
+    """`python -m flows.grid`; an error that the user can fix ends in one line."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.grid",
-        description="Run an ablation. Killed at any moment, it goes on where it was when it is run again.",
+        description="Run an ablation: an experiment for each value, then the report. "
+        "A grid that was stopped or killed continues when it is run again.",
     )
-    parser.add_argument("name", help="a file of presets/grids, such as alpha")
+    parser.add_argument("name", help="a file in presets/grids, such as alpha")
     parser.add_argument(
         "--seeds",
         type=int,
         default=1,
         metavar="N",
-        help="pre-train each with N seeds, from pretrain.seed on: only these tell what is chance of training",
+        help="pre-train each with N seeds, from pretrain.seed on; the spread over seeds is chance",
     )
-    parser.add_argument("--queue", action="store_true", help="only line up: `dvc queue start` runs them")
-    parser.add_argument("--cost", action="store_true", help="only say what pre-training would cost")
+    parser.add_argument("--queue", action="store_true", help="queue them; `dvc queue start` runs them")
+    parser.add_argument("--cost", action="store_true", help="print what pre-training would cost and stop")
     wanted = parser.parse_args()
     end_softly()
     try:
-        load_params(PARAMS)  # In a wrong folder, nothing is made.
+        load_params(PARAMS)  # First, so that nothing is created in a wrong folder.
         with alone() as lock:
             try:
-                if put_back(PARAMS, FOLDER):
-                    say(f"{PARAMS} had the values of a grid that was killed: it is as it was before.")
+                if restore(PARAMS, FOLDER):
+                    say(f"{PARAMS} held the values of a grid that was killed; it is restored.")
                 do(wanted, lock)
             finally:
-                put_back(PARAMS, FOLDER)
+                restore(PARAMS, FOLDER)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"grid: {error}")
     except SystemExit as stopped:
-        say(f"stopped (signal {int(stopped.code or 128) - 128}). Run it again: it goes on where it was.")
+        say(f"stopped (signal {int(stopped.code or 128) - 128}). Run it again to continue.")
         raise
 
 
 def do(wanted: argparse.Namespace, lock: int) -> None:
     if wanted.seeds < 1:
-        raise ValueError(f"--seeds: need 1 or more, got {wanted.seeds}")
+        raise ValueError(f"--seeds: need 1 or more, found {wanted.seeds}")
     base, cells = cell_of(PARAMS), cells_of(GRIDS / f"{wanted.name}.yaml", PARAMS)
     if not (wanted.cost or wanted.queue) and not succeeds(["repro", "corpus"], lock):
         raise RuntimeError(f"the shards of {PARAMS} cannot be made, see above; nothing was run.")
@@ -252,7 +259,7 @@ def do(wanted: argparse.Namespace, lock: int) -> None:
         for cell in cells:
             changes = [part for one in cell.assignments for part in ("--set-param", one)]
             if not succeeds(["exp", "run", "--queue", *changes, "record"], lock):
-                raise RuntimeError(f"{cell.name} could not be lined up, see above.")
+                raise RuntimeError(f"{cell.name} could not be queued, see above.")
     else:
         run(cells, lock)
         for line in lines:

@@ -19,8 +19,8 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows import server, stage
-from flows.choices import Shown
 from flows.dvc import dvc
+from flows.prefect_ui import Shown
 from matpac.params import load_params
 
 NEXT_STAGE = re.compile(r"(Running stage|Stage) '(?P<stage>[^']+)'")
@@ -28,9 +28,9 @@ IS_BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 
 Targets = Annotated[
     tuple[str, ...],
-    Shown("Stages to bring up to date, such as pretrain or shards@esc10. None: the whole pipeline."),
+    Shown("Stages to bring up to date, such as pretrain or shards@esc10. If empty, the whole pipeline."),
 ]
-Force = Annotated[bool, Shown("Run the stages even where nothing that they depend on has changed.")]
+Force = Annotated[bool, Shown("Run the stages even if nothing that they depend on has changed.")]
 
 
 def run_name() -> str:
@@ -39,9 +39,9 @@ def run_name() -> str:
 
 @flow(flow_run_name=run_name, persist_result=False)
 def reproduce(targets: Targets = (), force: Force = False) -> State[None] | None:
-    """Bring the pipeline up to date: whatever changed, and what depends on it. What is finished stays.
+    """Bring the pipeline up to date: run the stages whose inputs have changed, keep the others.
 
-    A run that fails says the last line of the stage that failed, or that of DVC.
+    A failed run ends with the last line of the stage that failed, or of DVC.
     """
     try:
         watch = Watch(stages_of(targets))
@@ -51,17 +51,17 @@ def reproduce(targets: Targets = (), force: Force = False) -> State[None] | None
                 watch.read(line)
         watch.finish(process.returncode)
     except Stopped as error:
-        # Returned and not raised: the line is all there is to know, and the traceback would hide it.
+        # Returned and not raised: a traceback would bury the one line that matters.
         return Failed(message=str(error))
     return None
 
 
 class Stopped(Exception):
-    """DVC stopped, in one line."""
+    """DVC stopped; the message is one line."""
 
 
 class Watch:
-    """Reads what DVC says: which stage it is at, and what went wrong."""
+    """Reads DVC's output for the stage it is at and for errors, and shows the progress."""
 
     def __init__(self, stages: set[str]) -> None:
         self._stages = stages
@@ -81,12 +81,14 @@ class Watch:
             self._line = line
 
     def finish(self, code: int) -> None:
-        """Raises Stopped where DVC's exit status `code` is not 0."""
+        """Raises Stopped if DVC's exit status `code` is not 0."""
         if code:
-            raise Stopped(complaint(self._error, self._line))
+            raise Stopped(reason_of_stop(self._error, self._line))
         self._show(100.0, "Done")
         create_markdown_artifact(
-            page(self._seen), key="reproduce-summary", description="Scores, and what happened to each stage"
+            page_of(self._seen),
+            key="reproduce-summary",
+            description="Scores, and what happened to each stage",
         )
 
     def _show(self, percent: float, what: str) -> None:
@@ -99,17 +101,17 @@ def what_happened(line: str) -> str:
     return "taken from DVC's cache" if "is cached" in line else "nothing had changed"
 
 
-def complaint(error: str, line_before: str) -> str:
-    """One line on why DVC stopped: its `error`, or what the stage said just before it."""
+def reason_of_stop(error: str, line_before: str) -> str:
+    """One line on why DVC stopped: its `error`, or the last line of the stage before it."""
     if any(phrase in error for phrase in IS_BUSY):
-        return "another `dvc` is at work in this folder. Wait for it, and run again: nothing was changed."
+        return "another `dvc` is at work in this folder. Wait for it and run again; nothing was changed."
     if failed := re.match(r"failed to reproduce '([^']+)': failed to run: ", error):
         return f"stage {failed[1]} failed: {line_before}"
     return error or line_before
 
 
-def page(stages: dict[str, str]) -> str:
-    """In Markdown: the scores and the report, where there are any, and what happened to each stage."""
+def page_of(stages: dict[str, str]) -> str:
+    """Markdown page: scores and report, if there are any, and what happened to each stage."""
     text = ""
     scores, report = Path("data/scores"), Path("data/report/index.html")
     if any(scores.glob("*.json")):
@@ -123,9 +125,9 @@ def page(stages: dict[str, str]) -> str:
 
 
 def stages_of(targets: Sequence[str]) -> set[str]:
-    """All stages that `targets` need, or all there are.
+    """The stages that `targets` need; without targets, all stages.
 
-    Raises Stopped with DVC's line for a target that it does not know.
+    Raises Stopped with DVC's message if it does not know a target.
     """
     stages: set[str] = set()
     for wanted in [[target] for target in targets] or [[]]:
@@ -133,7 +135,7 @@ def stages_of(targets: Sequence[str]) -> set[str]:
             said = list(lines_of(process))
         if process.returncode:
             errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
-            raise Stopped(complaint(" ".join(errors), "".join(said[-1:])))
+            raise Stopped(reason_of_stop(" ".join(errors), "".join(said[-1:])))
         stages |= {line.strip('";') for line in said if line.endswith('";') and "->" not in line}
     return stages
 
@@ -147,12 +149,12 @@ def lines_of(process: "subprocess.Popen[str]") -> Iterator[str]:
 
 
 def main() -> None:
-    """`python -m flows.reproduce`; what the user can put right ends in one line."""
+    """`python -m flows.reproduce`; an error that the user can fix ends in one line."""
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description=reproduce.description)
     parser.add_argument(
-        "targets", nargs="*", metavar="stage", help="such as pretrain or shards@esc10; all if none"
+        "targets", nargs="*", metavar="stage", help="such as pretrain or shards@esc10; by default all"
     )
-    parser.add_argument("--force", action="store_true", help="run stages even where nothing has changed")
+    parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")
     wanted = parser.parse_args()
     stage.quiet_prefect()
     try:

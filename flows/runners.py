@@ -1,10 +1,10 @@
-"""plan -> finished shards, by one of Prefect's task runners; a task a shard, few of them at a time.
+"""plan -> finished shards, by one of Prefect's task runners: one task a shard, a few at a time.
 
-threads     Threads that wait for a pool of worker processes of ours: 10 ms a task. The default.
-processes   Prefect's own processes: 0.3 s a task, and each of them loads Prefect.
-dask        A Dask cluster, on this machine or, at shards.dask_address, on many. They must see the same files.
+threads     threads that wait for a pool of worker processes of ours: 10 ms a task (default)
+processes   Prefect's own processes: 0.3 s a task, and each of them loads Prefect
+dask        a Dask cluster on this machine, or on many that see the same files (shards.dask_address)
 
-Whatever runs them, a shard's bytes follow from its job alone.
+A shard's bytes follow from its job alone, whatever runs it.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from flows import artifacts
+from flows import prefect_ui
 from matpac.params import Shards
 from matpac.prepare.build import ShardJob, ShardResult, build_shard
 from matpac.prepare.plan import Plan
@@ -30,9 +30,9 @@ from matpac.prepare.workers import Workers, begin
 from matpac.signal.audio import mute_c_libraries
 
 JOBS_A_WORKER = 2
-"""In flight: one that runs and one that waits. Prefect loses tasks that come by the thousand."""
+"""Tasks in flight: one runs, one waits. Prefect loses tasks if thousands are submitted at once."""
 ELSEWHERE_S = 1.0
-"""Between two looks at shards that other processes are building."""
+"""Seconds between two looks at shards that other processes are building."""
 DASK_TIMEOUT_S = 10
 
 Build = Callable[[ShardJob], ShardResult | None]
@@ -40,8 +40,8 @@ Submit = Callable[[ShardJob], PrefectFuture[ShardResult | None]]
 
 
 def build_shards(dataset: str, plan: Plan) -> None:
-    """Returns when every shard of the plan is finished, by us or by another process."""
-    meter = artifacts.Meter("shards", dataset, "converted", "clips")
+    """Build the shards of the plan; return when all are finished, by us or by other processes."""
+    meter = prefect_ui.Meter("shards", dataset, "converted", "clips")
     waiting = deque(range(len(plan.shards)))
     running: deque[tuple[int, PrefectFuture[ShardResult | None]]] = deque()
     elsewhere: list[int] = []
@@ -78,7 +78,7 @@ def runner_of(params: Shards) -> Iterator[Submit]:
             with submitting(ThreadPoolTaskRunner(JOBS_A_WORKER * params.num_workers), build) as submit:
                 yield submit
         return
-    # The processes are the parallelism: threads of the linear algebra inside each would only compete.
+    # Processes already use all cores; threads of linear algebra inside each would only compete.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     runner = (
         ProcessPoolTaskRunner(params.num_workers) if params.runner == "processes" else dask_runner(params)
@@ -104,7 +104,7 @@ def as_task(build: Build) -> Any:  # noqa: ANN401 - a task of Prefect's
 
 
 def dask_runner(params: Shards) -> "TaskRunner[Any]":
-    """Raises ValueError where Dask is not installed or its scheduler does not answer."""
+    """Raises ValueError if Dask is not installed or its scheduler does not answer."""
     try:
         from prefect_dask import DaskTaskRunner
     except ImportError:
@@ -127,7 +127,7 @@ def dask_runner(params: Shards) -> "TaskRunner[Any]":
 
 
 def check_scheduler(address: str) -> None:
-    """Raises ValueError, before Prefect and Dask would in a hundred lines, where no scheduler answers."""
+    """Raises ValueError if no scheduler answers; Prefect and Dask would need a hundred lines."""
     from distributed import Client
     from distributed.comm import connect
     from distributed.security import Security
@@ -141,7 +141,7 @@ def check_scheduler(address: str) -> None:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"shards.dask_address: need a Dask scheduler that answers, as tcp://host:8786, "
-            f"got {address} ({error})"
+            f"found {address} ({error})"
         ) from None
     with Client(address, timeout=DASK_TIMEOUT_S, set_as_default=False) as client:
         if not client.scheduler_info()["workers"]:

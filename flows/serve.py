@@ -1,4 +1,4 @@
-"""params.yaml -> deployments of the flows: what can be started, scheduled and watched in Prefect's pages.
+"""params.yaml -> deployments of the flows, to be started, scheduled and watched in Prefect's pages.
 
 python -m flows.serve
 """
@@ -44,23 +44,23 @@ HEADER = f"""\
 #   prefect work-pool create {WORK_POOL} --type process
 #   prefect --no-prompt deploy --all
 #   prefect worker start --pool {WORK_POOL}
-# A schedule that is taken out stays on the server until `prefect deployment schedule clear shards/shards`.
+# A removed schedule stays on the server until `prefect deployment schedule clear shards/shards`.
 """
 ABOUT = """\
 Offer download, shards and reproduce in Prefect's pages, and run here what is started there, until Ctrl-C.
 
-Where PREFECT_API_URL is not set, the server of this project is used, and it stays up as long as this runs.
-What starts by itself, and when, stands in params.yaml: schedules, cron lines in UTC. Those of download and
-shards do all datasets. Runs of one flow wait for each other, so that two never write one store. Restart this
-after a change of datasets or schedules. A deployment paused in Prefect's pages stays paused; runs that a
-schedule missed while nothing served it are dropped.
+Without PREFECT_API_URL, this project's own server is used and stays up as long as this runs.
+Schedules are cron lines in UTC in params.yaml (schedules); those of download and shards run for every
+dataset. Runs of one flow wait for each other, so that two never write one store. Restart this after a
+change of datasets or schedules. A deployment paused in Prefect's pages stays paused. Scheduled runs
+that were missed while this did not run are dropped.
 """
 
 
 def deployments(params: Params) -> list[dict[str, Any]]:
-    """One for each flow, in the words of prefect.yaml.
+    """One deployment for each flow, in the form of prefect.yaml.
 
-    Raises ValueError for a schedule that is none.
+    Raises ValueError if a schedule is no cron line.
     """
     datasets = [{"dataset": name} for name in params.datasets]
     return [
@@ -80,7 +80,7 @@ def deployments(params: Params) -> list[dict[str, Any]]:
 
 
 def schedules(name: str, params: Params, parameters: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """One for each of `parameters`, or none. In UTC, since the lines are read on many machines."""
+    """One schedule for each of `parameters`, or none. UTC, since many machines may read them."""
     cron = getattr(params.schedules, name)
     if cron is None:
         return []
@@ -88,7 +88,7 @@ def schedules(name: str, params: Params, parameters: list[dict[str, str]]) -> li
         Schedule(cron=cron)
     except ValueError:
         raise ValueError(
-            f"schedules.{name}: need a cron line: minute, hour, day, month, day of the week; got {cron!r}"
+            f"schedules.{name}: need a cron line (minute, hour, day, month, day of the week), found {cron!r}"
         ) from None
     return [{"cron": cron, "timezone": "UTC", "parameters": chosen} for chosen in parameters]
 
@@ -100,7 +100,7 @@ def prefect_yaml(params: Params) -> str:
 
 class _Plain(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:
-        """No anchors: Prefect's users know YAML from examples."""
+        """No anchors and aliases: they are correct YAML, but few people can read them."""
         return True
 
 
@@ -116,15 +116,15 @@ def served_here(deployment: dict[str, Any]) -> RunnerDeployment:
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(made, RunnerDeployment)
-    # Said outright, so that one that was made for a work pool comes over to this process.
+    # Set to None outright: a deployment made for a work pool earlier then moves to this process.
     made.work_pool_name = made.work_queue_name = None
-    # Left unsaid, so that a pause set in Prefect's pages holds.
+    # Left unset, so that a pause set in Prefect's pages holds.
     made.model_fields_set.discard("paused")
     return made
 
 
 def drop_missed_runs() -> None:
-    """Of the schedules: after a week off, the pipeline need not run seven times."""
+    """Delete scheduled runs of the past: after a week off, one run is enough."""
     with get_client(sync_client=True) as client:
         for name in OFFERED:
             try:
@@ -145,14 +145,14 @@ def drop_missed_runs() -> None:
 
 
 async def serve(offered: list[RunnerDeployment]) -> None:
-    """Run what is started, until SIGINT or SIGTERM; runs that are going on then are cancelled first."""
+    """Run what is started, until SIGINT or SIGTERM; then cancel what still runs."""
     runner = Runner(pause_on_shutdown=False)
     for deployment in offered:
         await runner.aadd_deployment(deployment)
     told_to_stop = asyncio.Event()
     running = asyncio.create_task(runner.start())
     await asyncio.sleep(0)
-    # Only now: the runner has put its own handler of SIGTERM in place, which leaves its runs behind.
+    # After the runner's start, to replace its own handler of SIGTERM, which leaves its runs behind.
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     waiting = asyncio.create_task(told_to_stop.wait())
@@ -182,7 +182,7 @@ def main() -> None:
         with server.shared():
             drop_missed_runs()
             sys.stdout.write(
-                f"Start and watch runs at {PREFECT_UI_URL.value()}/deployments (Ctrl-C ends this).\n"
+                f"Start and watch runs at {PREFECT_UI_URL.value()}/deployments (Ctrl-C stops this).\n"
             )
             sys.stdout.flush()
             asyncio.run(serve(offered))

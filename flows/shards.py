@@ -2,19 +2,19 @@
 
 python -m flows.shards esc10
 
-Several processes, on several machines where the file system is shared, may run it for one dataset at once:
-they divide the shards among them and all end when the last one is there.
+Several processes may run this for one dataset at once, also on machines that share a file system.
+They divide the shards among them, and all end when the last shard is finished.
 """
 
 from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows import artifacts, stage
-from flows.choices import DatasetName
+from flows import prefect_ui, stage
 from flows.download import fetch
+from flows.prefect_ui import DatasetName
 from flows.runners import build_shards
-from flows.summary import about_shards, count_rejected, in_words
+from flows.summary import about_shards, count_rejected, describe
 from matpac.datasets.registry import recordings_root
 from matpac.params import load_params
 from matpac.prepare.plan import plan_dataset, store_of
@@ -23,16 +23,17 @@ from matpac.prepare.publish import TooManyRejected, finish
 
 @flow(flow_run_name="shards {dataset}", persist_result=False)
 def shards(dataset: DatasetName) -> None:
-    """Convert the recordings of a dataset. Shards that an earlier run had finished are kept."""
+    """Convert the recordings of a dataset. Shards finished by an earlier run are kept."""
     params = load_params()
     source = params.source_of(dataset)
     raw, out = Path("data/raw", dataset), Path("data/shards", dataset)
 
-    # The recordings are no out of the pipeline: a result taken from its cache leaves them behind.
+    # Recordings are no out of a stage: if DVC took `download` from its cache, they are still
+    # missing.
     fetch(dataset, source, recordings_root(dataset, source))
     store = store_of(dataset)
     with store.joined() as users:
-        meter = artifacts.Meter("plan", dataset, "planned", "recordings")
+        meter = prefect_ui.Meter("plan", dataset, "planned", "recordings")
         plan = plan_dataset(dataset, source, raw, params.logmel, params.shards, meter.show)
         build_shards(dataset, plan)
         try:
@@ -42,7 +43,7 @@ def shards(dataset: DatasetName) -> None:
             raise
         store.keep_only(frozenset(plan.shards), plan.key, users)
 
-    get_run_logger().info(f"{out}: {in_words(summary)}")
+    get_run_logger().info(f"{out}: {describe(summary)}")
     about_shards(dataset, out, summary)
 
 

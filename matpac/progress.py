@@ -6,8 +6,10 @@ seconds.
 
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
+Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_UNTIL_RATE = 1.0
 """Seconds of work before a rate is shown; start-up cost would distort it."""
@@ -82,6 +84,13 @@ class Progress:
         else:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
+
+
+def counted(items: Iterable[Item], advance: Callable[[], object]) -> Iterator[Item]:
+    """The same items; `advance` is called for each, as by `Progress.advance`."""
+    for item in items:
+        advance()
+        yield item
 
 
 def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

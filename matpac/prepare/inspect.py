@@ -18,7 +18,7 @@ from matpac.params import Dataset, LogMel, Shards
 from matpac.prepare.header_check import Header, foresee, num_frames
 from matpac.prepare.repeats import repeated_contents
 from matpac.prepare.survey import Lengths, Overlap, Survey, part_of
-from matpac.progress import Progress
+from matpac.progress import Progress, counted
 from matpac.threads import ahead
 
 JOB_RECORDINGS, WAITING_JOBS, THREADS = 64, 32, 8
@@ -108,7 +108,9 @@ def inspect_dataset(
         reader.tables(source, root)  # A missing table should not show up after hours of checksums.
     with TemporaryDirectory(prefix="matpac-inspect-") as folder:
         progress = Progress(f"{dataset}: checksums", 0, "recordings")
-        found = write_recordings(Path(folder), _counted(take_inventory(root, reader.stored_as), progress))
+        found = write_recordings(
+            Path(folder), counted(take_inventory(root, reader.stored_as), progress.advance)
+        )
         recordings = Recordings(Path(folder))
 
         survey = Survey(repeated_contents(recordings) if "duplicate" in shards.reject else set())
@@ -117,7 +119,7 @@ def inspect_dataset(
         look = partial(_look, root, logmel, shards)
         # One thread reads the rows of parquet files in their order, which is fastest.
         looks = _in_threads(look, pairs, 1 if "parquet" in reader.stored_as else THREADS)
-        for item, recording, header in _counted(looks, progress):
+        for item, recording, header in counted(looks, progress.advance):
             crops = isinstance(header, Header) and num_frames(header, logmel) >= crop_frames
             survey.count(item, recording, header, crops=crops)
 
@@ -189,12 +191,6 @@ def _in_threads(
     parts = iter(lambda: list(islice(pairs, JOB_RECORDINGS)), [])
     jobs: Iterator[Callable[[], list[_Look]]] = (partial(list, map(look, part)) for part in parts)
     return chain.from_iterable(ahead(jobs, WAITING_JOBS, num_threads))
-
-
-def _counted(items: Iterable[T], progress: Progress) -> Iterator[T]:
-    for item in items:
-        yield item
-        progress.advance()
 
 
 def _by_count(counts: Counter[T]) -> dict[T, int]:

@@ -1,6 +1,6 @@
 """shards -> embeddings."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from matpac.params import Embed, LogMel
 from matpac.probing.external import Located, OtherEncoder, load_other, read_sounds, recordings_of
 from matpac.probing.folds import folds_of
 from matpac.probing.store import EmbeddedClips, write_embeddings
-from matpac.progress import Progress
+from matpac.progress import Progress, counted
 from matpac.shards.folder import ShardFolder, read_task
 from matpac.shards.leaks import refuse_leaks
 
@@ -72,17 +72,9 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
         next(scenes(other, 1))
         features[other.name] = scenes(other, len(chosen))
     progress = Progress(f"embed {shards.name}", len(features) * len(chosen), "clips")
-    counted = {name: counting(rows, progress) for name, rows in features.items()}
+    rows_of = {name: counted(rows, progress.advance) for name, rows in features.items()}
     with room_for(out):
-        write_embeddings(out, clips, counted)
-
-
-def counting(
-    rows: Iterable[NDArray[np.float32] | OverTime], progress: Progress
-) -> Iterator[NDArray[np.float32] | OverTime]:
-    for row in rows:
-        progress.advance()
-        yield row
+        write_embeddings(out, clips, rows_of)
 
 
 def taking_part(table: pa.Table, task: Task) -> Int64[np.ndarray, " chosen"]:

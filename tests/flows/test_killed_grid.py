@@ -106,7 +106,7 @@ def test_a_grid_that_is_stopped_stops_its_stage_softly_and_goes_on_later(folder,
     (folder.path / "go").touch()
     code, said = folder.run()
     assert code == 0
-    put_back = "grid: params.yaml had the values of a grid that was killed: it is as it was before."
+    put_back = "grid: params.yaml held the values of a grid that was killed; it is restored."
     assert (put_back in said) == (number == signal.SIGKILL)
     assert folder.is_as_it_was
     assert folder.read("records").splitlines() == ["0.25 0", "1.0 0", "0.5 0"]

@@ -8,7 +8,7 @@ import time
 import pytest
 import yaml
 
-from flows.reproduce import complaint, what_happened
+from flows.reproduce import reason_of_stop, what_happened
 from tests.flows.conftest import Project
 
 DOWNLOAD = {"cmd": "python -m flows.download mine", "outs": ["data/raw/mine"]}
@@ -17,14 +17,14 @@ DOWNLOAD = {"cmd": "python -m flows.download mine", "outs": ["data/raw/mine"]}
 def test_a_stage_that_failed_is_named_with_what_it_said_last():
     error = "failed to reproduce 'shards@mine': failed to run: python -m flows.shards mine, exited with 1"
     assert (
-        complaint(error, "shards mine: no recordings")
+        reason_of_stop(error, "shards mine: no recordings")
         == "stage shards@mine failed: shards mine: no recordings"
     )
 
 
 def test_what_dvc_says_of_itself_is_passed_on():
     assert (
-        complaint("Stage 'x' not found inside 'dvc.yaml' file", "")
+        reason_of_stop("Stage 'x' not found inside 'dvc.yaml' file", "")
         == "Stage 'x' not found inside 'dvc.yaml' file"
     )
 

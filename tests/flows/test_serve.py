@@ -36,7 +36,7 @@ def test_a_schedule_does_every_dataset_and_the_whole_pipeline_once():
 
 
 def test_a_schedule_that_is_none_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"schedules\.shards: need a cron line: .* got '99 3 \* \* \*'"):
+    with pytest.raises(ValueError, match=r"schedules\.shards: need a cron line .* found '99 3 \* \* \*'"):
         deployments(with_schedules(shards="99 3 * * *"))
 
 

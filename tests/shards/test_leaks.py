@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flows.summary import in_words
+from flows.summary import describe
 from matpac.clip import Clip, Task
 from matpac.datasets.inventory import take_inventory
 from matpac.datasets.inventory import write_recordings as write_inventory
@@ -114,7 +114,7 @@ def test_official_splits_stay_as_they_are_and_say_so(root):
     )
     for number in range(len(plan.shards)):
         build_shard(plan.job(number))
-    assert in_words(finish(plan, root.parent / "out")).endswith(
+    assert describe(finish(plan, root.parent / "out")).endswith(
         "; nothing left out; in the official split, which stays as it is: group in several splits or folds: "
         "'rex' in train, test (2 clips); in the official split, which stays as it is: recording in several "
         "splits or folds: 000.wav (train) = 004.wav (test)"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flows.lent import lent, put_back
+from flows.temporary_params import restore, temporary_params
 
 
 @pytest.fixture
@@ -18,21 +18,21 @@ def file(tmp_path):
 
 def test_what_was_there_comes_back_also_after_an_error(file, tmp_path):
     def stopped():
-        with lent(file, b"for now", tmp_path / "kept"):
+        with temporary_params(file, b"for now", tmp_path / "kept"):
             assert file.read_bytes() == b"for now"
             sys.exit(143)
 
     with pytest.raises(SystemExit):
         stopped()
     assert file.read_bytes() == b"before # mine\r\n"
-    assert not put_back(file, tmp_path / "kept")
+    assert not restore(file, tmp_path / "kept")
 
 
 def killed_inside(file, folder, content=b"for now"):
     code = (
-        "import os, pathlib, signal, sys; from flows.lent import lent\n"
+        "import os, pathlib, signal, sys; from flows.temporary_params import temporary_params\n"
         "file, folder = map(pathlib.Path, sys.argv[1:3])\n"
-        "with lent(file, sys.argv[3].encode(), folder): os.kill(os.getpid(), signal.SIGKILL)"
+        "with temporary_params(file, sys.argv[3].encode(), folder): os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, file, folder, content])
     assert done.returncode == -signal.SIGKILL
@@ -41,22 +41,25 @@ def killed_inside(file, folder, content=b"for now"):
 def test_what_was_there_comes_back_after_a_kill(file, tmp_path):
     killed_inside(file, tmp_path / "kept")
     assert file.read_bytes() == b"for now"
-    assert put_back(file, tmp_path / "kept")
+    assert restore(file, tmp_path / "kept")
     assert file.read_bytes() == b"before # mine\r\n"
-    assert not put_back(file, tmp_path / "kept")
+    assert not restore(file, tmp_path / "kept")
 
 
 def test_what_somebody_has_written_since_stays_and_both_are_named(file, tmp_path):
     killed_inside(file, tmp_path / "kept")
     file.write_bytes(b"edited")
     with pytest.raises(RuntimeError, match=rf"{file} was edited .* lies in {tmp_path}/kept/params.yaml"):
-        put_back(file, tmp_path / "kept")
+        restore(file, tmp_path / "kept")
     assert file.read_bytes() == b"edited"
     assert (tmp_path / "kept/params.yaml").read_bytes() == b"before # mine\r\n"
 
 
 def test_edits_while_it_is_lent_stay(file, tmp_path):
-    with pytest.raises(RuntimeError, match="was edited"), lent(file, b"for now", tmp_path / "kept"):
+    with (
+        pytest.raises(RuntimeError, match="was edited"),
+        temporary_params(file, b"for now", tmp_path / "kept"),
+    ):
         file.write_bytes(b"edited")
     assert file.read_bytes() == b"edited"
 
@@ -64,7 +67,7 @@ def test_edits_while_it_is_lent_stay(file, tmp_path):
 def test_a_link_stays_one(file, tmp_path):
     link = tmp_path / "link.yaml"
     link.symlink_to(file)
-    with lent(link, b"for now", tmp_path / "kept"):
+    with temporary_params(link, b"for now", tmp_path / "kept"):
         assert file.read_bytes() == b"for now"
     assert link.is_symlink()
     assert file.read_bytes() == b"before # mine\r\n"

@@ -1,14 +1,14 @@
 """batch -> losses.
 
-encoder.py    the transformer of student and teacher
-flops.py      what a training step costs
+encoder.py    transformer of student and teacher
+flops.py      networks -> floating-point operations of a training step
 head.py       latents -> class logits
-losses.py     Eqs. (1) to (5)
-masking.py    which patches are masked
+losses.py     Eqs. (1) to (5) of the paper
+masking.py    patch grid -> visible and masked patches
 patches.py    log-mel -> patches with sine-cosine positions
 predictor.py  visible latents -> predicted latents
 pretext.py    Figure 1 of the paper, as code
-sizes.py      `tiny` and `base`
+sizes.py      model sizes `tiny` and `base`
 steps.py      latents -> steps over time, and their mean
-teacher.py    moving averages
+teacher.py    moving averages: teacher encoder, teacher head, center
 """

@@ -11,15 +11,15 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Norm(nn.LayerNorm):
-    def __init__(self, dim: int, **where: Any) -> None:  # noqa: ANN401 - timm passes device, dtype
-        super().__init__(dim, eps=1e-6, **where)
+    def __init__(self, dim: int, **factory: Any) -> None:  # noqa: ANN401 - timm passes device, dtype
+        super().__init__(dim, eps=1e-6, **factory)
 
 
 class Blocks(nn.ModuleList):
     """Pre-norm blocks with exact GELU, MLP ratio 4 and biases, without dropout (ViT, as in M2D)."""
 
     recompute = False
-    """Keep only what goes into each block for the backward pass, and compute the rest again there."""
+    """Whether to keep only the input of each block, and compute the rest again in the backward pass."""
 
     def __init__(self, dim: int, depth: int, num_heads: int) -> None:
         super().__init__(
@@ -28,7 +28,7 @@ class Blocks(nn.ModuleList):
         self.dim, self.num_heads = dim, num_heads
 
     def outputs(self, tokens: Float[Tensor, "batch token dim"]) -> Iterator[Float[Tensor, "batch token dim"]]:
-        """What comes out of each block."""
+        """Output of each block, in order."""
         for block in self:
             if self.recompute and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
@@ -49,9 +49,10 @@ class Encoder(nn.Module):
         self.norm = Norm(dim)
 
     def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        return self.norm(self.blocks(tokens))
+        latents: Tensor = self.norm(self.blocks(tokens))
+        return latents
 
     def layers(self, tokens: Float[Tensor, "batch token dim"]) -> list[Tensor]:
-        """Output of every block; the last one is normalized, and equals `forward`."""
+        """Outputs of all blocks; the last is normalized and equals `forward`."""
         outputs = list(self.blocks.outputs(tokens))
         return [*outputs[:-1], self.norm(outputs[-1])]

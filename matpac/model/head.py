@@ -19,13 +19,13 @@ class Head(nn.Module):
             nn.Linear(hidden, bottleneck),
         )
         self.scale = nn.Parameter(torch.ones(num_clusters, 1))
-        """g of the weight normalization; trained, unlike DINO's."""
+        """g of the weight normalization; trained, unlike in DINO."""
         self.direction = nn.Parameter(torch.zeros(num_clusters, bottleneck))
         """v of the weight normalization."""
 
     def forward(self, latents: Float[Tensor, "batch masked dim"]) -> Float[Tensor, "batch masked cluster"]:
         prototypes = self.direction * (self.scale / self.direction.norm(dim=1, keepdim=True))
         directions = F.normalize(self.mlp(latents), dim=-1)
-        # Cosines divided by a temperature of 0.04 do not bear bfloat16, in which they are 0.004 apart.
+        # Float32: in bfloat16 cosines are 0.004 apart, too coarse to divide by a temperature of 0.04.
         with torch.autocast(latents.device.type, enabled=False):
             return F.linear(directions.float(), prototypes)

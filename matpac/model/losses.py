@@ -1,4 +1,4 @@
-"""what student and teacher say -> losses: Eqs. (1) to (5) of the paper, and MATPAC++'s choice."""
+"""outputs of student and teacher -> losses: Eqs. (1) to (5), and the choice of MATPAC++."""
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,8 @@ def distances(
 
 
 def standardized(latents: Float[Tensor, "batch masked dim"]) -> Float[Tensor, "batch masked dim"]:
-    """Each with mean 0 and deviation 1 over its dimensions, as are the targets of M2D
-    (https://github.com/nttcslab/m2d). To Eq. (1), which looks at directions, only the mean matters."""
+    """Mean 0 and deviation 1 over the dimensions of each latent, as the targets of M2D
+    (https://github.com/nttcslab/m2d). Eq. (1) compares directions, so only the mean matters."""
     return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
 
 
@@ -26,10 +26,10 @@ def prediction_loss(
     distances: Float[Tensor, "batch masked hypothesis"],
     choice_temperature: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over all masked patches; the paper sums, so that its scale moves with the mask ratio.
+    """Mean over all masked patches; the paper sums, so its scale moves with the mask ratio.
 
-    Several hypotheses share a patch by a softmax of their distances, without gradient (MATPAC++);
-    without a temperature the closest takes all. One hypothesis is MATPAC.
+    Several hypotheses share a patch by a softmax of their distances, without gradient (MATPAC++).
+    Without a temperature the closest one takes the whole patch. One hypothesis is MATPAC.
     """
     if choice_temperature is None:
         return distances.amin(-1).mean()
@@ -41,7 +41,7 @@ def closest(
     hypotheses: Float[Tensor, "batch masked hypothesis dim"],
     distances: Float[Tensor, "batch masked hypothesis"],
 ) -> Float[Tensor, "batch masked dim"]:
-    """The hypothesis of each patch that comes nearest to the target."""
+    """The hypothesis of each patch that is nearest to the target."""
     best = distances.argmin(-1)[:, :, None, None]
     return hypotheses.take_along_dim(best, dim=2).squeeze(2)
 
@@ -70,8 +70,8 @@ def total_loss(
 ) -> Float[Tensor, ""]:
     """Eq. (5).
 
-    At alpha = 1 the classification is left out altogether, so that the student's head gets no
-    gradient rather than a zero one, and no weight decay moves it.
+    At alpha = 1 the classification is left out: the student's head then has no gradient instead
+    of a zero one, and weight decay does not move it.
     """
     if alpha == 1:
         return prediction

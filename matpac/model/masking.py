@@ -1,4 +1,4 @@
-"""Patch grid -> which patches the student sees and which it must predict."""
+"""patch grid -> patches the student sees, and patches it must predict."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 
 class Split(NamedTuple):
-    """Indices into the patches of each clip; every patch is on one side."""
+    """Indices into the patches of each clip; each patch is either visible or masked."""
 
     visible: Int64[Tensor, "batch visible"]
     masked: Int64[Tensor, "batch masked"]
@@ -21,7 +21,7 @@ def random_split(batch: int, num_patches: int, mask_ratio: float, generator: Gen
 
 
 def split_by(noise: Float[Tensor, "batch patch"], mask_ratio: float) -> Split:
-    """The patches of lowest noise stay visible."""
+    """The patches with the lowest noise stay visible."""
     first_masked = num_visible(noise.shape[1], mask_ratio)
     order = noise.argsort(dim=1)
     return Split(visible=order[:, :first_masked], masked=order[:, first_masked:])

@@ -8,15 +8,15 @@ from matpac.model.sizes import PATCH
 
 
 class Patches(nn.Module):
-    """Cuts a log-mel into 16 x 16 patches, embeds them, adds where they were; owns the CLS token.
+    """Cuts a log-mel into 16 x 16 patches, embeds them and adds positions; owns the CLS token.
 
-    The CLS token goes first and has position 0.
+    The CLS token comes first and gets no position.
     """
 
     positions: Tensor
 
     def __init__(self, num_mels: int, num_frames: int, dim: int) -> None:
-        """`num_frames` is the longest input that `forward` takes."""
+        """`num_frames`: length of the longest input of `forward`."""
         super().__init__()
         self.num_freq = num_mels // PATCH
         self.num_time = num_frames // PATCH
@@ -26,12 +26,13 @@ class Patches(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, log_mel: Float[Tensor, "batch mel frame"]) -> Float[Tensor, "batch patch dim"]:
-        """Frames must be a multiple of 16; patch `f * num_time + t`."""
+        """The number of frames must be a multiple of 16. Patch (f, t) is number `f * num_time + t`."""
         num_time = log_mel.shape[2] // PATCH
         pixels = log_mel.unflatten(2, (num_time, PATCH)).unflatten(1, (self.num_freq, PATCH))
         pixels = pixels.transpose(2, 3).flatten(3).flatten(1, 2)
         positions = self.positions.unflatten(0, (self.num_freq, self.num_time))[:, :num_time]
-        return self.projection(pixels) + positions.flatten(0, 1)
+        patches: Tensor = self.projection(pixels) + positions.flatten(0, 1)
+        return patches
 
     def with_cls(
         self, patches: Float[Tensor, "batch chosen dim"]
@@ -40,9 +41,9 @@ class Patches(nn.Module):
 
 
 def sine_cosine(num_freq: int, num_time: int, dim: int) -> Float[Tensor, "patch dim"]:
-    """One row per patch, frequency-major: patch `f * num_time + t`.
+    """One row per patch, frequency-major: patch (f, t) is row `f * num_time + t`.
 
-    The first half of a row encodes time and the second frequency, each as [sin | cos] of dim/4
+    The first half of a row encodes time and the second half frequency, each as [sin | cos] of dim/4
     frequencies 10000^(-i / (dim/4)). A longer input only adds rows, so any length can be encoded.
     """
     if dim % 4:

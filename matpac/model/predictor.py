@@ -10,7 +10,7 @@ from matpac.model.patches import sine_cosine
 
 
 class Predictor(nn.Module):
-    """nu in the paper. With several heads it makes several hypotheses a patch (MATPAC++)."""
+    """nu in the paper; `num_hypotheses` above 1 is MATPAC++."""
 
     positions: Tensor
 
@@ -23,7 +23,7 @@ class Predictor(nn.Module):
         num_hypotheses: int,
         grid: tuple[int, int],
     ) -> None:
-        """`grid` is the number of patches in frequency and in time."""
+        """`grid`: numbers of patches in frequency and in time."""
         super().__init__()
         self.num_hypotheses = num_hypotheses
         self.embedding = nn.Linear(latent_dim, dim)
@@ -44,4 +44,5 @@ class Predictor(nn.Module):
 
         tokens = self.blocks(torch.cat([cls, patches], dim=1))
         masked = take(self.norm(tokens)[:, 1:], split.masked)
-        return self.hypotheses(masked).unflatten(2, (self.num_hypotheses, -1))
+        hypotheses: Tensor = self.hypotheses(masked).unflatten(2, (self.num_hypotheses, -1))
+        return hypotheses

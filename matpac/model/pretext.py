@@ -1,4 +1,4 @@
-"""log-mel batch -> what the two pretext tasks compare. Figure 1 of the paper, as code.
+"""log-mel batch -> both sides of the two pretext tasks. Figure 1 of the paper, as code.
 
 paper    here
 X        patches             log-mel patches with positions
@@ -6,7 +6,7 @@ X_v X_m  visible, masked     the two sides of a random split
 Z_v      visible_latents     student encoder, theta
 Z_m      target_latents      teacher encoder, gamma
 ^Z_m     hypotheses          predictor, nu (one hypothesis a patch in MATPAC, several in MATPAC++)
-C        center.value        running mean of what the teacher's head puts out
+C        center.value        running mean of the outputs of the teacher's head
 """
 
 from typing import NamedTuple
@@ -35,10 +35,12 @@ class Views(NamedTuple):
     distances: Float[Tensor, "batch masked hypothesis"]
     target_logits: Float[Tensor, "batch masked cluster"] | None
     predicted_logits: Float[Tensor, "batch masked cluster"] | None
-    """None, both of them, where nothing is classified."""
+    """Both logits are None if nothing is classified."""
 
 
 class Pretext(nn.Module):
+    """Student and teacher with their heads, the predictor and the center."""
+
     def __init__(
         self,
         size: Size,
@@ -78,7 +80,16 @@ class Pretext(nn.Module):
     def forward(
         self, log_mel: Float[Tensor, "batch mel frame"], split: Split, *, classify: bool = True
     ) -> Views:
-        """`classify=False` leaves out the heads: the prediction alone (M2D) does not need them."""
+        """Figure 1: encode both sides of the split, predict the masked latents, classify them.
+
+        Args:
+            log_mel: Standardized log-mel energies [batch, mel, frame]; frames a multiple of 16.
+            split: Visible and masked patches of each clip.
+            classify: Whether to apply the heads; prediction alone (M2D) does not need them.
+
+        Returns:
+            Latents and logits of student and teacher for the masked patches.
+        """
         patches = self.patches(log_mel)
 
         visible = self.patches.with_cls(take(patches, split.visible))
@@ -105,12 +116,12 @@ class Pretext(nn.Module):
     def initialize_(self, generator: Generator) -> None:
         """Draw all weights.
 
-        where                                        how
+        weights                                      distribution
         Linear of student, predictor, student head   Xavier-uniform, bias 0 (each hypothesis alone)
         LayerNorm                                    1, 0
         last layer of the head                       v uniform within 1/sqrt(fan-in), g 1
         CLS and mask token                           normal, 0.02
-        teacher encoder                              as the student's, drawn independently (as in M2D)
+        teacher encoder                              like the student's, drawn independently (as in M2D)
         teacher head                                 MLP truncated normal, 0.02; last layer the student's
         """
         for module in self.modules():

@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 PATCH = 16
-"""Patches are 16 mel bands x 16 frames, without overlap."""
+"""Mel bands and frames of a patch; patches do not overlap."""
 
 
 class Size(NamedTuple):
+    """Dimensions of the networks."""
+
     encoder_dim: int
     encoder_depth: int
     encoder_heads: int
@@ -18,8 +20,8 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    # Two cores, minutes: for the demo, for tests of the whole pipeline, for a first try on own data.
+    # Trains in minutes on two cores: for the demo, tests of the whole pipeline, a first try on your data.
     "tiny": Size(128, 4, 4, 96, 2, 4, 256, 64),
-    # The paper's: ViT-B, predictor and heads as in M2D and DINO (118 M trainable parameters).
+    # The paper's: ViT-B, with predictor and heads as in M2D and DINO (118 M trainable parameters).
     "base": Size(768, 12, 12, 512, 8, 16, 2048, 256),
 }

@@ -17,7 +17,7 @@ def follow_(teacher: nn.Module, student: nn.Module, decay: float) -> None:
 
 
 class Center(nn.Module):
-    """C in Eq. (3): running mean over batches of what the teacher's head puts out."""
+    """C in Eq. (3): running mean of the outputs of the teacher's head."""
 
     value: Tensor
 

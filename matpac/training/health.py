@@ -83,7 +83,7 @@ def sums(unit: Float[Tensor, "patch dim"]) -> Float[Tensor, "moment dim"]:
 
 def variance(sums: Float[Tensor, "moment dim"], count: Float[Tensor, ""]) -> float:
     mean, mean_square = sums / count
-    return (mean_square - mean.square()).sum().item()
+    return float((mean_square - mean.square()).sum().item())
 
 
 def rankme(singular_values: Float[Tensor, " dim"]) -> Float[Tensor, ""]:

@@ -81,7 +81,7 @@ class LivePlots:
         if importlib.util.find_spec("dvclive") is None:
             return
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-        from dvclive import Live
+        from dvclive.live import Live
 
         self._live = Live(str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
         for row in sorted([*history.updates, *history.online], key=lambda row: row["step"]):

@@ -75,7 +75,9 @@ class OnlineProbe:
         largest variance of a single dimension of these embeddings. seconds: time this took.
         """
         started_s = time.monotonic()
-        train, validation = self.embeddings(pretext, self.train), self.embeddings(pretext, self.validation)
+        # Eager, because compiled blocks would be compiled again for these shapes.
+        with torch.compiler.set_stance("force_eager"):
+            train, validation = (self.embeddings(pretext, part) for part in (self.train, self.validation))
         predicted = nearest_label(validation, train, torch.from_numpy(self.train.labels), self.params.k)
         variances = train.var(dim=0)
         return {
@@ -88,8 +90,6 @@ class OnlineProbe:
             "seconds": time.monotonic() - started_s,
         }
 
-    # Eager, because compiled blocks would be compiled again for these shapes.
-    @torch.compiler.set_stance("force_eager")
     @torch.no_grad()
     def embeddings(self, pretext: Pretext, clips: Labelled) -> Float[Tensor, "clip dim"]:
         """Mean over time of the student's latents of whole crops, frequencies side by side.

@@ -1,21 +1,20 @@
-"""Embeddings over time, labels, folds -> test logits of attentive probes: a second reading, which learns
-when to listen.
+"""embeddings over time, labels, folds -> test logits of attentive probes, a second reading.
 
-An attentive probe (Chen et al., Context Autoencoder, https://arxiv.org/abs/2202.03026; Bardes et al., V-JEPA,
-https://arxiv.org/abs/2404.08471) takes, instead of the mean over a clip's steps, what a learned query finds
-in them by cross attention, and gives that to a linear layer. In this one
+A linear probe reads the mean over a clip's steps. An attentive probe (Chen et al., Context Autoencoder,
+https://arxiv.org/abs/2202.03026; Bardes et al., V-JEPA, https://arxiv.org/abs/2404.08471) reads the
+result of cross attention with learned queries, and so learns when to listen. In this one
 
-- each head compares the steps themselves with a query of its own: to project them into keys first would only
+- each head compares its query with the steps themselves. Projecting the steps into keys first would only
   turn the query (Psomas et al., https://arxiv.org/abs/2506.10178);
-- each head averages its share of the dimensions, and the linear layer reads these averages: it takes the
-  place of the projections of values and of the output, and learns the same sums with fewer weights;
-- all queries are 0 at first. Then the attention is even, and the probe is the linear probe: with `num_heads *
-  dim` numbers more to learn, whatever it is ahead by comes from listening at the right moments. So what the
-  linear layer reads is standardized as the linear probe's inputs are, by the clips' means over time: by
-  the much larger deviation of single steps they would be small, and the layer would learn more slowly.
+- each head averages its share of the dimensions, and the linear layer reads these averages. It replaces
+  the projections of values and of the output: it learns the same sums with fewer weights;
+- all queries start at 0. Attention is even then, and the probe is the linear probe. It has only
+  `num_heads * dim` more numbers to learn, so any gain comes from listening at the right moments;
+- the inputs of the linear layer are standardized by the clips' means over time, as for the linear probe.
+  Single steps deviate much more; dividing by their deviation would make inputs small and learning slow.
 
-Trained as the linear probe (matpac/probing/linear.py): the same folds, first weights, orders of clips,
-batches, losses, optimizer and stopping. Steps differ by what is in them only: their order has no say.
+Training is that of the linear probe (matpac/probing/linear.py): the same folds, first weights, orders of
+clips, batches, losses, optimizer and stopping. The order of a clip's steps has no influence.
 """
 
 import math
@@ -31,19 +30,19 @@ from torch import Tensor, nn
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
+    Data,
     Problem,
     Scaler,
     clip_losses,
     first_weights,
     problems_of,
-    shares_of,
     threads,
 )
 from matpac.probing.scores import Fit
 from matpac.probing.steps import Steps
 
 PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**29}
-"""What the steps of clips that are computed together may take, filling included: near a CPU's cache."""
+"""Memory of the steps that are computed together, padding included; on a CPU about its cache."""
 
 
 def fit_attentive_probes(
@@ -57,28 +56,29 @@ def fit_attentive_probes(
     multi_label: bool,
     on_epoch: Callable[[], object] = lambda: None,
 ) -> list[Fit]:
-    """Train `num_repeats` attentive probes per fold on the device of `labels`; repeats first, then folds.
+    """Train `num_repeats` attentive probes per fold, on the device of `labels`; repeats first, then folds.
 
-    Arguments as in `fit_probes`. Steps are read anew in each epoch, a batch at a time. `standardize`:
-    what the linear layer reads, by mean and deviation of the means over time of the fold's training clips;
-    what queries are compared with, by the deviation of all their steps. Raises ValueError as `check_heads`.
+    Arguments as in `fit_probes`. Steps are read anew in each epoch, a batch at a time. With
+    `params.standardize`, the linear layer's inputs are scaled by mean and deviation of the training
+    clips' means over time, and steps are compared with queries in units of the deviation of all the
+    training clips' steps. Raises ValueError as `check_heads` does.
     """
     check_heads(steps, num_heads)
-    data = Data(steps, labels, observed, folds, params.standardize, multi_label)
+    data = AttentiveData(steps, labels, observed, folds, params.standardize, multi_label)
     trainings = [Training(problem, data, params, num_heads) for problem in problems_of(folds, params)]
     with threads(labels.device) as pool:
-        going_on = trainings
+        active = trainings
         for _ in range(params.max_epochs):
-            list(pool.map(Training.epoch_, going_on))
+            list(pool.map(Training.epoch_, active))
             on_epoch()
-            going_on = [one for one in going_on if one.problem.goes_on(params.patience_epochs)]
-            if not going_on:
+            active = [training for training in active if training.problem.goes_on(params.patience_epochs)]
+            if not active:
                 break
         return list(pool.map(Training.test, trainings))
 
 
 def check_heads(steps: Steps, num_heads: int) -> None:
-    """Raises ValueError where the dimensions cannot be shared among the heads."""
+    """Raises ValueError if the dimensions cannot be divided among the heads."""
     if steps.dim % num_heads:
         raise ValueError(
             f"probe.attentive: need a number of heads that divides the {steps.dim} dimensions of an "
@@ -86,8 +86,8 @@ def check_heads(steps: Steps, num_heads: int) -> None:
         )
 
 
-class Data:
-    """What all problems share."""
+class AttentiveData(Data):
+    """Steps, labels and folds of all problems."""
 
     def __init__(
         self,
@@ -98,18 +98,17 @@ class Data:
         standardize: bool,
         multi_label: bool,
     ) -> None:
-        self.steps, self.labels, self.observed = steps, labels, observed
-        self.folds, self.multi_label = folds, multi_label
-        self.shares = shares_of(observed)
+        super().__init__(labels, observed, folds, multi_label)
+        self.steps = steps
         self.scalers = self._scalers() if standardize else None
 
     def parts(self, clips: Int64[np.ndarray, " chosen"]) -> Iterator["Part"]:
-        """The clips with their steps: few at a time, and those of about the same length together."""
+        """The clips with their steps, in parts that fit PART_BYTES; similar lengths go together."""
         num_steps, device = self.steps.num_steps[clips], self.labels.device
         room = PART_BYTES[device.type] // (4 * self.steps.dim)
         order, first = np.argsort(num_steps, kind="stable"), 0
         for end in range(1, len(order) + 1):
-            # The next one is the longest.
+            # Clips are in order of length, so the next one decides the padding.
             if end == len(order) or (end + 1 - first) * num_steps[order[end]] > room:
                 positions = order[first:end]
                 steps, present = (
@@ -119,7 +118,7 @@ class Data:
                 first = end
 
     def losses(self, probe: "AttentiveProbe", clips: Int64[np.ndarray, " chosen"]) -> Iterator[Tensor]:
-        """The sum over each part of the clips (`clip_losses`)."""
+        """Sum of `clip_losses` over each part of the clips."""
         for part in self.parts(clips):
             logits, chosen = probe(part.steps, part.present), clips[part.positions]
             truth = self.labels[chosen][None], self.observed[chosen][None]
@@ -127,7 +126,7 @@ class Data:
 
     @torch.no_grad()
     def _scalers(self) -> "Scalers":
-        """Sums of float16 values are exact in float64, so a step that is constant has no spread."""
+        """In float64, which sums float16 values exactly: a constant dimension gets deviation 0."""
         trains = np.zeros((len(self.folds), len(self.shares)))
         for row, fold in zip(trains, self.folds, strict=True):
             row[fold.train] = 1
@@ -145,23 +144,23 @@ class Data:
 
 
 class Scalers(NamedTuple):
-    """Learned per fold on the fold's training clips only."""
+    """Scales of each fold, computed from its training clips only."""
 
     step_factor: Float32[Tensor, "fold dim"]
     """1 / standard deviation of single steps."""
     averages: Scaler
-    """The linear probe's: of means over time."""
+    """Scaler of the linear probe: mean and deviation of means over time."""
 
 
 class Part(NamedTuple):
     """Clips that are computed together."""
 
     positions: Int64[np.ndarray, " clip"]
-    """Where they were in the list that was asked for."""
+    """Positions in the list of clips that was given to `parts`."""
     steps: Float32[Tensor, "clip step dim"]
-    """Zeros after the last step of a clip."""
+    """Steps of each clip, then zeros as padding."""
     present: Bool[Tensor, "clip step"]
-    """False for these."""
+    """False for padding."""
 
 
 class AttentiveProbe(nn.Module):
@@ -174,8 +173,8 @@ class AttentiveProbe(nn.Module):
         mean: Float32[Tensor, " dim"],
         factor: Float32[Tensor, " dim"],
     ) -> None:
-        """`weight` and `bias` to begin with. Queries see `steps * step_factor`, the linear layer sees
-        `(averages - mean) * factor`."""
+        """`weight`, `bias`: first weights of the linear layer, which reads `(averages - mean) * factor`.
+        `step_factor`: queries are compared with `steps * step_factor`."""
         super().__init__()
         self.queries = nn.Parameter(weight.new_zeros(num_heads, weight.shape[1]))
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
@@ -184,22 +183,23 @@ class AttentiveProbe(nn.Module):
     def forward(
         self, steps: Float32[Tensor, "clip step dim"], present: Bool[Tensor, "clip step"]
     ) -> Float32[Tensor, "clip class"]:
-        """Logits. Steps are scaled where they are few, in the queries.
+        """Logits of the clips.
 
-        Their mean would add the same to all of a clip's scores, which a softmax does not notice.
+        Queries are scaled instead of steps: there are far fewer of them. The mean of the steps need not
+        be subtracted, because it adds the same to all scores of a clip, which the softmax cancels.
         """
         scores = steps @ (self.queries * self.step_factor / math.sqrt(steps.shape[2])).T
         attention = scores.masked_fill(~present[:, :, None], -math.inf).softmax(1)
-        # Every head's average of all dimensions; of its own share only, it would be slower.
+        # All dimensions averaged by every head, then each head's share taken: faster than averaging shares.
         averages = (attention.mT @ steps).unflatten(2, (len(self.queries), -1))
         shares = averages.diagonal(dim1=1, dim2=2).mT.flatten(1)
         return F.linear((shares - self.mean) * self.factor, self.weight, self.bias)
 
 
 class Training:
-    """Of one problem, apart from the others."""
+    """Training of one problem, independent of the others."""
 
-    def __init__(self, problem: Problem, data: Data, params: Probe, num_heads: int) -> None:
+    def __init__(self, problem: Problem, data: AttentiveData, params: Probe, num_heads: int) -> None:
         self.problem, self.data, self.params = problem, data, params
         self.fold = data.folds[problem.fold]
         dim, like = data.steps.dim, data.labels
@@ -230,25 +230,25 @@ class Training:
         return self.problem.fit(logits)
 
     def _train(self) -> float:
-        """Mean loss of the observed entries, taken while the weights move."""
+        """Train for an epoch; return the mean loss over observed entries, taken while the weights move."""
         order = self.problem.orders.permutation(self.fold.train)
         total = self.data.labels.new_zeros(())
         for first in range(0, len(order), self.params.batch_size):
             batch = order[first : first + self.params.batch_size]
-            share = float(self.data.shares[batch].sum())
+            share = self.data.share(batch)
             if share > 0:
                 self.optimizer.zero_grad()
                 for loss in self.data.losses(self.probe, batch):
                     (loss / share).backward()
                     total += loss.detach()
                 self.optimizer.step()
-        return total.item() / float(self.data.shares[order].sum())
+        return total.item() / self.data.share(order)
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
         clips = self.fold.validation
         total = torch.stack(list(self.data.losses(self.probe, clips))).sum()
-        return total.item() / float(self.data.shares[clips].sum())
+        return total.item() / self.data.share(clips)
 
     def _keep_best(self) -> None:
         self.problem.best = tuple(parameter.detach().clone() for parameter in self.probe.parameters())

@@ -1,16 +1,15 @@
-"""Features, labels, folds -> test logits of linear probes; repeats and folds train together in stacks.
+"""features, labels, folds -> test logits of linear probes; repeats and folds train together in stacks.
 
-A linear probe alone cannot fill a device. The problems of a stack (each one repeat of one fold) are slices
-of tensors with a leading axis `problem`, and each moves exactly as it would alone: it has its own first
-weights, order of clips, short last batch, step count and best epoch. A GPU trains all problems as one
-stack; a CPU takes one stack after the other through every epoch, none larger than its cache.
+One linear probe cannot fill a device. A stack holds several problems (a problem is one repeat of one
+fold) in tensors with a leading axis `problem`. Each problem moves exactly as it would alone: it has its
+own first weights, order of clips, short last batch, step count and best epoch. A GPU trains all problems
+as one stack; a CPU trains stacks that fit its cache, one after another in every epoch.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,18 +21,18 @@ from torch.optim.adam import adam
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
+    Data,
     Problem,
     Scaler,
     clip_losses,
     first_weights,
     problems_of,
-    shares_of,
     threads,
 )
 from matpac.probing.scores import Fit
 
 CACHE_BYTES = 16 * 2**20
-"""What a stack may hold on a CPU: weights, gradients and moments of its problems, and a batch of each."""
+"""Memory of a stack on a CPU: weights, gradients and moments of its problems, and a batch of each."""
 
 
 def fit_probes(
@@ -46,19 +45,32 @@ def fit_probes(
     multi_label: bool,
     on_epoch: Callable[[], object] = lambda: None,
 ) -> list[Fit]:
-    """Train `num_repeats` probes per fold on the device of `features`; repeats first, then folds.
+    """Train `num_repeats` linear probes per fold, on the device of `features`.
 
-    `labels` are multi-hot. Single-label tasks use cross-entropy. Multi-label tasks use binary
-    cross-entropy, as the mean over those entries [clip, class] of a batch where `observed` is 1; the
-    others (`observed` is 0) have no influence at all. So an observed entry weighs the same however many
-    of its neighbours were not. (PaSST's code for OpenMIC divides by the number of all entries, which only
-    makes losses smaller; Adam takes nearly the same steps.) A batch without any observed entry is no step.
-    Needs an observed entry among the training and the validation clips of each fold (`folds_of` checks).
+    Single-label tasks use cross-entropy. Multi-label tasks use binary cross-entropy, as the mean over the
+    observed entries [clip, class] of a batch; other entries have no influence. So each observed entry
+    weighs the same, however many of its neighbors were not observed. (PaSST's code for OpenMIC divides by
+    the number of all entries, which only makes losses smaller; Adam takes nearly the same steps.) A batch
+    without observed entries is skipped.
+
+    Args:
+        features: Embeddings [clip, dim].
+        labels: Multi-hot labels [clip, class].
+        observed: 1 if it is known whether the clip has the class, else 0 [clip, class].
+        folds: Training, validation and test clips; training and validation clips of each fold need
+            an observed entry (`folds_of` checks).
+        params: Repeats, batch size, learning rate, epochs, seed.
+        multi_label: Whether a clip can have several classes.
+        on_epoch: Called after each epoch.
+
+    Returns:
+        One fit per repeat and fold, repeats first, with the logits of the test clips.
     """
-    data = Data(features, labels, observed, folds, params.standardize, multi_label)
+    data = LinearData(features, labels, observed, folds, params.standardize, multi_label)
     problems = problems_of(folds, params)
     with threads(features.device) as pool:
-        stacks = list(pool.map(Stack, parts(problems, data, params.batch_size), repeat(data), repeat(params)))
+        parts = split_into_stacks(problems, data, params.batch_size)
+        stacks = list(pool.map(Stack, parts, repeat(data), repeat(params)))
         for _ in range(params.max_epochs):
             list(pool.map(Stack.epoch_, stacks))
             on_epoch()
@@ -69,8 +81,8 @@ def fit_probes(
     return [problem.fit(F.linear(tests[problem.fold], *problem.best).cpu().numpy()) for problem in problems]
 
 
-class Data:
-    """What all problems share."""
+class LinearData(Data):
+    """Features, labels and folds of all problems."""
 
     def __init__(
         self,
@@ -81,19 +93,10 @@ class Data:
         standardize: bool,
         multi_label: bool,
     ) -> None:
-        self.features, self.labels, self.observed = features, labels, observed
-        self.folds, self.multi_label = folds, multi_label
+        super().__init__(labels, observed, folds, multi_label)
+        self.features = features
         self.scaler = Scaler.of(features, folds) if standardize else None
-        self.shares = shares_of(observed)
-        self.validation = [
-            Validation(
-                self.inputs(fold.validation, index),
-                labels[fold.validation],
-                observed[fold.validation],
-                float(self.shares[fold.validation].sum()),
-            )
-            for index, fold in enumerate(folds)
-        ]
+        self.validation_inputs = [self.inputs(fold.validation, index) for index, fold in enumerate(folds)]
 
     def inputs(self, clips: Int64[np.ndarray, " chosen"], fold: int) -> Float[Tensor, "chosen dim"]:
         chosen = self.features[clips]
@@ -102,33 +105,23 @@ class Data:
         return chosen
 
 
-class Validation(NamedTuple):
-    """The clips of a fold that decide when its problems stop."""
-
-    inputs: Float[Tensor, "clip dim"]
-    labels: Float[Tensor, "clip class"]
-    observed: Float[Tensor, "clip class"]
-    share: float
-    """Sum of the clips' shares."""
-
-
-def parts(problems: Sequence[Problem], data: Data, batch_size: int) -> list[list[Problem]]:
-    """Problems to stack: on a CPU as many as its cache holds, and as many stacks for every core."""
+def split_into_stacks(problems: Sequence[Problem], data: LinearData, batch_size: int) -> list[list[Problem]]:
+    """One stack on a GPU; on a CPU stacks that fit its cache, equally many for each core."""
     num_values = data.features.shape[1] * (batch_size + 4 * data.labels.shape[1])
     num_bytes = num_values * data.features.element_size()
-    num_parts = 1
-    # What is small is done sooner than threads take turns in Python.
+    num_stacks = 1
+    # Small problems finish sooner in one thread than threads take turns in Python.
     if data.features.device.type == "cpu" and len(problems) * num_bytes > CACHE_BYTES / 4:
         at_once, num_threads = max(1, CACHE_BYTES // num_bytes), torch.get_num_threads()
-        num_parts = num_threads * math.ceil(len(problems) / num_threads / at_once)
-    positions = np.array_split(np.arange(len(problems)), min(num_parts, len(problems)))
-    return [[problems[position] for position in part] for part in positions]
+        num_stacks = num_threads * math.ceil(len(problems) / num_threads / at_once)
+    positions = np.array_split(np.arange(len(problems)), min(num_stacks, len(problems)))
+    return [[problems[position] for position in stack] for stack in positions]
 
 
 class Stack:
-    """Problems that train together; those that have stopped leave it."""
+    """Problems that train together; a problem that has stopped leaves its stack."""
 
-    def __init__(self, problems: list[Problem], data: Data, params: Probe) -> None:
+    def __init__(self, problems: list[Problem], data: LinearData, params: Probe) -> None:
         self.problems, self.data, self.params = problems, data, params
         dim, num_classes = data.features.shape[1], data.labels.shape[1]
         first = first_weights([problem.first_weights for problem in problems], dim, num_classes)
@@ -141,7 +134,7 @@ class Stack:
         self._validate()
 
     def _train(self) -> None:
-        """The gradients are written out: this is where the time goes."""
+        """Gradients are written out instead of left to autograd, for speed."""
         data, (weight, bias) = self.data, self.optimizer.parameters
         weight_gradient, bias_gradient = self.optimizer.gradients
         fold = torch.tensor([problem.fold for problem in self.problems], device=weight.device)
@@ -160,18 +153,19 @@ class Stack:
             torch.sum(gradients.mT, dim=2, keepdim=True, out=bias_gradient)
             self.optimizer.step_(batch.moving)
         for problem, loss in zip(self.problems, sums.tolist(), strict=True):
-            problem.train_losses.append(loss / float(data.shares[data.folds[problem.fold].train].sum()))
+            problem.train_losses.append(loss / data.share(data.folds[problem.fold].train))
 
     def _validate(self) -> None:
-        weight, bias = self.optimizer.parameters
+        data, (weight, bias) = self.data, self.optimizer.parameters
         losses = weight.new_empty(len(self.problems))
         for fold in {problem.fold for problem in self.problems}:
             here = [index for index, problem in enumerate(self.problems) if problem.fold == fold]
-            part = self.data.validation[fold]
-            logits = F.linear(part.inputs, weight[here].flatten(0, 1), bias[here].flatten())
+            inputs, clips = data.validation_inputs[fold], data.folds[fold].validation
+            logits = F.linear(inputs, weight[here].flatten(0, 1), bias[here].flatten())
             logits = logits.unflatten(1, (len(here), -1)).transpose(0, 1)
-            labels, observed = part.labels.expand_as(logits), part.observed.expand_as(logits)
-            losses[here] = clip_losses(logits, labels, observed, self.data.multi_label).sum(1) / part.share
+            labels, observed = (table[clips].expand_as(logits) for table in (data.labels, data.observed))
+            sums = clip_losses(logits, labels, observed, data.multi_label).sum(1)
+            losses[here] = sums / data.share(clips)
         better, going_on = [], []
         for index, (problem, loss) in enumerate(zip(self.problems, losses.tolist(), strict=True)):
             if problem.note_(loss):
@@ -195,7 +189,7 @@ def clip_gradients(
     observed: Float[Tensor, "problem clip class"],
     multi_label: bool,
 ) -> Float[Tensor, "problem clip class"]:
-    """Of `clip_losses`, with respect to the logits; single-label clips have exactly one label."""
+    """Gradients of `clip_losses` with respect to the logits; single-label clips have exactly one label."""
     if multi_label:
         return (logits.sigmoid() - labels) * observed / logits.shape[-1]
     return logits.softmax(-1) - labels
@@ -203,15 +197,15 @@ def clip_gradients(
 
 @dataclass(frozen=True)
 class StackedBatch:
-    """One batch of every problem. Where a problem has fewer clips left, the rest is filling."""
+    """One batch of every problem, padded if a problem has fewer clips left in its epoch."""
 
     clips: Int64[Tensor, "problem batch"]
     present: Float[Tensor, "problem batch"]
-    """0 for filling, which must not count. A problem that has finished its epoch has nothing else."""
+    """0 for padding, which must not count. A problem that has finished its epoch has only padding."""
     weights: Float[Tensor, "problem batch"]
-    """Of the clips' losses in the loss of the batch, the mean over its observed entries."""
+    """Weight of each clip's loss, so that the sum is the mean over the observed entries of the batch."""
     moving: list[bool]
-    """Per problem: whether the batch has any such entry."""
+    """For each problem, whether the batch has an observed entry."""
 
 
 def stacked_batches(
@@ -228,7 +222,7 @@ def stacked_batches(
     present = columns < lengths[:, None]
     totals = np.add.reduceat(present * shares[clips], columns[::batch_size], axis=1)
     weights = present / np.where(totals > 0, totals, 1)[:, columns // batch_size]
-    # In one piece per epoch: a copy to a GPU waits for it.
+    # One copy per epoch, because a copy makes the host wait for the GPU.
     clips_there = torch.from_numpy(clips).to(like.device)
     present_there, weights_there = (torch.from_numpy(values).to(like) for values in (present, weights))
     for step, moving in enumerate((totals > 0).T.tolist()):
@@ -241,11 +235,12 @@ def rows(
     index: Int64[Tensor, "problem batch"],
     out: Float[Tensor, "problem_and_batch dim"] | None = None,
 ) -> Float[Tensor, "problem batch dim"]:
-    return torch.index_select(table, 0, index.flatten(), out=out).unflatten(0, index.shape)
+    chosen: Tensor = torch.index_select(table, 0, index.flatten(), out=out).unflatten(0, index.shape)
+    return chosen
 
 
 class StackedAdam:
-    """torch's Adam with a step count per problem: one that rests keeps weights, moments and count."""
+    """torch's Adam with a step count per problem; a problem without a step keeps all its state."""
 
     def __init__(self, parameters: Sequence[Float[Tensor, "problem ..."]], learning_rate: float) -> None:
         self.learning_rate = learning_rate
@@ -261,7 +256,7 @@ class StackedAdam:
         )
 
     def _hold(self, states: list[tuple[Tensor, ...]]) -> None:
-        """Per parameter: value, gradient, mean, mean square, number of steps."""
+        """`states`: for each parameter its value, gradient, mean, mean square and number of steps."""
         self._states = states
         self._of_problem = [
             [tuple(values[problem] for values in state) for state in states]
@@ -274,7 +269,7 @@ class StackedAdam:
 
     @property
     def gradients(self) -> list[Tensor]:
-        """For the caller to fill before a step."""
+        """Buffers that the caller fills before a step."""
         return [state[1] for state in self._states]
 
     def step_(self, moving: Sequence[bool]) -> None:
@@ -301,5 +296,5 @@ class StackedAdam:
             )
 
     def keep_(self, chosen: Sequence[int]) -> None:
-        """Drop the problems that have finished."""
+        """Drop all problems but the chosen ones."""
         self._hold([tuple(values[chosen] for values in state) for state in self._states])

@@ -1,4 +1,4 @@
-"""Folds, parameters -> probes in the making: what linear and attentive ones share."""
+"""folds, parameters -> probes in training: what linear and attentive probes share."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,22 +20,23 @@ from matpac.probing.scores import Fit
 
 @dataclass(eq=False)
 class Problem:
-    """One probe in the making."""
+    """One probe in training: one repeat of one fold."""
 
     repeat: int
     fold: int
+    """Index into the folds."""
     first_weights: np.random.Generator
     orders: np.random.Generator
-    """Of the clips, one an epoch."""
+    """Source of the order of clips in each epoch."""
     train_losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     best_loss: float = math.inf
     best_epoch: int = 0
     best: tuple[Tensor, ...] = ()
-    """What was learned by `best_epoch`: the parameters of the probe."""
+    """Parameters of the probe after `best_epoch`."""
 
     def note_(self, validation_loss: float) -> bool:
-        """Whether this epoch, which is over, is the best one so far."""
+        """Record the loss of a finished epoch; return whether it is the best so far."""
         self.validation_losses.append(validation_loss)
         better = validation_loss < self.best_loss
         if better:
@@ -43,6 +44,7 @@ class Problem:
         return better
 
     def goes_on(self, patience_epochs: int) -> bool:
+        """Whether the last improvement is recent enough to train another epoch."""
         return len(self.validation_losses) - self.best_epoch < patience_epochs
 
     def fit(self, test_logits: Float[np.ndarray, "test class"]) -> Fit:
@@ -57,8 +59,11 @@ class Problem:
 
 
 def problems_of(folds: Sequence[Fold], params: Probe) -> list[Problem]:
-    """Repeats first, then folds. What is drawn for one does not depend on the others; first weights do on how
-    many features there are, orders do not, so that repeats of different encoders are pairs."""
+    """One problem per repeat and fold; repeats first, then folds.
+
+    Each has random numbers of its own. First weights depend on the number of features, orders of clips
+    do not, so repeats of two encoders are pairs.
+    """
     problems = []
     for number, fold in product(range(params.num_repeats), range(len(folds))):
         weights, orders = np.random.default_rng([params.seed, number, fold]).spawn(2)
@@ -69,11 +74,31 @@ def problems_of(folds: Sequence[Fold], params: Probe) -> list[Problem]:
 def first_weights(
     random: Sequence[np.random.Generator], dim: int, num_classes: int
 ) -> tuple[Float[Tensor, "problem class dim"], Float[Tensor, "problem class 1"]]:
-    """As nn.Linear: weights and biases uniform within 1 / sqrt(dim)."""
+    """Weights and biases drawn as in nn.Linear: uniform within 1 / sqrt(dim)."""
     bound = 1 / math.sqrt(dim)
     drawn = [source.uniform(-bound, bound, (dim + 1, num_classes)).T for source in random]
     stacked = torch.from_numpy(np.stack(drawn))
     return stacked[:, :, :dim].contiguous(), stacked[:, :, dim:].contiguous()
+
+
+class Data:
+    """Labels and folds of all problems; subclasses add the inputs."""
+
+    def __init__(
+        self,
+        labels: Float[Tensor, "clip class"],
+        observed: Float[Tensor, "clip class"],
+        folds: Sequence[Fold],
+        multi_label: bool,
+    ) -> None:
+        self.labels, self.observed = labels, observed
+        self.folds, self.multi_label = folds, multi_label
+        self.shares: Float[np.ndarray, " clip"] = (observed.sum(1) / observed.shape[1]).cpu().numpy()
+        """Share of the classes that were observed, for each clip."""
+
+    def share(self, clips: Int64[np.ndarray, " chosen"]) -> float:
+        """Sum of the clips' shares, which turns a sum of `clip_losses` into a mean over observed entries."""
+        return float(self.shares[clips].sum())
 
 
 def clip_losses(
@@ -82,24 +107,19 @@ def clip_losses(
     observed: Float[Tensor, "problem clip class"],
     multi_label: bool,
 ) -> Float[Tensor, "problem clip"]:
-    """Multi-label: the sum over the observed classes, divided by the number of all classes."""
+    """Cross-entropy of each clip; if multi-label, summed over observed and divided by all classes."""
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits, labels, weight=observed, reduction="none").mean(-1)
     return -(labels * logits.log_softmax(-1)).sum(-1)
 
 
-def shares_of(observed: Float[Tensor, "clip class"]) -> Float[np.ndarray, " clip"]:
-    """How much of a clip was observed: 1 where all classes were."""
-    return (observed.sum(1) / observed.shape[1]).cpu().numpy()
-
-
 @dataclass(frozen=True)
 class Scaler:
-    """x -> (x - mean) / std, learned per fold on the fold's training clips only."""
+    """x -> (x - mean) / std, computed for each fold from its training clips only."""
 
     mean: Float[Tensor, "fold 1 dim"]
     factor: Float[Tensor, "fold 1 dim"]
-    """1 / std"""
+    """1 / std; 1 for constant features."""
 
     @classmethod
     def of(cls, features: Float[Tensor, "clip dim"], folds: Sequence[Fold]) -> "Scaler":
@@ -118,13 +138,16 @@ class Scaler:
 
 @contextmanager
 def threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """On a CPU one per core. Each computes alone: within a probe's small operations cores would mostly wait
-    for each other, for milliseconds where another process has one of them."""
+    """A pool with one thread per core on a CPU, with one thread on a GPU.
+
+    Each thread computes on a single core: a probe's operations are so small that cores working on one
+    together would mostly wait for each other.
+    """
     num_threads = torch.get_num_threads()
     num_workers = num_threads if device.type == "cpu" else 1
     with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             yield pool
         finally:
-            # What threads begin with from now on; this one has kept its number.
+            # The initializer also set the number that new threads begin with.
             torch.set_num_threads(num_threads)

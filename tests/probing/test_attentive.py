@@ -10,7 +10,7 @@ from scipy.stats import binom, norm
 from matpac.model.steps import OverTime
 from matpac.params import Probe
 from matpac.probing import attentive
-from matpac.probing.attentive import AttentiveProbe, Data, Training, fit_attentive_probes
+from matpac.probing.attentive import AttentiveData, AttentiveProbe, Training, fit_attentive_probes
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.linear import fit_probes
 from matpac.probing.problems import problems_of
@@ -153,7 +153,7 @@ def test_while_queries_are_0_it_is_the_linear_probe_on_means(tmp_path, standardi
     params = PARAMS.model_copy(update={"standardize": standardize, "max_epochs": 10})
     steps = stored(tmp_path / "e", clips)
     truth = torch.tensor(labels, dtype=torch.float32)
-    data = Data(steps, truth, torch.ones_like(truth), folds, standardize, multi_label=False)
+    data = AttentiveData(steps, truth, torch.ones_like(truth), folds, standardize, multi_label=False)
     means = read_feature(tmp_path / "e", "pretrained")
     for problem, linear in zip(
         problems_of(folds, params), fitted_linearly(means, labels, folds, params), strict=True
@@ -222,7 +222,7 @@ def test_queries_see_steps_by_their_deviation_and_the_linear_layer_averages_by_t
     labels = torch.eye(2)[torch.tensor([0, 1, 0, 1, 0])]
     fold = Fold(np.array([0, 2, 4]), np.array([1]), np.array([3]))
     steps = stored(tmp_path / "e", clips)
-    scalers = Data(steps, labels, torch.ones(5, 2), [fold], True, False).scalers
+    scalers = AttentiveData(steps, labels, torch.ones(5, 2), [fold], True, False).scalers
     train = [clips[clip].astype(np.float64) for clip in fold.train]
     means, of_steps = np.stack([clip.mean(0) for clip in train]), np.concatenate(train).std(0)
     of_means = means.std(0)

@@ -1,14 +1,14 @@
 """embeddings -> scores.
 
-attentive.py  a second reading: probes that learn when to listen
+attentive.py  embeddings over time -> test logits of probes that learn when to listen
 embed.py      shards -> embeddings
-external.py   recordings -> embeddings of another encoder, any with the HEAR API
-folds.py      which clips train, stop and test a probe
-knn.py        a second reading: votes of the nearest training clips
-linear.py     all repeats and folds of a linear probe at once
+external.py   recordings -> embeddings of another encoder with the HEAR API
+folds.py      clips that train, stop and test a probe
+knn.py        embeddings -> votes of the nearest training clips
+linear.py     embeddings -> test logits of linear probes, all repeats and folds at once
 probe.py      embeddings -> score files
-problems.py   what linear and attentive probes share: first weights, losses, stopping
-scores.py     scores, intervals, tables
-steps.py      embeddings over time, as ragged arrays in the Zarr store
-store.py      the store of embeddings
+problems.py   first weights, losses and early stopping, for linear and attentive probes
+scores.py     test logits -> scores, intervals, tables
+steps.py      embeddings over time <-> ragged arrays in the store
+store.py      embeddings <-> Zarr store
 """

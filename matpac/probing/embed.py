@@ -26,11 +26,11 @@ from matpac.shards.leaks import refuse_leaks
 def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, params: Embed) -> None:
     """Embed a labelled dataset: trained encoder, untrained encoder, log-mel statistics, other encoders.
 
-    Clips without a split or a fold take no part in probing and are left out. The recordings of the shards
-    (`located`) are read by other encoders only.
-    Raises ValueError where the dataset has no labels or cannot be probed (`folds_of`), where a group is in
-    several splits or folds that are not official, where its shards have another front end than the
-    checkpoint, or where another encoder cannot be used (`load_other`).
+    Clips without a split or fold are left out, because no probe uses them. Only other encoders read the
+    recordings (`located`); ours read the shards.
+    Raises ValueError if the dataset has no labels or cannot be probed (`folds_of`), a group is in several
+    splits or folds that are not official, the shards have another front end than the checkpoint, or
+    another encoder cannot be used (`load_other`).
     """
     folder = ShardFolder(shards)
     task = read_task(shards)
@@ -44,7 +44,7 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     chosen = taking_part(folder.index.table, task)
     table = folder.index.table.take(chosen)
     clips = annotated(table, task, shards.name, checksum(checkpoint / "networks.safetensors"))
-    # Before hours of embedding, not after.
+    # Fail now rather than after hours of embedding.
     folds_of(clips)
     if not task.official_split:
         refuse_leaks(shards.name, table)
@@ -68,7 +68,7 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
         return other.embed(clips.ids[:num_clips], sounds, batch_size)
 
     for other in others:
-        # Whether it works at all: before hours of embedding, too.
+        # A first embedding, so that a broken encoder fails now too.
         next(scenes(other, 1))
         features[other.name] = scenes(other, len(chosen))
     progress = Progress(f"embed {shards.name}", len(features) * len(chosen), "clips")
@@ -78,15 +78,15 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
 
 
 def taking_part(table: pa.Table, task: Task) -> Int64[np.ndarray, " chosen"]:
-    """Positions of the clips that have a split, or a fold where the task has folds."""
+    """Positions of the clips with a split, or with a fold if the task has folds."""
     column = table["split" if task.num_folds is None else "fold"]
     return np.flatnonzero(column.is_valid().to_numpy())
 
 
 def annotated(table: pa.Table, task: Task, dataset: str, checkpoint: str) -> EmbeddedClips:
-    """Rows of index.parquet -> what the probes know of these clips.
+    """Rows of index.parquet -> labels, splits and folds for the probes.
 
-    Raises ValueError where a label is not a class of the task, or said both to apply and not to.
+    Raises ValueError if a label is not a class of the task, or is both present and absent.
     """
     columns: dict[str, list[Any]] = {
         name: table[name].to_pylist() for name in ("id", "split", "fold", "labels", "absent")
@@ -118,7 +118,7 @@ def annotated(table: pa.Table, task: Task, dataset: str, checkpoint: str) -> Emb
 
 
 def statistics(log_mel: NDArray[np.float16]) -> Float32[np.ndarray, " dim"]:
-    """Mean, deviation and maximum of every mel band over time: what no learning gives for free."""
+    """Mean, deviation and maximum of every mel band over time: the baseline without learning."""
     wide = log_mel.astype(np.float32)
     return np.concatenate([wide.mean(0), wide.std(0), wide.max(0)])
 

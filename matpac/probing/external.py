@@ -1,4 +1,4 @@
-"""recordings -> embeddings of another encoder: any module with the HEAR 2021 API.
+"""recordings -> embeddings of another encoder, through the HEAR 2021 API.
 
 https://hearbenchmark.com/hear-api.html
 """
@@ -30,28 +30,29 @@ from matpac.signal.resample import resample
 from matpac.threads import ahead
 
 FUNCTIONS, SIZES = ("load_model", "get_scene_embeddings"), ("sample_rate", "scene_embedding_size")
-"""What we use of the API: functions of the module, and attributes of the model."""
+"""Functions of the module and attributes of the model that we use."""
 SOUNDS_AHEAD = 32
+"""Decoded recordings that wait for the encoder."""
 
 
 class Located(NamedTuple):
-    """Where the recordings of a dataset are."""
+    """Recordings of a dataset: list and folder."""
 
     inventory: Path
-    """The folder that lists them, data/raw/<dataset>."""
+    """Folder of the list, data/raw/<dataset>."""
     root: Path
-    """The folder that they lie in."""
+    """Folder of the recordings."""
 
 
 @dataclass(frozen=True)
 class OtherEncoder:
-    """An encoder that is not ours, with its module's functions."""
+    """A loaded encoder with the HEAR API."""
 
     name: str
     origin: Origin
     module: ModuleType
     model: Any
-    """Whatever the module's `load_model` gave."""
+    """Result of the module's `load_model`."""
     sample_rate_hz: int
     dim: int
     device: torch.device
@@ -59,9 +60,9 @@ class OtherEncoder:
     def embed(
         self, ids: Sequence[str], sounds: Iterable[NDArray[np.float32]], batch_size: int
     ) -> Iterator[Float32[np.ndarray, " dim"]]:
-        """A scene embedding for each sound `[time]`, in order; neighbours of one length share a batch.
+        """A scene embedding for each sound [time], in order; neighbors of equal length share a batch.
 
-        Raises ValueError, with encoder and clip, where the module fails or gives another shape.
+        Raises ValueError that names encoder and clip if the module fails or returns another shape.
         """
         for _, same_length in groupby(zip(ids, sounds, strict=True), key=lambda clip: len(clip[1])):
             while batch := list(islice(same_length, batch_size)):
@@ -84,13 +85,14 @@ class OtherEncoder:
                 f"{where}: need a tensor {(len(batch), self.dim)} (sounds, scene_embedding_size) "
                 f"for {which}, got {tuple(found) if isinstance(found, torch.Size) else found}"
             )
-        return given.detach().to("cpu", torch.float32).numpy()
+        embeddings: Float32[np.ndarray, "batch dim"] = given.detach().to("cpu", torch.float32).numpy()
+        return embeddings
 
 
 def load_other(name: str, params: Other) -> OtherEncoder:
-    """On a GPU where there is one.
+    """Load the encoder on the GPU if there is one.
 
-    Raises ValueError where the module cannot be imported, lacks a part of the API, or fails.
+    Raises ValueError if the module cannot be imported, lacks a part of the API, or fails.
     """
     where = f"embed.others.{name}"
     module = imported(where, params.module)
@@ -137,7 +139,7 @@ def imported(where: str, module: str) -> ModuleType:
 
 
 def said(error: Exception) -> str:
-    """In one line, whatever it is: code of others raises anything."""
+    """Type and message of any exception, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -147,9 +149,9 @@ def origin_of(params: Other) -> Origin:
 
 
 def recordings_of(paths: Sequence[str], located: Located) -> list[Recording]:
-    """In the order of `paths`, as the column `path` of a shard folder's index has them.
+    """The recordings at `paths` (column `path` of a shard folder's index), in this order.
 
-    Raises ValueError where the inventory does not list one of them.
+    Raises ValueError if the inventory does not list one of them.
     """
     wanted = set(paths)
     found = {item.path: item for item in read_recordings(located.inventory) if item.path in wanted}
@@ -168,17 +170,18 @@ def read_sounds(
     sample_rate_hz: int,
     resampler: Literal["soxr_hq", "kaiser_best"],
 ) -> Iterator[Float32[np.ndarray, " time"]]:
-    """Mono, -1 to 1, one by one; decoded and resampled as for shards.
+    """Mono samples of each recording, decoded and resampled as for shards, from -1 to 1.
 
-    What MP3 and resampling leave beyond full scale is cut off there, as the API demands. Threads decode the
-    next few. Raises ValueError where a recording is gone or has changed since the inventory was taken.
+    Values beyond full scale (from MP3 and resampling) are clipped, as the API demands. Threads decode
+    the next few recordings ahead. Raises ValueError if a recording is missing or has changed since the
+    inventory was taken.
     """
 
     def decoded(name: Path, source: Path | bytes) -> Float32[np.ndarray, " time"]:
         samples, native_rate_hz = decode(source, name)
         return resample(samples, native_rate_hz, sample_rate_hz, resampler).clip(-1, 1)
 
-    # Read where they are listed: rows of a parquet file are found fastest one after the other.
+    # `unchanged` runs here, in order: rows of a parquet file are found fastest one after the other.
     jobs = (partial(decoded, Path(recording.path), unchanged(recording, root)) for recording in recordings)
     try:
         yield from ahead(jobs, SOUNDS_AHEAD, os.cpu_count())

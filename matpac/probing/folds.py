@@ -1,4 +1,4 @@
-"""Splits or folds of a dataset -> which clips train a probe, which stop it, which test it."""
+"""splits or folds of a dataset -> clips that train a probe, stop it and test it."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from matpac.probing.store import EmbeddedClips
 
 
 class Fold(NamedTuple):
-    """Indices of clips. `validation` decides when to stop; nothing is ever decided on `test`."""
+    """Indices of clips. `validation` decides when to stop; `test` decides nothing."""
 
     train: Int64[np.ndarray, " train"]
     validation: Int64[np.ndarray, " validation"]
@@ -17,10 +17,10 @@ class Fold(NamedTuple):
 
 
 def folds_of(clips: EmbeddedClips) -> list[Fold]:
-    """One fold from the dataset's splits, or all K of a cross-validation.
+    """One fold from the dataset's splits, or all K folds of a cross-validation.
 
-    Clips outside every split and fold are not used. Raises ValueError where a part has no clip or nothing
-    observed, where no class can be scored, or where a clip of a single-label task has not exactly one label.
+    Clips without split or fold are not used. Raises ValueError if a part has no clips or no observed
+    labels, no class can be scored, or a clip of a single-label task has not exactly one label.
     """
     num_folds = clips.task.num_folds
     if num_folds is None:
@@ -31,17 +31,17 @@ def folds_of(clips: EmbeddedClips) -> list[Fold]:
         folds = [cross_validation_fold(clips.folds, test, num_folds) for test in range(1, num_folds + 1)]
     for number, fold in enumerate(folds, start=1):
         for part, indices in fold._asdict().items():
-            where = f"the {part} {'split' if num_folds is None else f'part of fold {number}'}"
+            name = f"the {part} {'split' if num_folds is None else f'part of fold {number}'}"
             if len(indices) == 0:
                 raise ValueError(
-                    f"{clips.dataset}: need clips in {where}, found none. "
+                    f"{clips.dataset}: need clips in {name}, found none. "
                     f"Give it some, or take {clips.dataset} out of probe.datasets."
                 )
             if not clips.observed[indices].any():
-                raise ValueError(f"{clips.dataset}: need observed labels in {where}, found none")
+                raise ValueError(f"{clips.dataset}: need observed labels in {name}, found none")
         if not scored_classes(clips, fold).any():
             raise ValueError(
-                f"{clips.dataset}: need a class that some test clips have and others have not, found none"
+                f"{clips.dataset}: need a class that some test clips have and others do not, found none"
             )
     if not clips.task.multi_label:
         _check_one_label_each(clips, np.concatenate(folds[0]))
@@ -49,21 +49,22 @@ def folds_of(clips: EmbeddedClips) -> list[Fold]:
 
 
 def scored_classes(clips: EmbeddedClips, fold: Fold) -> Bool[np.ndarray, " class"]:
-    """Those that the score of a fold says something about.
+    """Classes that enter the score of a fold.
 
-    For accuracy the classes of its test clips. For mAP those that some observed test clip has and
-    another has not: the average precision of the others is undefined, or 1 whatever a probe answers.
+    For accuracy the classes of its test clips. For mAP the classes that some observed test clip has and
+    another has not: for all others average precision is undefined, or 1 for any answer.
     """
     labels, observed = clips.labels[fold.test], clips.observed[fold.test]
     if clips.task.metric == "accuracy":
-        return labels.any(0)
+        present: Bool[np.ndarray, " class"] = labels.any(0)
+        return present
     return both_kinds(labels, observed)
 
 
 def both_kinds(
     labels: UInt8[np.ndarray, "clip class"], observed: UInt8[np.ndarray, "clip class"]
 ) -> Bool[np.ndarray, " class"]:
-    """Classes that some of the clips observed for it have and some have not."""
+    """Classes that some of the clips observed for them have, and some have not."""
     return np.logical_and(labels.any(0), (observed > labels).any(0))
 
 

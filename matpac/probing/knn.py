@@ -1,4 +1,4 @@
-"""Features, labels, folds -> votes of the nearest training clips: a second reading, which learns nothing."""
+"""features, labels, folds -> votes of the nearest training clips: a second reading, without learning."""
 
 from collections.abc import Sequence
 
@@ -13,29 +13,29 @@ from matpac.probing.folds import Fold
 from matpac.probing.problems import Scaler
 
 BLOCK_BYTES = 256 * 2**20
-"""What the similarities of the test clips that are looked up together may take."""
+"""Memory of the similarities of the test clips that are looked up together."""
 
 
-def neighbour_votes(
+def neighbor_votes(
     features: Float[Tensor, "clip dim"],
     labels: Float[Tensor, "clip class"],
     observed: Float[Tensor, "clip class"],
     folds: Sequence[Fold],
-    num_neighbours: int,
+    num_neighbors: int,
     *,
     standardize: bool,
 ) -> list[Float[np.ndarray, "test class"]]:
     """For each fold: the share of a test clip's nearest training clips, by cosine, that have a class.
 
-    The highest share is the class that k-NN answers with; the first of them where several are equal. Where
-    not every entry was observed, each class has neighbours of its own: the nearest of the training clips
-    that were observed for it (all of them where they are fewer than `num_neighbours`; 0 where none was).
-    Nothing is chosen: validation clips are not used. `standardize`: by the mean and deviation of the
-    fold's training clips. Raises ValueError where a fold trains on fewer clips than `num_neighbours`.
+    The class with the highest share is the answer of k-NN; ties go to the first class. If some entries
+    were not observed, each class has its own neighbors: the nearest training clips observed for it (all
+    of them if they are fewer than `num_neighbors`; the share is 0 if there is none).
+    Nothing is tuned: validation clips are not used. `standardize`: by mean and deviation of the fold's
+    training clips. Raises ValueError if a fold trains on fewer clips than `num_neighbors`.
     """
-    fewest = min(len(fold.train) for fold in folds)
-    if num_neighbours > fewest:
-        raise ValueError(f"probe.knn: need at most the {fewest} training clips, got {num_neighbours}")
+    num_train = min(len(fold.train) for fold in folds)
+    if num_neighbors > num_train:
+        raise ValueError(f"probe.knn: need at most the {num_train} training clips, got {num_neighbors}")
     scaler = Scaler.of(features, folds) if standardize else None
 
     def directions(clips: Int64[np.ndarray, " chosen"], fold: int) -> Float[Tensor, "chosen dim"]:
@@ -49,7 +49,7 @@ def neighbour_votes(
         memory = directions(fold.train, number)
         num_queries = max(1, BLOCK_BYTES // (len(memory) * memory.element_size()))
         blocks = [
-            _shares(queries @ memory.T, labels[fold.train], observed[fold.train], num_neighbours)
+            _shares(queries @ memory.T, labels[fold.train], observed[fold.train], num_neighbors)
             for queries in directions(fold.test, number).split(num_queries)
         ]
         votes.append(torch.cat(blocks).cpu().numpy())
@@ -60,14 +60,14 @@ def _shares(
     similarity: Float[Tensor, "query train"],
     labels: Float[Tensor, "train class"],
     observed: Float[Tensor, "train class"],
-    num_neighbours: int,
+    num_neighbors: int,
 ) -> Float[Tensor, "query class"]:
     if observed.all():
-        return nearest_votes(similarity, labels, num_neighbours)
+        return nearest_votes(similarity, labels, num_neighbors)
     shares = similarity.new_zeros(len(similarity), labels.shape[1])
     for index in range(labels.shape[1]):
         seen = observed[:, index].nonzero()[:, 0]
         if len(seen):
-            k = min(num_neighbours, len(seen))
+            k = min(num_neighbors, len(seen))
             shares[:, [index]] = nearest_votes(similarity[:, seen], labels[seen][:, [index]], k)
     return shares

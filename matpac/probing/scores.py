@@ -1,8 +1,8 @@
-"""Test logits -> scores with intervals, and the score files.
+"""test logits -> scores with intervals, score files and tables.
 
-`<dataset>.json` holds the few numbers that `dvc metrics` compares between runs,
-`<dataset>.details.json` everything: the summary with its intervals, and what is behind it, namely
-repeats, folds, classes, confusions, learning curves.
+`<dataset>.json` holds the few numbers that `dvc metrics` compares between runs. `<dataset>.details.json`
+holds the summary with its intervals, and scores of all repeats, folds and classes, confusions and
+learning curves.
 """
 
 import math
@@ -23,21 +23,21 @@ Logits = Float[np.ndarray, "test class"]
 Labels = UInt8[np.ndarray, "test class"]
 
 DETAILS = ".details.json"
-"""Ending of the files that hold all about a dataset's probes."""
+"""Ending of the files that hold everything about a dataset's probes."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One probe of one repeat and fold."""
+    """Results of one trained probe."""
 
     repeat: int
     fold: int
     """Index into the folds."""
     train_losses: list[float]
-    """Mean over the observed entries of each epoch, taken while the weights move."""
+    """Mean over the observed entries in each epoch, taken while the weights move."""
     validation_losses: list[float]
     best_epoch: int
-    """From 1: where the validation loss was lowest; the test logits are of these weights."""
+    """Epoch of the lowest validation loss, from 1; its weights give the test logits."""
     test_logits: Float[np.ndarray, "test class"]
 
 
@@ -54,10 +54,10 @@ def accuracy(confusion: Int64[np.ndarray, "class class"]) -> float:
 
 
 def average_precisions(logits: Logits, labels: Labels, observed: Labels) -> Float[np.ndarray, " class"]:
-    """Area under each class's precision-recall curve, over the clips that were observed for the class.
+    """Average precision of each class over the clips observed for it (PaSST's measure on OpenMIC).
 
-    The same as scikit-learn's with `observed` as weights of the clips, the measure of PaSST on OpenMIC.
-    NaN where none of these clips has the class, or all have it.
+    Equals scikit-learn's with `observed` as sample weights. NaN if none or all of these clips have the
+    class.
     """
     from sklearn.metrics import average_precision_score
 
@@ -72,13 +72,13 @@ def average_precisions(logits: Logits, labels: Labels, observed: Labels) -> Floa
 
 
 def class_scores(confusion: Int64[np.ndarray, "class class"]) -> Float[np.ndarray, " class"]:
-    """Share of each class's clips that were recognised; NaN where it has none."""
+    """Share of each class's clips that were recognised; NaN for a class without clips."""
     num_clips = confusion.sum(1)
-    return np.where(num_clips > 0, confusion.diagonal() / np.maximum(num_clips, 1), math.nan)
+    return confusion.diagonal() / np.where(num_clips > 0, num_clips, math.nan)
 
 
 def mean_and_interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean, and half the width of its 95 % interval by Student's t; needs two values or more."""
+    """Mean and half the width of its 95 % interval by Student's t, from at least two values."""
     from scipy.special import stdtrit
 
     spread = float(np.std(values, ddof=1))
@@ -86,12 +86,13 @@ def mean_and_interval(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "interval": quantile * spread / math.sqrt(len(values))}
 
 
-def repeat_scores(fold_scores: Sequence[Sequence[float]]) -> list[float]:
-    return [float(np.mean(scores)) for scores in fold_scores]
+def repeat_scores(scores: Sequence[Sequence[float]]) -> list[float]:
+    """`scores`: for each repeat a score of each fold. Returns the mean over folds of each repeat."""
+    return [float(np.mean(folds)) for folds in scores]
 
 
 def fold_scores(logits: Sequence[Logits], clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any]:
-    """Of a reading that is the same every time: its score in each fold, and their mean; fractions."""
+    """Scores of a reading without repeats, as fractions: one for each fold, and their mean."""
     scores = []
     for answers, fold in zip(logits, folds, strict=True):
         labels, observed = clips.labels[fold.test], clips.observed[fold.test]
@@ -103,52 +104,48 @@ def fold_scores(logits: Sequence[Logits], clips: EmbeddedClips, folds: Sequence[
 
 
 def details_of(fits: Sequence[Fit], clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any]:
-    """All about the probes of one feature set; scores are fractions, None where undefined."""
+    """Everything about the probes of one feature set; scores are fractions, None if undefined.
+
+    `fits`: repeats first, then folds.
+    """
     labels = [clips.labels[fold.test] for fold in folds]
     observed = [clips.observed[fold.test] for fold in folds]
-    num_repeats = 1 + max(fit.repeat for fit in fits)
-    scores = [[math.nan] * len(folds) for _ in range(num_repeats)]
-    details: dict[str, Any] = {"scores": scores}
+    confusion = {}
     if clips.task.metric == "accuracy":
         confusions = [confusion_matrix(fit.test_logits, labels[fit.fold]) for fit in fits]
-        for fit, confusion in zip(fits, confusions, strict=True):
-            scores[fit.repeat][fit.fold] = accuracy(confusion)
+        scores = [accuracy(counts) for counts in confusions]
         total = np.sum(confusions, axis=0)
-        details["confusion"] = total.tolist()
+        confusion["confusion"] = total.tolist()
         per_class = class_scores(total)
     else:
         precisions = [
             average_precisions(fit.test_logits, labels[fit.fold], observed[fit.fold]) for fit in fits
         ]
-        for fit, precision in zip(fits, precisions, strict=True):
-            scores[fit.repeat][fit.fold] = float(np.nanmean(precision))
-        stacked = np.stack(precisions)
-        defined = ~np.isnan(stacked)
-        per_class = np.where(
-            defined.any(0),
-            np.where(defined, stacked, 0).sum(0) / np.maximum(defined.sum(0), 1),
-            math.nan,
-        )
-    details["per_class"] = [None if math.isnan(score) else float(score) for score in per_class]
-    details["best_epochs"] = [fit.best_epoch for fit in fits]
-    first = fits[0]
-    details["learning_curve"] = {
-        "repeat": first.repeat,
-        "fold": first.fold,
-        "train": first.train_losses,
-        "validation": first.validation_losses,
+        scores = [float(np.nanmean(precision)) for precision in precisions]
+        num_defined = (~np.isnan(precisions)).sum(0)
+        per_class = np.nansum(precisions, axis=0) / np.where(num_defined > 0, num_defined, math.nan)
+    return {
+        "scores": np.reshape(scores, (-1, len(folds))).tolist(),
+        **confusion,
+        "per_class": [None if math.isnan(score) else float(score) for score in per_class],
+        "best_epochs": [fit.best_epoch for fit in fits],
+        "learning_curve": {
+            "repeat": fits[0].repeat,
+            "fold": fits[0].fold,
+            "train": fits[0].train_losses,
+            "validation": fits[0].validation_losses,
+        },
     }
-    return details
 
 
 def summary_of(
     details: dict[str, dict[str, Any]], clips: EmbeddedClips, folds: Sequence[Fold]
 ) -> dict[str, Any]:
-    """What tables and the report say of a dataset's scores; scores are fractions.
+    """Scores of a dataset for tables and the report, as fractions.
 
-    `num_classes_scored` are those that accuracy or mAP are made of, in the fold where they are fewest;
-    `observed` is the share of the entries [test clip, class] that were. `others` has the scores of other
-    encoders, and by how much they are ahead of the trained one, repeat by repeat.
+    `num_classes_scored` is the number of classes behind accuracy or mAP, in the fold with the fewest.
+    `observed` is the share of entries [test clip, class] that were observed. `others` holds the scores
+    of other encoders, and their lead over the trained encoder, repeat by repeat.
     """
     task, tested = clips.task, np.concatenate([fold.test for fold in folds])
     repeats = {name: repeat_scores(details[name]["scores"]) for name in clips.features}
@@ -195,7 +192,7 @@ def num_clips(folds: Sequence[Fold], num_folds: int | None) -> dict[str, int]:
 
 
 def chance(labels: Labels, observed: Labels, metric: str) -> float:
-    """Score without listening: the most frequent class; for mAP the mean share of positives."""
+    """Accuracy of always answering the most frequent class; for mAP the mean share of positives."""
     if metric == "accuracy":
         return float(labels.mean(0).max())
     scored = both_kinds(labels, observed)
@@ -203,7 +200,7 @@ def chance(labels: Labels, observed: Labels, metric: str) -> float:
 
 
 def read_summaries(folder: Path, datasets: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Of `datasets` in this order, without those that have no scores yet; None: of all, by name."""
+    """Summaries of `datasets` that have scores, in this order; None for all datasets, by name."""
     if datasets is None:
         datasets = sorted(path.name.removesuffix(DETAILS) for path in folder.glob(f"*{DETAILS}"))
     paths = [folder / f"{name}{DETAILS}" for name in datasets]
@@ -217,7 +214,7 @@ def beats_random_init(summary: dict[str, Any]) -> bool:
 
 
 def more_than_chance(gap: dict[str, float]) -> bool:
-    """Whether the interval of a difference leaves out 0."""
+    """Whether the interval of a difference excludes 0."""
     return bool(abs(gap["mean"]) > gap["interval"])
 
 
@@ -227,12 +224,12 @@ def percent(score: dict[str, float], *, signed: bool = False) -> str:
 
 
 def with_star(gap: dict[str, float], said: str = "") -> str:
-    """A difference, with * where its interval leaves out 0: the one meaning of * wherever it stands."""
+    """A difference, with * if its interval excludes 0; * means this in every table."""
     return f"{percent(gap, signed=True)}{said}{' *' if more_than_chance(gap) else ''}"
 
 
 def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
-    """Plain text, a line per task, then one per task and other encoder; `datasets` as in `read_summaries`."""
+    """Plain text: a line per task, then one per task and other encoder. `datasets` as in `read_summaries`."""
     summaries = read_summaries(folder, datasets)
     if not summaries:
         return f"No scores in {folder}: probe.datasets in params.yaml names no dataset."
@@ -252,14 +249,14 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
         "",
         "Percent: mean and 95 % interval over repeats of the linear probe, one seed of pre-training.",
         "gain (encoder minus random init) and minus encoder are differences repeat by repeat;",
-        "* where the interval of the difference leaves out 0.",
+        "* if the interval of the difference excludes 0.",
         f"Ahead of random init by more than both intervals: {', '.join(ahead) or 'none'}.",
     ]
     return "\n".join([*aligned(header, lines), *others_table(summaries), *notes])
 
 
 def others_table(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """Empty where there are none."""
+    """Lines of the second table, none without other encoders."""
     lines = [
         [summary["dataset"], name, percent(score), gap_cell(score["minus_encoder"])]
         for summary in summaries
@@ -269,7 +266,7 @@ def others_table(summaries: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def gap_cell(gap: dict[str, float]) -> str:
-    """Numbers stand below each other, with a star or without."""
+    """`with_star`, padded so that numbers align with and without a star."""
     return with_star(gap) if more_than_chance(gap) else f"{with_star(gap)}  "
 
 

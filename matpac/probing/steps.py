@@ -1,12 +1,12 @@
-"""Embeddings over time <-> ragged arrays in the store of embeddings: the steps of all clips in a row.
+"""embeddings over time <-> ragged arrays in the store of embeddings.
 
-`<feature>_steps` [step, dim] holds them in float16, in the order of the clips, `<feature>_num_steps` [clip]
-how many each clip has. The array is cut into files of many chunks ("sharding") and not compressed, so the
-steps of a clip are one run of bytes, or two.
+`<feature>_steps` [step, dim] holds the steps of all clips one after another, in float16.
+`<feature>_num_steps` [clip] holds the number of steps of each clip. The steps are split into files of many
+chunks (Zarr's sharding) and not compressed, so the steps of a clip are one or two runs of bytes.
 """
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -16,21 +16,21 @@ from matpac.shards.zarr import ZarrFrames, first_frames
 
 STEPS_PER_CHUNK = 128
 STEPS_PER_FILE = 64 * STEPS_PER_CHUNK
-"""60 MiB of the paper's 3,840 dimensions, which is what writing holds in memory."""
+"""Steps that writing holds in memory: 60 MiB with the paper's 3,840 dimensions."""
 
 
 class StepWriter:
-    """Adds the steps of one clip after the other to a store; bytes depend on the values only."""
+    """Adds the steps of clips, one by one, to a store; its bytes depend on the values only."""
 
     def __init__(self, group: zarr.Group, feature: str) -> None:
         self._group, self._feature = group, feature
         self._waiting: list[Float16[np.ndarray, "step dim"]] = []
         self._num_waiting = 0
         self._num_steps: list[int] = []
-        self._array: zarr.Array | None = None
+        self._array: zarr.Array[Any] | None = None
 
     def append(self, steps: Float32[np.ndarray, "step dim"], clip: str) -> None:
-        """Raises ValueError, which names the clip, where a value is not finite or too large for float16."""
+        """Raises ValueError that names the clip if a value is not finite or too large for float16."""
         with np.errstate(over="ignore"):
             rounded = steps.astype(np.float16)
         if not np.isfinite(rounded).all():
@@ -45,7 +45,7 @@ class StepWriter:
             self._write(STEPS_PER_FILE)
 
     def close(self) -> None:
-        """Write what is left. Leaves no trace where nothing was added."""
+        """Write the remaining steps; writes nothing if no clip was added."""
         if not self._num_steps:
             return
         self._write(self._num_waiting)
@@ -69,7 +69,7 @@ class StepWriter:
                 shards=(STEPS_PER_FILE, dim),
                 compressors=None,
                 dimension_names=[f"{self._feature}_step", f"{self._feature}_dim"],
-                # A chunk of zeros would be left out, and the next one would lie in its place.
+                # Otherwise a chunk of zeros is left out, and later chunks move up.
                 config={"write_empty_chunks": True},
             )
         self._array.append(waiting[:num_steps])
@@ -77,12 +77,12 @@ class StepWriter:
 
 
 class Steps:
-    """The embeddings over time of a store, which may be larger than memory: read clip by clip."""
+    """Embeddings over time in a store, read clip by clip because they may exceed memory."""
 
     def __init__(self, folder: Path, feature: str) -> None:
-        """Raises ValueError where the store has none of this feature."""
+        """Raises ValueError if the store has no steps of this feature."""
         try:
-            num_steps = cast(zarr.Array, zarr.open_group(folder, mode="r")[f"{feature}_num_steps"])
+            num_steps = cast("zarr.Array[Any]", zarr.open_group(folder, mode="r")[f"{feature}_num_steps"])
         except KeyError:
             raise ValueError(
                 f"{folder}: need embeddings over time ({feature}_steps), found none. "
@@ -93,12 +93,12 @@ class Steps:
 
     @property
     def dim(self) -> int:
-        return self._rows.width
+        return int(self._rows.width)
 
     def padded(
         self, clips: Int64[np.ndarray, " chosen"]
     ) -> tuple[Float16[np.ndarray, "chosen step dim"], Bool[np.ndarray, "chosen step"]]:
-        """All steps of these clips, followed by zeros up to the longest one, and which are not filling."""
+        """Steps of the clips, padded with zeros to the longest clip, and a mask that is False for padding."""
         num_steps = self.num_steps[clips]
         present = np.arange(num_steps.max()) < num_steps[:, None]
         steps = np.empty((*present.shape, self.dim), dtype=np.float16)

@@ -1,10 +1,10 @@
-"""Embeddings of a dataset <-> Zarr store that probes, notebooks and xarray read."""
+"""embeddings of a dataset <-> Zarr store that probes, notebooks and xarray read."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import zarr
@@ -18,45 +18,45 @@ from matpac.probing.steps import StepWriter
 
 BASELINES = ("random_init", "logmel_statistics")
 FEATURES = ("pretrained", *BASELINES)
-"""What probes are always trained on: the encoder's embeddings, those of the same encoder before training,
-and mean, standard deviation and maximum of the log-mel over time."""
+"""Features of every store: embeddings of the encoder, embeddings of the same encoder before training, and
+mean, standard deviation and maximum of the log-mel over time."""
 
 
 class Origin(NamedTuple):
-    """Which encoder it was, of those that `embed.others` names: what stays the same under another name."""
+    """Identity of an encoder in `embed.others`, whatever name it is given there."""
 
     module: str
     model: str | None
     digest: str
-    """Of the code of the module's package, and of what lies at `model` if that is a path."""
+    """Digest of the code of the module's package, and of the contents of `model` if it is a path."""
 
 
 @dataclass(frozen=True)
 class EmbeddedClips:
-    """The clips of a dataset as the probes see them; all arrays and lists have one entry per clip.
+    """Clips of a dataset with their labels; all arrays and lists have one entry per clip.
 
-    Their features, which may be larger than memory together, are read one by one (`read_feature`).
+    Features are read one at a time (`read_feature`), because together they may exceed memory.
     """
 
     dataset: str
     checkpoint: str
-    """Digest of the checkpoint that `pretrained` comes from."""
+    """Digest of the checkpoint behind the feature `pretrained`."""
     task: Task
     ids: list[str]
     splits: list[str]
-    """`train`, `validation`, `test`, or empty where folds are used."""
+    """`train`, `validation` or `test`; empty if the task has folds."""
     folds: Int64[np.ndarray, " clip"]
-    """From 1; 0 where splits are used."""
+    """Fold of each clip, from 1; 0 if the task has splits."""
     labels: UInt8[np.ndarray, "clip class"]
-    """1 where the clip has the class; columns in the order of `task.classes`."""
+    """1 if the clip has the class; columns in the order of `task.classes`."""
     observed: UInt8[np.ndarray, "clip class"]
-    """1 where it is known whether the clip has the class, 0 where nobody looked."""
+    """1 if it is known whether the clip has the class, 0 if nobody checked."""
     others: Mapping[str, Origin] = field(default_factory=dict)
-    """Other encoders whose embeddings are in the store, too, by their names."""
+    """Other encoders with embeddings in the store, by their names."""
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of all that probes are trained on, in the order of the store."""
+        """Names of all features in the store, in its order."""
         return (*FEATURES, *self.others)
 
 
@@ -67,10 +67,10 @@ def write_embeddings(
 ) -> None:
     """Replace the store `folder`; its bytes depend on the values only.
 
-    `features` (keys: `clips.features`) give a row per clip, in order; where it comes with embeddings over
-    time, they are kept as well (see matpac/probing/steps.py). They are consumed one after the other, and no
-    more than CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps are in memory.
-    Raises ValueError where lengths differ, an id occurs twice or a value is not finite.
+    `features` (keys: `clips.features`) give a row per clip, in order. An `OverTime` row also has its
+    steps stored (matpac/probing/steps.py). Features are consumed one after another, with at most
+    CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps in memory.
+    Raises ValueError if lengths differ, an id occurs twice or a value is not finite.
     """
     check(clips)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -100,7 +100,17 @@ def write_embeddings(
 
 
 def read_clips(folder: Path) -> EmbeddedClips:
-    """Raises ValueError where `folder` holds no such store."""
+    """Read labels, splits and folds of a store, without its features.
+
+    Args:
+        folder: A store of embeddings, data/embeddings/<dataset>.
+
+    Returns:
+        The clips with their labels, one entry per clip in every field.
+
+    Raises:
+        ValueError: `folder` holds no store of embeddings.
+    """
     if not folder.is_dir():
         names = ", ".join(sorted(path.name for path in folder.parent.glob("*/"))) or "no dataset"
         raise ValueError(
@@ -142,8 +152,17 @@ def read_clips(folder: Path) -> EmbeddedClips:
 def read_feature(
     folder: Path, name: str, chosen: Int64[np.ndarray, " chosen"] | None = None
 ) -> Float32[np.ndarray, "clip dim"]:
-    """One of `clips.features`, of the `chosen` clips (their positions, in order) or of all."""
-    array = cast(zarr.Array, zarr.open_group(folder, mode="r")[name])
+    """Read one feature of a store.
+
+    Args:
+        folder: A store of embeddings, data/embeddings/<dataset>.
+        name: One of `clips.features`.
+        chosen: Positions of clips [chosen]; None for all clips.
+
+    Returns:
+        Embeddings [clip, dim], float32.
+    """
+    array = cast("zarr.Array[Any]", zarr.open_group(folder, mode="r")[name])
     return cast(np.ndarray, array[...] if chosen is None else array.oindex[chosen])
 
 
@@ -203,4 +222,4 @@ def _put_feature(
 
 
 def _get(group: zarr.Group, name: str) -> np.ndarray:
-    return cast(np.ndarray, cast(zarr.Array, group[name])[...])
+    return cast(np.ndarray, cast("zarr.Array[Any]", group[name])[...])

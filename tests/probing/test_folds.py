@@ -69,15 +69,15 @@ def tags(labels, observed):
     )
 
 
-def test_a_class_is_scored_where_observed_test_clips_have_it_and_have_it_not():
-    # In the test clips: a both, b on no clip, c on every clip, d on every clip that was observed.
+def test_a_class_is_scored_if_observed_test_clips_have_it_and_others_do_not():
+    # Test clips with the class: some for a, none for b, all for c, all that were observed for d.
     labels = [[0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0]]
     observed = [[1, 1, 1, 1]] * 4 + [[1, 1, 1, 0]]
     clips = tags(labels, observed)
     [fold] = folds_of(clips)
     assert scored_classes(clips, fold).tolist() == [True, False, False, False]
     clips.labels[2, 0] = 0
-    with pytest.raises(ValueError, match="need a class that some test clips have and others have not"):
+    with pytest.raises(ValueError, match="need a class that some test clips have and others do not"):
         folds_of(clips)
 
 

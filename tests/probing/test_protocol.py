@@ -13,7 +13,7 @@ from matpac.clip import Task
 from matpac.model.steps import OverTime
 from matpac.params import Probe, load_params
 from matpac.probing.folds import Fold, cross_validation_fold
-from matpac.probing.knn import neighbour_votes
+from matpac.probing.knn import neighbor_votes
 from matpac.probing.linear import fit_probes
 from matpac.probing.probe import probe
 from matpac.probing.store import FEATURES, EmbeddedClips, write_embeddings
@@ -195,7 +195,7 @@ def test_nothing_is_chosen_on_a_test_fold(num_folds, multi_label, standardize):
             assert other.test_logits[:half] == pytest.approx(one.test_logits[:half], rel=1e-9)
             assert not np.allclose(other.test_logits[half:], one.test_logits[half:])
         first, second = (
-            neighbour_votes(rows, truth, observed, [fold], 5, standardize=standardize)[0]
+            neighbor_votes(rows, truth, observed, [fold], 5, standardize=standardize)[0]
             for rows, truth in ((features, labels), (other_features, other_labels))
         )
         assert np.array_equal(first[:half], second[:half])

@@ -73,7 +73,7 @@ def test_chance_is_the_most_frequent_class_or_the_share_of_positives():
 
 
 def test_a_star_means_the_same_in_both_tables_of_the_terminal(tmp_path):
-    # The gain's interval leaves out 0, though the intervals of the scores touch.
+    # The gain's interval excludes 0, though the intervals of the scores touch.
     score = {"interval": 0.02, "mean": 0.5}
     summary = {
         "dataset": "notes",
@@ -92,5 +92,5 @@ def test_a_star_means_the_same_in_both_tables_of_the_terminal(tmp_path):
     text = score_table(tmp_path)
     rows = [line for line in text.splitlines() if line.startswith("notes")]
     assert [row.split("  ")[-1].strip() for row in rows] == ["-2.5 ± 1.0 *", "-2.5 ± 1.0 *", "-2.5 ± 3.0"]
-    assert text.count("* where") == 1
+    assert text.count("* if") == 1
     assert "Ahead of random init by more than both intervals: none." in text

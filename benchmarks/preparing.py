@@ -43,7 +43,7 @@ from matpac.datasets.demo.recipes import Stage, play_anything
 from matpac.datasets.inventory import Recording
 from matpac.params import LogMel, Shards
 from matpac.prepare.build import build_shard
-from matpac.prepare.plan import deal
+from matpac.prepare.plan import plan_shards
 from matpac.prepare.workers import Workers
 from matpac.prepare.workspace import Store
 from matpac.signal.audio import mute_c_libraries, read_audio
@@ -190,7 +190,7 @@ class Shard:
             for path in paths
         ]
         clips = [Clip(id=path.stem, path=path.name, labels=("music",)) for path in paths]
-        plan = deal(clips, recordings, paths[0].parent, Store(work), lambda _: None, logmel, SHARDS)
+        plan = plan_shards(clips, recordings, paths[0].parent, Store(work), lambda _: None, logmel, SHARDS)
         self.job = plan.job(0)
         self.tar, self.record = (place(self.job.key) for place in (plan.store.tar, plan.store.record))
 

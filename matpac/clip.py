@@ -59,6 +59,11 @@ def path_safe_id(path: str) -> str:
     return f"{safe}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
 
 
+def digest64(text: str) -> int:
+    """Eight bytes that stand for a name in memory, for millions of names."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
 class UnusableAudio(Exception):
     """A recording that cannot become a log-mel. The reason is a short phrase for a table."""
 

@@ -12,7 +12,7 @@ from matpac.clip import Clip, Rejection, Task
 from matpac.datasets.inventory import Recording
 from matpac.params import LogMel, Shards
 from matpac.prepare.build import ShardJob, build_shard
-from matpac.prepare.plan import Plan, deal
+from matpac.prepare.plan import Plan, plan_shards
 from matpac.prepare.publish import Summary, finish
 from matpac.prepare.workspace import Store
 
@@ -83,7 +83,7 @@ def planned(
 ) -> Plan:
     recordings = [recording_of(root, item.path) for item in items]
     task = Task(("even", "odd"), multi_label=False, metric="accuracy", num_folds=3)
-    return deal(items, recordings, root, Store(work), lambda _: task, logmel, shards_params(**changes))
+    return plan_shards(items, recordings, root, Store(work), lambda _: task, logmel, shards_params(**changes))
 
 
 def jobs(plan: Plan) -> list[ShardJob]:

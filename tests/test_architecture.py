@@ -164,6 +164,12 @@ def test_pre_training_depends_on_little():
     assert len(closure(entry_of(STAGES["pretrain"]["cmd"]))) <= 45
 
 
+def test_no_stage_depends_on_the_inspection_of_data():
+    inspection = {Path("matpac/prepare/inspect.py"), Path("matpac/prepare/inspect_text.py")}
+    stages = [stage.get("do") or stage for stage in STAGES.values()]
+    assert not inspection & set().union(*(closure(entry_of(stage["cmd"])) for stage in stages))
+
+
 def test_every_section_of_the_parameters_is_a_dependency_of_some_stage():
     declared = {
         key.split(".")[0] for stage in STAGES.values() for key in (stage.get("do") or stage).get("params", [])

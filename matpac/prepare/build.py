@@ -15,32 +15,23 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from matpac.clip import Rejection, UnusableAudio, phrase_of
+from matpac.datasets.inventory import SCHEMA as RECORDING_SCHEMA
 from matpac.datasets.inventory import Recording, unchanged
 from matpac.files import read_json, write_json, write_text
 from matpac.params import LogMel
 from matpac.prepare.workspace import Store
+from matpac.shards.index import ABOUT, CLIP_COLUMNS
 from matpac.shards.statistics import statistics_of
 from matpac.shards.tar import StoredClip, write_tar
 from matpac.signal.audio import decode
 from matpac.signal.logmel import log_mel
 from matpac.signal.resample import resample
 
-ROWS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("path", pa.string()),
-        ("labels", pa.list_(pa.string())),
-        ("split", pa.string()),
-        ("fold", pa.int32()),
-        ("group", pa.string()),
-        ("absent", pa.list_(pa.string())),
-        ("file", pa.string()),
-        ("position", pa.int64()),
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-    ]
+PLAN_SCHEMA = pa.schema(
+    CLIP_COLUMNS
+    | {name: RECORDING_SCHEMA.field(name).type for name in ("file", "position", "bytes", "sha256")}
 )
-"""A plan: a record batch a shard, a row a clip, with what the inventory says of its recording."""
+"""Columns of a plan, which has a record batch a shard and a row a clip: the clip and its recording."""
 SHARDS_VERSION = 1
 """Part of every shard's key. Raise it with any change that makes other bytes out of the same recordings;
 shards of older versions are then built again. A recorded shard in tests/prepare/test_build.py guards it."""
@@ -113,6 +104,11 @@ def planned_rows(plan: Path, number: int) -> list[dict[str, Any]]:
     return rows
 
 
+def recording_of(row: dict[str, Any]) -> Recording:
+    """The recording of a planned clip."""
+    return Recording(row["path"], row["bytes"], row["sha256"], row["file"], row["position"])
+
+
 @lru_cache(maxsize=2)
 def _opened(plan: Path) -> pa.ipc.RecordBatchFileReader:
     return pa.ipc.open_file(pa.memory_map(str(plan)))
@@ -142,7 +138,7 @@ def _usable_clips(
 
 
 def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, Any]]:
-    recording = Recording(row["path"], row["bytes"], row["sha256"], row["file"], row["position"])
+    recording = recording_of(row)
     source = unchanged(recording, job.root)
     samples, native_rate_hz = decode(source, Path(recording.path), job.reject)
     waveform = resample(samples, native_rate_hz, job.logmel.sample_rate_hz, job.logmel.resampler)
@@ -152,7 +148,7 @@ def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, 
     stored = frames.astype(np.float16)
     if not np.isfinite(stored).all():
         raise UnusableAudio(Path(recording.path), "not finite (the log-mel overflows)")
-    about = {name: row[name] for name in ("labels", "split", "fold", "group", "absent", "path")}
+    about = {name: row[name] for name in ABOUT}
     about |= {"native_rate_hz": native_rate_hz, "duration_s": len(samples) / native_rate_hz}
     result = {"id": row["id"], "num_frames": len(stored), **about, **asdict(statistics_of(stored))}
     return StoredClip(row["id"], stored, about), result

@@ -1,6 +1,6 @@
-"""recording -> what its header says, and the rejection that it lets foresee.
+"""recording -> its header, or the rejection that the header shows in advance.
 
-Nothing is decoded: what shows in the samples only (silence, NaN, damage in the middle) is not foreseen.
+Nothing is decoded, so trouble that only the samples show (silence, NaN, damage in the middle) is missed.
 """
 
 from collections.abc import Collection
@@ -22,27 +22,33 @@ from matpac.signal.audio import (
     open_audio,
 )
 from matpac.signal.headers import is_cut
+from matpac.signal.logmel import num_frames
 
 UNKNOWN_SAMPLES = 2**60
-"""libsndfile gives a number beyond all files where a header does not tell the length."""
+"""libsndfile gives a number larger than any file if a header does not tell the length."""
 
 
 class Header(NamedTuple):
     rate_hz: int
     num_channels: int
     format: str
-    """Container and coding, as libsndfile calls them: `WAV PCM_16`."""
+    """Container and coding as libsndfile names them: `WAV PCM_16`."""
     num_samples: int | None
-    """Of each channel; None where the header does not tell."""
+    """Samples of each channel; None if the header does not tell."""
 
     @property
     def duration_s(self) -> float:
-        """0 where it is not known."""
+        """0 if unknown."""
         return (self.num_samples or 0) / self.rate_hz
 
+    def num_frames(self, logmel: LogMel) -> int:
+        """Frames of the log-mel; 0 if shorter than one window, or unknown."""
+        resampled = -(-(self.num_samples or 0) * logmel.sample_rate_hz // self.rate_hz)
+        return num_frames(resampled, logmel)
 
-def foresee(root: Path, recording: Recording, logmel: LogMel, reject: Collection[str]) -> Header:
-    """Raises UnusableAudio, with the reason for which the recording would not get into a shard."""
+
+def check_header(root: Path, recording: Recording, logmel: LogMel, reject: Collection[str]) -> Header:
+    """Raises UnusableAudio with the reason for which the recording would not get into a shard."""
     path = Path(recording.path)
     if not recording.sha256:
         raise UnusableAudio(path, "cannot be read (no checksum could be taken)")
@@ -76,11 +82,5 @@ def _check(path: Path, header: Header, logmel: LogMel) -> None:
         raise UnusableAudio(path, "no samples")
     if header.num_samples > MOST_SAMPLES:
         raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
-    if num_frames(header, logmel) == 0:
+    if header.num_frames(logmel) == 0:
         raise UnusableAudio(path, "too short (shorter than one window)")
-
-
-def num_frames(header: Header, logmel: LogMel) -> int:
-    """Of the log-mel; 0 where not even one window fits, or nobody knows."""
-    num_samples = -(-(header.num_samples or 0) * logmel.sample_rate_hz // header.rate_hz)
-    return max(1 + (num_samples - logmel.window_samples) // logmel.hop_samples, 0)

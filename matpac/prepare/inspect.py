@@ -1,29 +1,50 @@
-"""dataset of params.yaml -> what preparing it would do. Nothing is decoded, nothing stays on the disk."""
+"""dataset of params.yaml -> what preparing it would do: its plan, and a look at every header.
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+Nothing is decoded, and nothing stays on the disk.
+"""
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from matpac.clip import Clip, Rejection, Task, UnusableAudio
-from matpac.datasets.inventory import Recording, Recordings, take_inventory, write_recordings
+import numpy as np
+import pyarrow as pa
+
+from matpac.clip import Rejection, Task, UnusableAudio, phrase_of
+from matpac.datasets.inventory import Recordings, take_inventory, write_recordings
 from matpac.datasets.own.labels import PARTS
 from matpac.datasets.preview import Prospect, free_bytes, prospect_of
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.params import Dataset, LogMel, Shards
-from matpac.prepare.header_check import Header, foresee, num_frames
-from matpac.prepare.repeats import repeated_contents
-from matpac.prepare.survey import Lengths, Overlap, Survey, part_of
+from matpac.prepare.build import recording_of
+from matpac.prepare.header_check import Header, check_header
+from matpac.prepare.plan import NUM_EXAMPLES, Census, batches_of, clips_in_parts, write_plan
 from matpac.progress import Progress, counted
+from matpac.shards.leaks import Example, Overlap, as_equation, overlaps
 from matpac.threads import ahead
 
 JOB_RECORDINGS, WAITING_JOBS, THREADS = 64, 32, 8
 BYTES_PER_VALUE = 2
 T = TypeVar("T")
+Row = dict[str, Any]
+"""A planned clip."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of clips in seconds."""
+
+    min: float
+    percentile_5: float
+    median: float
+    percentile_95: float
+    max: float
 
 
 @dataclass(frozen=True)
@@ -35,12 +56,12 @@ class Part:
     num_clips: int
     duration_s: float
     num_classes: int
-    """That have a clip here."""
+    """Number of classes that have a clip here."""
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Groups or contents that stand in several places, with examples in words."""
+    """Groups or contents that are in several parts, or have several labels; with examples in words."""
 
     num_keys: int
     num_clips: int
@@ -49,7 +70,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Counts are of clips that would reach the shards, as far as their headers tell."""
+    """Counts of clips that would reach the shards, as far as their headers tell."""
 
     dataset: str
     kind: str
@@ -60,33 +81,35 @@ class Inspection:
     num_clips: int
     duration_s: float
     num_rejected: dict[str, int]
-    """Foreseeable, by the phrase of the reason, most frequent first."""
+    """Foreseeable rejections by the phrase of the reason, most frequent first."""
     rejected_examples: dict[str, tuple[str, ...]]
     num_missing: dict[str, int]
-    """Of what the dataset consists of and is not here, by the list that names it."""
+    """Number of recordings that belong to the dataset and are not here, by the list that names them."""
     num_repeated_ids: int
-    """Ids that name several clips, which no shards can hold."""
+    """Number of ids that name several clips, which no shards can hold."""
     native_rates_hz: dict[int, int]
+    """Number of clips by sample rate, most frequent first."""
     channels: dict[int, int]
+    """Number of clips by number of channels, most frequent first."""
     formats: dict[str, int]
-    """Of these three: the number of clips, most frequent first."""
+    """Number of clips by format, most frequent first."""
     lengths_s: Lengths | None
     num_unknown_lengths: int
-    """Clips whose header does not tell it; the duration is without them."""
+    """Number of clips whose header does not tell the length; the duration is without them."""
     crop_s: float
     """Length of a crop for pre-training."""
     num_shorter_than_crop: int
     num_shards: int
     shards_bytes: int
     free_bytes: int
-    """On the disk that shards are written to."""
+    """Free space on the disk of the shards."""
     task: Task | None
     parts: tuple[Part, ...]
     num_clips_of_class: dict[str, int]
-    """Of the clips in a part, in the order of the classes."""
+    """Number of clips in a part by class, in the order of the classes."""
     labels_per_clip: dict[int, int]
     num_without_part: int
-    """Clips in no split or fold, which serve pre-training only."""
+    """Number of clips in no split or fold, which serve pre-training only."""
     groups_in_several_parts: Doubt
     contents_in_several_parts: Doubt
     contents_with_several_labels: Doubt
@@ -95,10 +118,11 @@ class Inspection:
 def inspect_dataset(
     dataset: str, source: Dataset, logmel: LogMel, shards: Shards, crop_frames: int
 ) -> Inspection | Prospect:
-    """A Prospect where the recordings are not here yet.
+    """An Inspection, or a Prospect if the recordings are not here yet.
 
-    Reads all recordings once, for their checksums, and then their headers; `crop_frames` as in pre-training.
-    Raises ValueError where the dataset cannot be read at all: no recordings, a wrong table of labels.
+    Reads all recordings once, for their checksums, and then their headers. `crop_frames` is that of
+    pre-training. Raises ValueError if the dataset cannot be read at all: no recordings, a wrong table of
+    labels.
     """
     prospect = prospect_of(dataset, source)
     if prospect is not None:
@@ -106,27 +130,29 @@ def inspect_dataset(
     root, reader = recordings_root(dataset, source), READERS[source.kind]
     if root.is_dir():
         reader.tables(source, root)  # A missing table should not show up after hours of checksums.
-    with TemporaryDirectory(prefix="matpac-inspect-") as folder:
+    with TemporaryDirectory(prefix="matpac-inspect-") as name:
+        folder = Path(name)
         progress = Progress(f"{dataset}: checksums", 0, "recordings")
-        found = write_recordings(
-            Path(folder), counted(take_inventory(root, reader.stored_as), progress.advance)
-        )
-        recordings = Recordings(Path(folder))
+        found = write_recordings(folder, counted(take_inventory(root, reader.stored_as), progress.advance))
+        recordings = Recordings(folder)
 
-        survey = Survey(repeated_contents(recordings) if "duplicate" in shards.reject else set())
-        progress = Progress(f"{dataset}: headers", found.num_recordings, "recordings")
-        pairs = zip(reader.clips(source, root, recordings), recordings, strict=True)
-        look = partial(_look, root, logmel, shards)
+        rows = folder / "plan.arrow"
+        items = reader.clips(source, root, recordings)
+        census = write_plan(items, recordings, rows, folder / "rejected.csv", logmel, shards)
+        clips = clips_in_parts(rows, census, ["labels"])
+
+        headers = Headers(census)
+        progress = Progress(f"{dataset}: headers", census.num_clips, "recordings")
+        check = partial(_check, root, logmel, shards)
         # One thread reads the rows of parquet files in their order, which is fastest.
-        looks = _in_threads(look, pairs, 1 if "parquet" in reader.stored_as else THREADS)
-        for item, recording, header in counted(looks, progress.advance):
-            crops = isinstance(header, Header) and num_frames(header, logmel) >= crop_frames
-            survey.count(item, recording, header, crops=crops)
+        num_threads = 1 if "parquet" in reader.stored_as else THREADS
+        for row, header in counted(_in_threads(check, _rows_of(rows), num_threads), progress.advance):
+            if isinstance(header, Rejection):
+                headers.reject(header)
+            else:
+                headers.count(row, header, crops=header.num_frames(logmel) >= crop_frames)
 
-        def doubt(overlap: Overlap, name: Callable[[list[Clip]], str]) -> Doubt:
-            return _doubt(overlap, reader.clips(source, root, recordings), name)
-
-        task = reader.task(source, root, survey.labels, survey.num_folds)
+        task = reader.task(source, root, census.labels, census.num_folds)
         page = reader.page
         return Inspection(
             dataset=dataset,
@@ -135,61 +161,109 @@ def inspect_dataset(
             root=str(root),
             num_recordings=found.num_recordings,
             num_bytes=found.num_bytes,
-            num_clips=survey.num_clips,
-            duration_s=survey.duration_s,
-            num_rejected=_by_count(survey.num_rejected),
+            num_clips=headers.num_clips,
+            duration_s=headers.duration_s,
+            num_rejected=_by_count(headers.num_rejected),
             rejected_examples={
-                phrase: tuple(f"{item.path}{item.reason.removeprefix(phrase)}" for item in items)
-                for phrase, items in survey.rejected_examples.items()
+                phrase: tuple(f"{item.path}{item.reason.removeprefix(phrase)}" for item in rejections)
+                for phrase, rejections in headers.rejected_examples.items()
             },
             num_missing=reader.num_missing(source, root, recordings, found.num_recordings),
-            num_repeated_ids=survey.num_repeated_ids(),
-            native_rates_hz=_by_count(survey.native_rates_hz),
-            channels=_by_count(survey.channels),
-            formats=_by_count(survey.formats),
-            lengths_s=survey.lengths_s(),
-            num_unknown_lengths=survey.num_unknown_lengths,
+            num_repeated_ids=len(census.repeated_ids()),
+            native_rates_hz=_by_count(headers.native_rates_hz),
+            channels=_by_count(headers.channels),
+            formats=_by_count(headers.formats),
+            lengths_s=headers.lengths_s(),
+            num_unknown_lengths=headers.num_unknown_lengths,
             crop_s=crop_frames / logmel.frames_per_s,
-            num_shorter_than_crop=survey.num_shorter_than_crop,
-            num_shards=-(-survey.num_clips // shards.clips_per_shard),
-            shards_bytes=round(survey.duration_s * logmel.frames_per_s * logmel.num_mels * BYTES_PER_VALUE),
+            num_shorter_than_crop=headers.num_shorter_than_crop,
+            num_shards=-(-headers.num_clips // shards.clips_per_shard),
+            shards_bytes=round(headers.duration_s * logmel.frames_per_s * logmel.num_mels * BYTES_PER_VALUE),
             free_bytes=free_bytes(),
             task=task,
-            parts=_parts(survey),
-            num_clips_of_class=_clips_of_class(survey, task),
-            labels_per_clip=dict(sorted(survey.labels_per_clip.items())),
-            num_without_part=survey.num_clips - survey.num_in_parts,
-            groups_in_several_parts=doubt(survey.groups_in_several_parts(), _name_group),
-            contents_in_several_parts=doubt(survey.contents_in_several_parts(), _name_parts),
-            contents_with_several_labels=doubt(survey.contents_with_several_labels(), _name_labels),
+            parts=_parts(headers),
+            num_clips_of_class=_clips_of_class(headers, task),
+            labels_per_clip=dict(sorted(headers.labels_per_clip.items())),
+            num_without_part=headers.num_clips - headers.clips_of_part.total(),
+            groups_in_several_parts=_doubt(overlaps(clips, "group"), _group_in_words),
+            contents_in_several_parts=_doubt(overlaps(clips, "sha256"), as_equation),
+            contents_with_several_labels=_doubt(
+                overlaps(_with_label_sets(clips), "sha256", "label_set"), as_equation
+            ),
         )
 
 
-class _Look(NamedTuple):
-    item: Clip | Rejection
-    recording: Recording
+class Headers:
+    """Sums over the headers of planned clips; rejections are added to those of the plan."""
+
+    def __init__(self, census: Census) -> None:
+        self.num_clips = self.num_unknown_lengths = self.num_shorter_than_crop = 0
+        self.duration_s = 0.0
+        self.num_rejected, self.rejected_examples = census.num_rejected, census.rejected_examples
+        self.native_rates_hz, self.channels = Counter[int](), Counter[int]()
+        self.formats = Counter[str]()
+        self.clips_of_part = Counter[str]()
+        self.seconds_of_part = defaultdict[str, float](float)
+        self.clips_of_class = defaultdict[str, Counter[str]](Counter)
+        """Number of clips by part, then by class."""
+        self.labels_per_clip = Counter[int]()
+        self._lengths_s = array("f")
+
+    def reject(self, rejection: Rejection) -> None:
+        phrase = phrase_of(rejection.reason)
+        self.num_rejected[phrase] += 1
+        if len(self.rejected_examples[phrase]) < NUM_EXAMPLES:
+            self.rejected_examples[phrase].append(rejection)
+
+    def count(self, row: Row, header: Header, *, crops: bool) -> None:
+        """`crops`: whether a crop for pre-training fits into the clip."""
+        self.num_clips += 1
+        self.native_rates_hz[header.rate_hz] += 1
+        self.channels[header.num_channels] += 1
+        self.formats[header.format] += 1
+        if header.num_samples is None:
+            self.num_unknown_lengths += 1
+        else:
+            self.num_shorter_than_crop += not crops
+            self.duration_s += header.duration_s
+            self._lengths_s.append(header.duration_s)
+        part = f"fold {row['fold']}" if row["fold"] is not None else row["split"]
+        if part is not None:
+            self.clips_of_part[part] += 1
+            self.seconds_of_part[part] += header.duration_s
+            self.clips_of_class[part].update(row["labels"])
+            self.labels_per_clip[len(row["labels"])] += 1
+
+    def lengths_s(self) -> Lengths | None:
+        """None without clips."""
+        if not self._lengths_s:
+            return None
+        values = np.frombuffer(self._lengths_s, dtype=np.float32)
+        return Lengths(*np.quantile(values, (0, 0.05, 0.5, 0.95, 1)).tolist())
+
+
+class Checked(NamedTuple):
+    row: Row
     header: Header | Rejection
 
 
-def _look(root: Path, logmel: LogMel, shards: Shards, pair: tuple[Clip | Rejection, Recording]) -> _Look:
-    item, recording = pair
-    if isinstance(item, Rejection):
-        return _Look(item, recording, item)
+def _check(root: Path, logmel: LogMel, shards: Shards, row: Row) -> Checked:
+    recording = recording_of(row)
     try:
-        return _Look(item, recording, foresee(root, recording, logmel, shards.reject))
+        return Checked(row, check_header(root, recording, logmel, shards.reject))
     except UnusableAudio as error:
-        return _Look(item, recording, Rejection(recording.path, error.reason))
+        return Checked(row, Rejection(recording.path, error.reason))
 
 
-def _in_threads(
-    look: Callable[[tuple[Clip | Rejection, Recording]], _Look],
-    pairs: Iterable[tuple[Clip | Rejection, Recording]],
-    num_threads: int,
-) -> Iterator[_Look]:
-    """In the order of the pairs; a bounded number of them is on its way."""
-    pairs = iter(pairs)
-    parts = iter(lambda: list(islice(pairs, JOB_RECORDINGS)), [])
-    jobs: Iterator[Callable[[], list[_Look]]] = (partial(list, map(look, part)) for part in parts)
+def _rows_of(rows: Path) -> Iterator[Row]:
+    for batch in batches_of(rows):
+        yield from batch.to_pylist()
+
+
+def _in_threads(check: Callable[[Row], Checked], rows: Iterator[Row], num_threads: int) -> Iterator[Checked]:
+    """Check rows in their order, a bounded number of them ahead."""
+    parts = iter(lambda: list(islice(rows, JOB_RECORDINGS)), [])
+    jobs: Iterator[Callable[[], list[Checked]]] = (partial(list, map(check, part)) for part in parts)
     return chain.from_iterable(ahead(jobs, WAITING_JOBS, num_threads))
 
 
@@ -197,10 +271,10 @@ def _by_count(counts: Counter[T]) -> dict[T, int]:
     return dict(counts.most_common())
 
 
-def _parts(survey: Survey) -> tuple[Part, ...]:
+def _parts(headers: Headers) -> tuple[Part, ...]:
     return tuple(
-        Part(name, survey.clips_of_part[name], survey.seconds_of_part[name], len(survey.clips_of_class[name]))
-        for name in sorted(survey.clips_of_part, key=_order_of_part)
+        Part(name, num_clips, headers.seconds_of_part[name], len(headers.clips_of_class[name]))
+        for name, num_clips in sorted(headers.clips_of_part.items(), key=lambda item: _order_of_part(item[0]))
     )
 
 
@@ -208,31 +282,24 @@ def _order_of_part(name: str) -> int:
     return PARTS.index(name) if name in PARTS else int(name.removeprefix("fold "))
 
 
-def _clips_of_class(survey: Survey, task: Task | None) -> dict[str, int]:
-    total = sum(survey.clips_of_class.values(), Counter[str]())
+def _clips_of_class(headers: Headers, task: Task | None) -> dict[str, int]:
+    total = sum(headers.clips_of_class.values(), Counter[str]())
     return {name: total[name] for name in (task.classes if task else ())}
 
 
-def _doubt(overlap: Overlap, items: Iterator[Clip | Rejection], name: Callable[[list[Clip]], str]) -> Doubt:
-    """Goes through the clips once more for the names of a few, since no names were kept."""
-    wanted = {row for rows in overlap.rows for row in rows}
-    clips: dict[int, Clip] = {}
-    if wanted:
-        for row, item in enumerate(islice(items, max(wanted) + 1)):
-            if row in wanted and isinstance(item, Clip):
-                clips[row] = item
-    examples = tuple(name([clips[row] for row in rows]) for rows in overlap.rows)
-    return Doubt(overlap.num_keys, overlap.num_clips, examples)
+def _with_label_sets(clips: pa.Table) -> pa.Table:
+    """The same clips with their sorted labels as text, batch by batch to keep memory small."""
+    texts = [
+        pa.array([", ".join(sorted(labels)) or "none" for labels in batch["labels"].to_pylist()], pa.string())
+        for batch in clips.select(["labels"]).to_batches()
+    ]
+    return clips.append_column("label_set", pa.chunked_array(texts, pa.string()))
 
 
-def _name_group(clips: list[Clip]) -> str:
-    parts = sorted((part_of(clip) or "" for clip in clips), key=_order_of_part)
-    return f"{clips[0].group} ({', '.join(parts)})"
+def _doubt(overlap: Overlap, in_words: Callable[[Example], str]) -> Doubt:
+    return Doubt(overlap.num_keys, overlap.num_clips, tuple(map(in_words, overlap.examples)))
 
 
-def _name_parts(clips: list[Clip]) -> str:
-    return " = ".join(f"{clip.path} ({part_of(clip)})" for clip in clips)
-
-
-def _name_labels(clips: list[Clip]) -> str:
-    return " = ".join(f"{clip.path} ({', '.join(clip.labels) or 'none'})" for clip in clips)
+def _group_in_words(group: Example) -> str:
+    parts = sorted((place.value for place in group.places), key=_order_of_part)
+    return f"{group.key} ({', '.join(parts)})"

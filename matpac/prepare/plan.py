@@ -1,13 +1,14 @@
-"""data/raw/<dataset>/recordings.parquet -> a plan: which clips each shard holds, and who is left out at once.
+"""data/raw/<dataset>/recordings.parquet -> a plan: the clips of each shard, and the recordings left out.
 
-Everything streams: in memory stand eight bytes a clip (is its id unique, its content?) and a key a shard.
+Everything streams. Memory grows by 16 bytes a recording (to find equal ids and contents) and a key a
+shard; clips in a split or fold are then checked for leaks as one Arrow table.
 """
 
 import csv
 import hashlib
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from matpac.clip import Clip, Rejection, Task, phrase_of
+from matpac.clip import Clip, Rejection, Task, digest64, phrase_of
 from matpac.datasets.inventory import Recording, Recordings, has_inventory
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
 from matpac.params import Dataset, LogMel, Public, Shards, digest
-from matpac.prepare.build import ROWS, SHARDS_VERSION, ShardJob
-from matpac.prepare.repeats import content_of, digest_of, repeated, repeated_contents
+from matpac.prepare.build import PLAN_SCHEMA, SHARDS_VERSION, ShardJob
 from matpac.prepare.workspace import Store
+from matpac.shards.index import CLIP_COLUMNS
 from matpac.shards.leaks import official_leaks, refuse_leaks
 from matpac.signal.mel import mel_filters
 
 REPORT_EVERY = 10_000
-NUM_NAMED = 3
+NUM_EXAMPLES = 3
+NO_CONTENT = 0
+"""Stands for the content of empty and unreadable recordings, which are no copies of each other."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +40,25 @@ class Plan:
     """How a dataset becomes a shard folder."""
 
     key: str
-    """Digest of all that the finished folder depends on."""
+    """Digest of everything that the finished folder depends on."""
     store: Store
     root: Path
-    """Of the recordings."""
+    """Path of the recordings."""
     task: Task | None
     logmel: LogMel
     params: Shards
     shards: tuple[str, ...]
-    """The key of each shard, in their order."""
+    """Keys of the shards, in their order."""
     num_recordings: int
     num_clips: int
-    """In the shards' plans; the other recordings are rejected already."""
+    """Number of clips in the shards' plans; the other recordings are rejected already."""
     num_rejected: Counter[str]
-    """By the phrase of the reason."""
+    """Number of rejected recordings by the phrase of the reason."""
     official_leaks: tuple[str, ...]
-    """What official splits or folds put into several of them; it stays there. See matpac/prepare/leaks.py."""
+    """Groups and recordings that official splits put into several parts, in words."""
 
     def job(self, number: int) -> ShardJob:
-        """Absolute paths: whoever does it may stand elsewhere."""
+        """The job of one shard, with absolute paths: a worker may run in another folder."""
         return ShardJob(
             number=number,
             key=self.shards[number],
@@ -67,6 +70,43 @@ class Plan:
             reject=self.params.reject,
             version=SHARDS_VERSION,
         )
+
+
+class Census:
+    """Counts over all clips of a plan, and what is needed to check it."""
+
+    def __init__(self) -> None:
+        self.num_recordings = self.num_clips = 0
+        self.shards: list[str] = []
+        """Keys of the shards."""
+        self.labels: set[str] = set()
+        self.num_folds: int | None = None
+        self.num_rejected: Counter[str] = Counter()
+        """Number of rejected recordings by the phrase of the reason."""
+        self.rejected_examples: defaultdict[str, list[Rejection]] = defaultdict(list)
+        self.rejected_digest = hashlib.sha256()
+        self.doubtful_copies: list[dict[str, Any]] = []
+        """Rows of duplicates that differ from the copy that stays in split, fold or labels."""
+        self._id_digests = array("Q")
+
+    def count(self, item: Clip | Rejection) -> None:
+        self.num_recordings += 1
+        if isinstance(item, Rejection):
+            phrase = phrase_of(item.reason)
+            self.num_rejected[phrase] += 1
+            if len(self.rejected_examples[phrase]) < NUM_EXAMPLES:
+                self.rejected_examples[phrase].append(item)
+            self.rejected_digest.update(repr(item).encode())
+            return
+        self.num_clips += 1
+        self.labels.update(item.labels, item.absent or ())
+        if item.fold is not None:
+            self.num_folds = max(self.num_folds or 0, item.fold)
+        self._id_digests.append(digest64(item.id))
+
+    def repeated_ids(self) -> Set[int]:
+        """Digests of the ids that several clips have."""
+        return repeated(self._id_digests)
 
 
 def store_of(dataset: str) -> Store:
@@ -81,11 +121,12 @@ def plan_dataset(
     params: Shards,
     report: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Read the inventory in the folder `raw` and deal its clips into shards, in their order.
+    """Plan the shards of a dataset from the inventory in the folder `raw`.
 
-    A clip that turns out unusable later leaves a gap in its own shard only. `report` hears of recordings
-    done and 0. Raises ValueError where the inventory is missing or holds no clip, where an id comes twice, or
-    where a group or a recording is in several splits or folds and these are not official.
+    `report` receives the number of recordings done, and 0.
+
+    Raises ValueError if the inventory is missing or holds no clip, if two clips have the same id, or if a
+    group or a recording is in several splits or folds that are not official.
     """
     if not has_inventory(raw):
         raise ValueError(
@@ -100,51 +141,54 @@ def plan_dataset(
 
     items = reader.clips(source, root, recordings)
     own = rules_for(source, params)
-    return deal(items, recordings, root, store_of(dataset), task_of, logmel, own, report)
+    return plan_shards(items, recordings, root, store_of(dataset), task_of, logmel, own, report)
 
 
 def rules_for(source: Dataset, params: Shards) -> Shards:
-    """Public datasets stay as they are, copies included: others report scores on their official splits."""
+    """The same parameters, but public datasets keep copies: scores are reported on their official splits."""
     if not isinstance(source, Public):
         return params
     kept = tuple(reason for reason in params.reject if reason != "duplicate")
     return params.model_copy(update={"reject": kept})
 
 
-def deal(
+def plan_shards(
     items: Iterable[Clip | Rejection],
     recordings: Iterable[Recording],
     root: Path,
     store: Store,
-    task_of: "Callable[[Census], Task | None]",
+    task_of: Callable[[Census], Task | None],
     logmel: LogMel,
     params: Shards,
     report: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Items and recordings belong together one by one; the recordings are gone through twice."""
-    census = Census()
+    """Plan the shards of clips and rejections, one item a recording.
+
+    `recordings` is iterated over twice. Clips keep their order: one that turns out unusable when shards are
+    built leaves a gap in its own shard only. Raises ValueError as `plan_dataset` does.
+    """
     with (
         partial_file(store.plan("new")) as rows,
         partial_file(store.planned_rejections("new")) as rejected,
         partial_file(store.mel_filters("new")) as filters,
     ):
-        decided = _without_duplicates(items, recordings, params, census)
-        _write_plan(rows, rejected, decided, census, logmel, params, report)
+        census = write_plan(items, recordings, rows, rejected, logmel, params, report)
         if census.num_clips == 0:
-            example = f" {census.example.path}: {census.example.reason}." if census.example else ""
+            first = next((few[0] for few in census.rejected_examples.values()), None)
+            example = f" {first.path}: {first.reason}." if first else ""
             raise ValueError(f"{root}: need at least one clip, found none.{example}")
-        if equal := repeated(census.id_digests):
-            ids = ", ".join(_ids_with(equal, rows)[:NUM_NAMED])
+        if equal := census.repeated_ids():
+            ids = ", ".join(_ids_with(equal, rows)[:NUM_EXAMPLES])
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
         task = task_of(census)
-        in_parts = _in_parts(rows, census.misplaced_copies)
+        clips = clips_in_parts(rows, census)
         is_official = task is not None and task.official_split
         if not is_official:
-            refuse_leaks(str(root), in_parts)
-        leaks = tuple(official_leaks(in_parts)) if is_official else ()
+            refuse_leaks(str(root), clips)
+        leaks = tuple(official_leaks(clips)) if is_official else ()
         key = digest(
             census.shards,
-            census.left_out.hexdigest(),
+            census.rejected_digest.hexdigest(),
             repr(task),
             params.format,
             params.max_rejected_fraction,
@@ -173,88 +217,36 @@ def deal(
     )
 
 
-class Census:
-    """What is known of all clips when the last of them has passed by."""
-
-    def __init__(self) -> None:
-        self.num_recordings = self.num_clips = 0
-        self.shards: list[str] = []
-        self.labels: set[str] = set()
-        self.num_folds: int | None = None
-        self.id_digests = array("Q")
-        self.num_rejected: Counter[str] = Counter()
-        self.example: Rejection | None = None
-        self.left_out = hashlib.sha256()
-        self.misplaced_copies: list[dict[str, Any]] = []
-        """Rows of clips that are left out as duplicates of one in another split or fold."""
-
-    def count(self, item: Clip | Rejection) -> None:
-        self.num_recordings += 1
-        if isinstance(item, Rejection):
-            self.num_rejected[phrase_of(item.reason)] += 1
-            self.example = self.example or item
-            self.left_out.update(repr(item).encode())
-            return
-        self.num_clips += 1
-        self.labels.update(item.labels, item.absent or ())
-        if item.fold is not None:
-            self.num_folds = max(self.num_folds or 0, item.fold)
-        self.id_digests.append(digest_of(item.id))
-
-
-def _ids_with(digests: Set[int], rows: Path) -> list[str]:
-    with pa.ipc.open_file(rows) as plan:
-        batches = (plan.get_batch(number) for number in range(plan.num_record_batches))
-        found = {name for batch in batches for name in batch["id"].to_pylist() if digest_of(name) in digests}
-    return sorted(found)
-
-
-def _in_parts(rows: Path, copies: list[dict[str, Any]]) -> pa.Table:
-    """Clips of a plan, and copies that it leaves out, that are in a split or fold.
-
-    Empty and unreadable recordings have no checksum.
-    """
-    columns = ["path", "split", "fold", "group", "sha256", "bytes"]
-    batches = [pa.RecordBatch.from_pylist(copies, ROWS).select(columns)]
-    with pa.ipc.open_file(rows) as plan:
-        for number in range(plan.num_record_batches):
-            clips = plan.get_batch(number).select(columns)
-            batches.append(clips.filter(pc.or_(pc.is_valid(clips["split"]), pc.is_valid(clips["fold"]))))
-    table = pa.Table.from_batches(batches)
-    is_content = pc.and_(pc.greater(table["bytes"], 0), pc.not_equal(table["sha256"], ""))
-    content = pc.if_else(is_content, table["sha256"], pa.scalar(None, pa.string()))
-    return table.set_column(columns.index("sha256"), "sha256", content)
-
-
-Decided = Iterator[tuple[Clip | Rejection, Recording]]
-
-
-def _write_plan(
+def write_plan(
+    items: Iterable[Clip | Rejection],
+    recordings: Iterable[Recording],
     rows: Path,
     rejected: Path,
-    decided: Decided,
-    census: Census,
     logmel: LogMel,
     params: Shards,
-    report: Callable[[int, int], None] | None,
-) -> None:
-    """One record batch a shard: a worker reads the one it needs, wherever it lies in the file."""
+    report: Callable[[int, int], None] | None = None,
+) -> Census:
+    """Write clips to `rows` (Arrow) and rejections to `rejected` (CSV), one item a recording.
+
+    `rows` has one record batch a shard, so a worker reads only the batch of its shard.
+    """
+    census = Census()
     beginning = digest(logmel, sorted(params.reject), SHARDS_VERSION)
     waiting: list[dict[str, Any]] = []
 
     def close_shard() -> None:
         content = repr([tuple(row.values()) for row in waiting])
         census.shards.append(digest(beginning, content))
-        plan.write_batch(pa.RecordBatch.from_pylist(waiting, ROWS))
+        plan.write_batch(pa.RecordBatch.from_pylist(waiting, PLAN_SCHEMA))
         waiting.clear()
 
     with (
         rejected.open("w", newline="", encoding="utf-8") as file,
-        pa.ipc.new_file(rows, ROWS, options=pa.ipc.IpcWriteOptions(compression="zstd")) as plan,
+        pa.ipc.new_file(rows, PLAN_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as plan,
     ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "reason"])
-        for item, recording in decided:
+        for item, recording in _without_duplicates(items, recordings, params, census):
             census.count(item)
             if isinstance(item, Rejection):
                 table.writerow([item.path, item.reason])
@@ -266,52 +258,86 @@ def _write_plan(
                 report(census.num_recordings, 0)
         if waiting:
             close_shard()
-
-
-def _row(clip: Clip, recording: Recording) -> dict[str, Any]:
-    return {
-        "id": clip.id,
-        "path": clip.path,
-        "labels": clip.labels,
-        "split": clip.split,
-        "fold": clip.fold,
-        "group": clip.group,
-        "absent": clip.absent,
-        "file": recording.file,
-        "position": recording.position,
-        "bytes": recording.bytes,
-        "sha256": recording.sha256,
-    }
+    return census
 
 
 def _without_duplicates(
     items: Iterable[Clip | Rejection], recordings: Iterable[Recording], params: Shards, census: Census
-) -> Decided:
-    """Of clips with the same bytes only the first stays. Empty and unreadable files have other reasons.
+) -> Iterator[tuple[Clip | Rejection, Recording]]:
+    """Reject clips with the bytes of an earlier one, if the parameters say so.
 
-    A copy in another split or fold is noted in the census: leaving it out mends nothing, since nobody knows
-    which of the two is in the wrong place.
+    Copies in another split or fold, or with other labels, are noted in the census: leaving one out mends
+    nothing, because nobody knows which of the two is right.
     """
     if "duplicate" not in params.reject:
         yield from zip(items, recordings, strict=True)
         return
-    suspects = repeated_contents(recordings)
+    suspects = repeated(array("Q", map(_content_of, recordings)))
     first_with: dict[str, Clip] = {}
     for item, recording in zip(items, recordings, strict=True):
-        if isinstance(item, Clip) and content_of(recording) in suspects:
+        if isinstance(item, Clip) and _content_of(recording) in suspects:
             first = first_with.setdefault(recording.sha256, item)
             if first is not item:
-                place = (item.split, item.fold)
-                if place not in ((None, None), (first.split, first.fold)):
-                    census.misplaced_copies.append(_row(item, recording) | {"group": None})
+                if _annotation(item) != _annotation(first) and is_in_part(item):
+                    census.doubtful_copies.append(_row(item, recording) | {"group": None})
                 yield Rejection(item.path, f"duplicate (of {first.path})"), recording
                 continue
         yield item, recording
 
 
+def is_in_part(clip: Clip) -> bool:
+    return clip.split is not None or clip.fold is not None
+
+
+def _annotation(clip: Clip) -> tuple[object, ...]:
+    return clip.split, clip.fold, sorted(clip.labels)
+
+
+def _row(clip: Clip, recording: Recording) -> dict[str, Any]:
+    return {name: getattr(clip if name in CLIP_COLUMNS else recording, name) for name in PLAN_SCHEMA.names}
+
+
+def batches_of(rows: Path) -> Iterator[pa.RecordBatch]:
+    """The record batches of a plan, in the order of the shards."""
+    with pa.ipc.open_file(rows) as plan:
+        for number in range(plan.num_record_batches):
+            yield plan.get_batch(number)
+
+
+def _ids_with(digests: Set[int], rows: Path) -> list[str]:
+    ids = (name for batch in batches_of(rows) for name in batch["id"].to_pylist())
+    return sorted({name for name in ids if digest64(name) in digests})
+
+
+def clips_in_parts(rows: Path, census: Census, extra_columns: Sequence[str] = ()) -> pa.Table:
+    """Clips of a plan that are in a split or fold, and doubtful copies that it leaves out.
+
+    The columns are those that `refuse_leaks` needs, and extra ones; `sha256` is null without content.
+    """
+    columns = ["path", "split", "fold", "group", "sha256", "bytes", *extra_columns]
+    batches = [pa.RecordBatch.from_pylist(census.doubtful_copies, PLAN_SCHEMA).select(columns)]
+    for batch in batches_of(rows):
+        clips = batch.select(columns)
+        batches.append(clips.filter(pc.or_(pc.is_valid(clips["split"]), pc.is_valid(clips["fold"]))))
+    table = pa.Table.from_batches(batches)
+    has_content = pc.and_(pc.greater(table["bytes"], 0), pc.not_equal(table["sha256"], ""))
+    content = pc.if_else(has_content, table["sha256"], pa.scalar(None, pa.string()))
+    return table.set_column(columns.index("sha256"), "sha256", content)
+
+
+def _content_of(recording: Recording) -> int:
+    return int(recording.sha256[:16], 16) if recording.sha256 and recording.bytes else NO_CONTENT
+
+
+def repeated(values: "array[int]") -> Set[int]:
+    """Values that occur more than once."""
+    ordered = np.sort(np.frombuffer(values, dtype=np.uint64))
+    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()) - {NO_CONTENT}
+
+
 @contextmanager
 def partial_file(near: Path) -> Iterator[Path]:
-    """A path for a file that gets its name when its content is known; gone afterwards, if still there."""
+    """Path of a new file beside `near`, to be renamed once its name is known; removed if it is not."""
     near.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(near)
     try:

@@ -11,25 +11,31 @@ from numpy.typing import NDArray
 
 from matpac.files import whole_file
 
+CLIP_COLUMNS = {
+    "id": pa.string(),
+    "path": pa.string(),
+    "labels": pa.list_(pa.string()),
+    "split": pa.string(),
+    "fold": pa.int32(),
+    "group": pa.string(),
+    "absent": pa.list_(pa.string()),
+}
+"""The fields of a Clip, in their order. Plans, shards and indexes take theirs from here."""
+ABOUT = ("labels", "split", "fold", "group", "absent", "path")
+"""Fields in the JSON beside each log-mel, in its order."""
 SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("shard", pa.int32()),
-        ("offset", pa.int64()),
-        ("num_frames", pa.int64()),
-        ("duration_s", pa.float64()),
-        ("labels", pa.list_(pa.string())),
-        ("split", pa.string()),
-        ("fold", pa.int32()),
-        ("group", pa.string()),
-        ("absent", pa.list_(pa.string())),
-        ("path", pa.string()),
-        ("native_rate_hz", pa.int32()),
-    ]
+    {
+        "id": CLIP_COLUMNS["id"],
+        "shard": pa.int32(),
+        "offset": pa.int64(),
+        "num_frames": pa.int64(),
+        "duration_s": pa.float64(),
+        **{name: CLIP_COLUMNS[name] for name in ABOUT},
+        "native_rate_hz": pa.int32(),
+    }
 )
-"""`shard` is the number of the tar and `offset` the byte where the clip's first frame lies in it.
-In a Zarr store `shard` is 0 and `offset` the number of the clip's first frame.
-`absent`: labels known not to apply; null where all that are not in `labels` do not."""
+"""`shard` is the number of the tar and `offset` the byte in it at which the clip's first frame begins.
+In a Zarr store `shard` is 0 and `offset` the number of the clip's first frame."""
 ROWS_PER_GROUP = 65_536
 
 

@@ -1,76 +1,113 @@
 """clips in splits or folds -> groups and recordings that are in several; an error, unless official."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+NUM_EXAMPLES = 3
+
+
+class Place(NamedTuple):
+    value: str
+    """Split or fold (or whatever the keys overlap in)."""
+    path: str
+    """First recording there, by path."""
+
+
+class Example(NamedTuple):
+    key: str
+    num_clips: int
+    places: tuple[Place, ...]
+    """One place a value, in the order of the paths."""
+
+
+class Overlap(NamedTuple):
+    """Keys (groups, contents) that occur with several values where only one is right."""
+
+    num_keys: int
+    num_clips: int
+    examples: tuple[Example, ...]
+    """The first few keys, in their order."""
+
+
+def overlaps(clips: pa.Table, key: str, value: str = "part") -> Overlap:
+    """Keys of a column that have several values in another column.
+
+    `clips` has a column `path` besides. Rows without a key are left out. The value `part` is made from
+    the columns `split` and `fold`, null for none.
+    """
+    if value == "part":
+        clips = clips.append_column("part", _parts(clips))
+    known = clips.filter(pc.is_valid(clips[key]))
+    places = known.group_by([key, value]).aggregate([([], "count_all"), ("path", "min")])
+    keys = places.group_by(key).aggregate([([], "count_all"), ("count_all", "sum")])
+    several = keys.filter(pc.greater(keys["count_all"], 1)).sort_by(key)
+    num_clips = pc.sum(several["count_all_sum"]).as_py() or 0
+    examples = []
+    for name, number in zip(several[key][:NUM_EXAMPLES], several["count_all_sum"], strict=False):
+        rows = places.filter(pc.equal(places[key], name)).sort_by("path_min").to_pylist()
+        found = tuple(Place(row[value], row["path_min"]) for row in rows)
+        examples.append(Example(name.as_py(), number.as_py(), found))
+    return Overlap(len(several), num_clips, tuple(examples))
+
+
+def _parts(clips: pa.Table) -> Any:  # noqa: ANN401 - an Arrow column has no type of its own
+    """The split or fold of each clip, as text."""
+    folds = pc.binary_join_element_wise("fold", clips["fold"].cast(pa.string()), " ")
+    return pc.coalesce(folds, clips["split"])
+
 
 def refuse_leaks(where: str, clips: pa.Table) -> None:
-    """What training has seen of a test clip's group, or of its very bytes, would make scores too good.
+    """Refuse groups and recordings in several splits or folds: scores on their test clips are too good.
 
-    `clips` as in `groups_in_several_parts` and, where there is a column `sha256`, in
-    `copies_in_several_parts`.
+    `clips`, each in a split or a fold, has columns `path`, `split`, `fold` and `group`, null for none. If
+    it has a column `sha256` (null without content), recordings with the same bytes are refused too.
+
     Raises ValueError, which begins with `where`, names the first group or recording, and counts the others.
     """
-    if found := groups_in_several_parts(clips):
+    if found := _groups_in_several_parts(clips):
         raise ValueError(
             f"{where}: need each group in one split or fold, found {found}. Put each group into one, or give "
-            "no split and no fold: num_folds and split_fractions deal groups whole."
+            "no split and no fold: num_folds and split_fractions keep groups whole."
         )
-    if "sha256" in clips.column_names and (found := copies_in_several_parts(clips)):
+    if "sha256" in clips.column_names and (found := _copies_in_several_parts(clips)):
         raise ValueError(
             f"{where}: need each recording in one split or fold, found copies in several: {found}. Remove "
-            "what is in the wrong place, or give copies one group: num_folds and split_fractions deal groups "
-            "whole."
+            "the copy in the wrong place, or give copies one group: num_folds and split_fractions keep "
+            "groups whole."
         )
 
 
 def official_leaks(clips: pa.Table) -> Iterator[str]:
-    """The same in words, of splits that stay as they are, since others report scores on them."""
-    if found := groups_in_several_parts(clips):
+    """The same leaks in words; official splits keep them, because others report scores on these splits."""
+    if found := _groups_in_several_parts(clips):
         yield f"group in several splits or folds: {found}"
-    if found := copies_in_several_parts(clips):
+    if found := _copies_in_several_parts(clips):
         yield f"recording in several splits or folds: {found}"
 
 
-def groups_in_several_parts(clips: pa.Table) -> str:
-    """`'rex' in train, test (3 clips) and 1 more`; empty where every group is in one split or fold.
-
-    `clips`, each in a split or a fold, has columns `path`, `split`, `fold` and `group`, null for none.
-    """
-    found, num_more = _first_in_several_parts(clips, "group")
-    if not found:
+def _groups_in_several_parts(clips: pa.Table) -> str:
+    """`'rex' in train, test (3 clips) and 1 more`, or nothing."""
+    found = overlaps(clips, "group")
+    if not found.examples:
         return ""
-    parts, num_clips = ", ".join(map(_part, found)), sum(row["count_all"] for row in found)
-    return f"{found[0]['group']!r} in {parts} ({num_clips} clips){_and_more(num_more)}"
+    first = found.examples[0]
+    parts = ", ".join(place.value for place in first.places)
+    return f"{first.key!r} in {parts} ({first.num_clips} clips){_and_more(found)}"
 
 
-def copies_in_several_parts(clips: pa.Table) -> str:
-    """`a.wav (train) = b.wav (test) and 1 more`, of recordings with the same bytes; empty where none are.
-
-    `clips` has a column `sha256` besides, null where there is no content.
-    """
-    found, num_more = _first_in_several_parts(clips, "sha256")
-    return " = ".join(f"{row['path_min']} ({_part(row)})" for row in found) + _and_more(num_more)
+def _copies_in_several_parts(clips: pa.Table) -> str:
+    """`a.wav (train) = b.wav (test) and 1 more`, or nothing."""
+    found = overlaps(clips, "sha256")
+    return f"{as_equation(found.examples[0])}{_and_more(found)}" if found.examples else ""
 
 
-def _first_in_several_parts(clips: pa.Table, key: str) -> tuple[list[dict[str, Any]], int]:
-    """A row per part of the key that comes first among those in several, and how many more there are."""
-    known = clips.filter(pc.is_valid(clips[key]))
-    parts = known.group_by([key, "split", "fold"]).aggregate([([], "count_all"), ("path", "min")])
-    keys = parts.group_by(key).aggregate([([], "count_all")])
-    several = keys.filter(pc.greater(keys["count_all"], 1))[key]
-    if len(several) == 0:
-        return [], 0
-    first = parts.filter(pc.equal(parts[key], pc.min(several)))
-    return first.sort_by("path_min").to_pylist(), len(several) - 1
+def as_equation(copies: Example) -> str:
+    """`a.wav (train) = b.wav (test)`."""
+    return " = ".join(f"{place.path} ({place.value})" for place in copies.places)
 
 
-def _part(row: dict[str, Any]) -> str:
-    return str(row["split"]) if row["fold"] is None else f"fold {row['fold']}"
-
-
-def _and_more(number: int) -> str:
-    return f" and {number:,} more" if number else ""
+def _and_more(found: Overlap) -> str:
+    return f" and {found.num_keys - 1:,} more" if found.num_keys > 1 else ""

@@ -21,10 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from matpac.clip import Clip, Rejection
-from matpac.params import AudioSet, Demo, Public
+from matpac.clip import Rejection
 from matpac.prepare.build import SHARDS_VERSION, build_shard
-from matpac.prepare.plan import rules_for
 from matpac.prepare.publish import finish
 from matpac.prepare.workers import Workers
 from matpac.shards.folder import ShardFolder, sample
@@ -39,7 +37,6 @@ from tests.recordings import (
     plan_clips,
     plan_of,
     planned,
-    shards_params,
     write_noise,
     write_recordings,
 )
@@ -142,14 +139,6 @@ def test_what_is_left_out_by_design_does_not_count_against_the_limit(root, tmp_p
     assert summary.num_rejected == {"not listed": 1, "duplicate": 1}
     rows = (tmp_path / "out/rejected.csv").read_text().splitlines()
     assert rows == ["path,reason", "004.wav,duplicate (of 001.wav)", "006.wav,not listed (in no list)"]
-
-
-def test_public_datasets_keep_their_duplicates():
-    params = shards_params()
-    for public in (Public(kind="fsdd", source=None), AudioSet(kind="audioset", source="audio")):
-        assert set(rules_for(public, params).reject) == {"silent", "truncated"}
-    demo = Demo(kind="demo", recipe="corpus", num_clips=1, seed=0)
-    assert rules_for(demo, params).reject == params.reject
 
 
 def test_duplicates_stay_where_they_are_wanted(root, tmp_path):
@@ -260,12 +249,6 @@ def test_what_other_plans_left_goes_when_nobody_else_is_at_work(root, tmp_path):
     assert [path.stem for path in (tmp_path / "work/tars").iterdir()] == [new.shards[-1]] == [old.shards[-1]]
     assert new.store.plan(new.key).exists()
     assert not old.store.plan(old.key).exists()
-
-
-def test_two_clips_of_one_id_are_refused(root, tmp_path):
-    clips = [Clip(id="same", path="000.wav"), Clip(id="same", path="001.wav")]
-    with pytest.raises(ValueError, match=r"a different id for every clip.*: same$"):
-        planned(clips, root, tmp_path / "work")
 
 
 def test_a_worker_of_another_version_refuses_the_job(root, tmp_path):

@@ -1,7 +1,10 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
-from matpac.shards.index import Index, IndexWriter, table_of, write_index
+from matpac.clip import Clip
+from matpac.shards.index import ABOUT, CLIP_COLUMNS, Index, IndexWriter, table_of, write_index
 
 
 def rows(number, prefix="a"):
@@ -45,3 +48,8 @@ def test_an_open_index_stays_what_it_was(path):
     write_index(path, table_of(rows(3, prefix="new")))
     assert index.column("id") == ["a0", "a1", "a2", "a3", "a4"]
     assert Index(path).column("id") == ["new0", "new1", "new2"]
+
+
+def test_every_field_of_a_clip_has_a_column():
+    assert list(CLIP_COLUMNS) == [field.name for field in fields(Clip)]
+    assert set(ABOUT) == set(CLIP_COLUMNS) - {"id"}

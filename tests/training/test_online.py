@@ -11,7 +11,7 @@ from matpac.clip import Clip, Task
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import Online
-from matpac.prepare.plan import deal
+from matpac.prepare.plan import plan_shards
 from matpac.prepare.workspace import Store
 from matpac.training.online import OnlineProbe, nearest_label
 from matpac.weights.checkpoint import Standard
@@ -38,7 +38,7 @@ def write_tones(root: Path, *, num_folds: int | None, multi_label: bool = False)
     recordings = [recording_of(root / "audio", clip.path) for clip in clips]
     task = Task(("low", "high"), multi_label, "mAP" if multi_label else "accuracy", num_folds)
     store = Store(root / "work")
-    plan = deal(clips, recordings, root / "audio", store, lambda _: task, LOGMEL, shards_params())
+    plan = plan_shards(clips, recordings, root / "audio", store, lambda _: task, LOGMEL, shards_params())
     build(plan, root / "shards")
     return root / "shards"
 

@@ -1,7 +1,6 @@
 """CSV or parquet table of labels -> annotations by path."""
 
 import csv
-import hashlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from matpac.clip import digest64
 from matpac.datasets.inventory import Recording
 from matpac.datasets.own.labels import Annotation, annotation_of
 
@@ -32,7 +32,7 @@ class Annotations:
         known_labels: dict[Annotation, int] = {}
         known_groups: dict[str | None, int] = {}
         for path, annotation in rows:
-            keys.append(_key(path))
+            keys.append(digest64(path))
             labels.append(known_labels.setdefault(annotation._replace(group=None), len(known_labels)))
             groups.append(known_groups.setdefault(annotation.group, len(known_groups)))
         order = np.argsort(keys)
@@ -49,16 +49,12 @@ class Annotations:
         return any(first == second for first, second in pairwise(self._keys))
 
     def get(self, path: str) -> Annotation | None:
-        key = _key(path)
+        key = digest64(path)
         place = bisect_left(self._keys, key)
         if place == len(self) or self._keys[place] != key:
             return None
         group = self._known_groups[self._groups[place]]
         return self._known_labels[self._labels[place]]._replace(group=group)
-
-
-def _key(path: str) -> int:
-    return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest())
 
 
 def read_table(table: Path, recordings: Iterable[Recording], *, multi_label: bool) -> Annotations:

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,20 @@ def test_dvc_needs_git_in_a_clone_and_not_in_an_archive(tmp_path):
     subprocess.run(["tar", "x"], cwd=tmp_path, input=archive.stdout, check=True)
     assert Config(PROJECT / ".dvc")["core"]["no_scm"] is False
     assert Config(tmp_path / ".dvc")["core"]["no_scm"] is True
+
+
+def test_hosted_ci_runs_the_local_script_on_the_first_and_the_last_python():
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/ci.yml").read_text())
+    [job] = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    first, end = re.fullmatch(r">=3\.(\d+)\.\d+,<3\.(\d+)", project["requires-python"]).groups()
+    assert job["strategy"]["matrix"]["python"] == [f"3.{first}", f"3.{int(end) - 1}"]
+
+
+def test_hooks_before_a_commit_are_the_linters_of_make_lint():
+    lint = (PROJECT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    for hook in hooks:
+        assert f"\t$(RUN) {hook['name']}" in lint
+        assert hook["entry"].startswith(f".venv/bin/{hook['name']}")

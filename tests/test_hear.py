@@ -141,7 +141,7 @@ def test_what_resampling_adds_to_full_scale_and_other_floats_are_allowed(model, 
 
 @pytest.mark.slow
 def test_hear_validator_is_content(checkpoint, project):
-    """`make hear`, over this environment in place of .venv."""
+    """`make hear`, with this environment in place of .venv."""
     environment = os.environ | {"PYTHONPATH": str(project)}
 
     def make(target: str) -> subprocess.CompletedProcess[str]:
@@ -149,7 +149,7 @@ def test_hear_validator_is_content(checkpoint, project):
         command = ["make", target, f"MODEL={checkpoint}", tools, here]
         return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
-    made = make(".venv-hear/installed")
+    made = make(".venv-hear/tensorflow.py")
     if "No matching distribution found" in made.stderr:
         pytest.skip(f"pip cannot fetch hear-validator: {made.stderr.splitlines()[-2]}")
     assert made.returncode == 0, made.stderr

@@ -13,8 +13,11 @@ from dvc.config import Config
 
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((PROJECT / "matpac").rglob("*.py"))
+ALL_ALIKE = {PROJECT / "matpac/datasets/public"}
+"""Packages with files of one kind, which need no list."""
 PACKAGES = sorted(
-    {path.parent for path in SOURCES if len(path.relative_to(PROJECT).parts) > 2} | {PROJECT / "flows"}
+    {path.parent for path in SOURCES if len(path.relative_to(PROJECT).parts) > 2} - ALL_ALIKE
+    | {PROJECT / "flows"}
 )
 SHARED = {"params", "clip", "files", "progress", "threads", "git", "walk", "devices", "neighbors"}
 """Root modules that import none of ours but each other; every package may use them."""

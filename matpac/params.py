@@ -1,7 +1,8 @@
 """params.yaml -> typed, checked, frozen parameters.
 
-Every number of a run stands once in params.yaml; its meaning stands here. A wrong key, unit, range or
-combination is refused at loading, in one line that names the key, what was needed and what was found.
+Every number of a run stands once in params.yaml, and its meaning stands here. Loading refuses a
+wrong key, unit, range or combination, in one line that names the key, what was needed and what was
+found.
 """
 
 import hashlib
@@ -29,7 +30,8 @@ from pydantic import (
 PUBLIC_KINDS = tuple(
     module.name for module in iter_modules([str(Path(__file__).with_name("datasets") / "public")])
 )
-"""The public datasets: every file of datasets/public is one. Listed here, imported by the registry."""
+"""The public datasets: every file of datasets/public is one. Listed here, imported by the
+registry."""
 WITH_MORE_KEYS = {"audioset", "magnatagatune"}
 """Public datasets whose sections have keys besides `source`, or another meaning of it."""
 if TYPE_CHECKING:
@@ -49,63 +51,68 @@ class Section(BaseModel):
 
 
 class Demo(Section):
-    """Recordings synthesised from a seed; no network. See matpac/datasets/demo/recipes.py."""
+    """Recordings synthesised from a seed, without a network. See
+    matpac/datasets/demo/recipes.py."""
 
     kind: Literal["demo"]
     recipe: Literal["corpus", "melodies", "rhythms", "scenes"]
-    """What they sound like, and what is asked of them; `corpus` has no labels."""
+    """The sounds and the task on them; `corpus` has no labels."""
     num_clips: PositiveInt
-    """Recordings to make."""
+    """Number of recordings."""
     seed: NonNegativeInt
-    """Every recording follows from it and from its number."""
+    """Seed of the sounds: a recording follows from it and from its own number."""
 
 
 class SplitFractions(Section):
-    """Shares of the labelled clips; the rest trains."""
+    """Shares of the labelled clips. The rest is the train split."""
 
     validation: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share that stops the training of probes, between 0 and 0.5."""
+    """Share that decides when a probe stops training, between 0 and 0.5."""
     test: Annotated[float, Field(gt=0, lt=0.5)]
     """Share that is scored, between 0 and 0.5."""
 
 
 class Own(Section):
-    """Recordings of the user, read where they are and never changed."""
+    """Your own recordings, read where they are and never changed."""
 
     source: str
-    """The folder they lie in; `~` is your home."""
+    """Folder of the recordings; `~` is your home."""
     multi_label: bool
-    """Whether a clip may have several labels (scored by mAP), or has exactly one (accuracy)."""
+    """true if a clip may have several labels (scored by mAP), false if each has one (accuracy)."""
     num_folds: Annotated[int, Field(ge=3)] | None
-    """Deals labelled clips into this many folds where no split is given: groups whole, copies together."""
+    """If the labels come without a split, divide the labelled clips into this many folds. Groups
+    stay whole and copies together."""
     split_fractions: SplitFractions | None
-    """Deals them into train, validation and test instead, in the same way."""
+    """Divide them into train, validation and test instead, in the same way."""
 
     @model_validator(mode="after")
-    def _one_way_to_deal(self) -> "Own":
+    def _one_way_to_split(self) -> "Own":
         if self.num_folds is not None and self.split_fractions is not None:
             raise ValueError("need num_folds or split_fractions, got both: set one of them to null")
         return self
 
 
 class Folder(Own):
-    """Any tree of audio files. See matpac/datasets/own/folder.py."""
+    """Your own recordings, in any tree of audio files. See matpac/datasets/own/folder.py."""
 
     kind: Literal["folder"]
     labels: str
-    """`none`, `folders` (the innermost folder names the class) or the path of a CSV or parquet table."""
+    """`none`, `folders` (the innermost folder names the class), or the path of a CSV or parquet
+    table."""
 
 
 class Tar(Own):
-    """Tar shards of audio files, as WebDataset writes them. See matpac/datasets/own/tar.py."""
+    """Your own recordings, in tar shards as WebDataset writes them. See
+    matpac/datasets/own/tar.py."""
 
     kind: Literal["tar"]
     labels: str
-    """`none`, or the key of each clip's JSON that holds its label or labels."""
+    """`none`, or the key of a clip's JSON that holds its label or labels."""
 
 
 class Parquet(Own):
-    """Parquet files with a column of audio. See matpac/datasets/own/parquet.py."""
+    """Your own recordings, in parquet files with a column of audio. See
+    matpac/datasets/own/parquet.py."""
 
     kind: Literal["parquet"]
     labels: str
@@ -135,7 +142,7 @@ class MagnaTagATune(Public):
 
     kind: Literal["magnatagatune"]
     untagged: Literal["keep", "drop"]
-    """Clips with none of the 50 tags: kept as all-zero rows (the paper's 25,863) or left out."""
+    """Whether to keep clips with none of the 50 tags as all-zero rows (the paper's 25,863)."""
 
 
 Dataset = Annotated[Demo | Folder | Tar | Parquet | AudioSet | MagnaTagATune | Public, Discriminator("kind")]
@@ -145,19 +152,20 @@ class LogMel(Section):
     """The front end. Paper: 16 kHz, 25 ms windows every 10 ms, 80 mel bands from 50 Hz to 8 kHz."""
 
     sample_rate_hz: PositiveInt
-    """Recordings of other rates are resampled to it. Paper: 16,000."""
+    """Sample rate of the front end; recordings of other rates are resampled. Paper: 16,000."""
     window_ms: PositiveFloat
-    """Length of a frame, a periodic Hann window; its samples are the size of the FFT, too. Paper: 25."""
+    """Length of a frame (a periodic Hann window) and of the FFT. Paper: 25."""
     hop_ms: PositiveFloat
-    """From the start of a frame to that of the next. Paper: 10."""
+    """Time from the start of a frame to the start of the next. Paper: 10."""
     num_mels: PositiveInt
-    """Mel bands (Slaney's scale and norm), a multiple of 16: patches are 16 x 16. Paper: 80."""
+    """Mel bands (Slaney's scale and norm), a multiple of 16 since patches are 16 x 16. Paper:
+    80."""
     fmin_hz: NonNegative
     """Lower edge of the first band. Paper: 50."""
     fmax_hz: PositiveFloat
-    """Upper edge of the last band, half the sample rate at most. Paper: 8,000."""
+    """Upper edge of the last band, at most half the sample rate. Paper: 8,000."""
     resampler: Literal["soxr_hq", "kaiser_best"]
-    """soxr's, or the windowed sinc of the released code."""
+    """`soxr_hq` of soxr, or `kaiser_best`, the windowed sinc of the released code."""
 
     @property
     def window_samples(self) -> int:
@@ -168,7 +176,7 @@ class LogMel(Section):
         return round(self.sample_rate_hz * self.hop_ms / 1000)
 
     def first_difference(self, other: "LogMel") -> str | None:
-        """Name of the first field in which two front ends differ; None where they are the same."""
+        """Name of the first field in which two front ends differ; None if they are the same."""
         return next((name for name, value in self if value != getattr(other, name)), None)
 
     @property
@@ -205,113 +213,122 @@ class LogMel(Section):
 
 
 class Shards(Section):
-    """Recordings to log-mels, packed by the hundred."""
+    """How log-mels are packed: a few hundred clips to a shard."""
 
     format: Literal["webdataset", "zarr"]
-    """Tars that any WebDataset reader opens, or one Zarr array; batches are the same, bit for bit."""
+    """Tars that any WebDataset reader opens, or one Zarr array. Batches are the same, bit for
+    bit."""
     clips_per_shard: PositiveInt
-    """A shard is the unit of work: converted, retried and mended as a whole."""
+    """Clips in a shard, which is converted, retried and repaired as a whole."""
     reject: tuple[Literal["silent", "truncated", "duplicate"], ...]
-    """What is left out although it can be decoded. The released code leaves out none of these.
-    Public datasets keep their duplicates: official splits stay as they are. In your own data a copy in
-    another split or fold is an error all the same."""
+    """Recordings to leave out although they can be decoded. The released code keeps all three
+    kinds. Public datasets keep their duplicates, since official splits stay as they are. In your
+    own data a copy in another split or fold is an error whatever you list here."""
     max_rejected_fraction: Fraction
-    """Over this share of unusable recordings the stage fails instead of going on without them."""
+    """The stage fails if a larger share of the recordings is unusable, and otherwise goes on
+    without them."""
     runner: Literal["threads", "processes", "dask"]
-    """Prefect's task runner. The bytes of a shard depend neither on it nor on num_workers."""
+    """Prefect's task runner. The bytes of a shard do not depend on it or on num_workers."""
     num_workers: PositiveInt
     """Processes that convert shards."""
     dask_address: str | None
-    """Of a Dask scheduler that is running (tcp://...); null starts a cluster on this machine."""
+    """Address of a running Dask scheduler (tcp://...). null: start a cluster on this machine."""
 
 
 class Model(Section):
-    """Sizes of the networks, and of the two pretext tasks."""
+    """Sizes of the networks and of the two pretext tasks."""
 
     size: Literal["tiny", "base"]
-    """Row of the table in matpac/model/sizes.py; `base` is the paper's."""
+    """Size of the networks, a row of matpac/model/sizes.py. `base` is the paper's."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the patches that are hidden from the student, and predicted. Paper: 0.7."""
+    """Share of the patches that are hidden from the student and predicted. Paper: 0.7."""
     num_clusters: Annotated[int, Field(ge=2)]
-    """K, classes of the pretext classification. Paper: 2,048; Figure 2 has others."""
+    """K, the number of classes of the pretext classification. Paper: 2,048; Figure 2 tries
+    others."""
     num_predictor_heads: PositiveInt
-    """1 in MATPAC, 5 in MATPAC++ (multiple-choice learning)."""
+    """Predictions of each masked patch: 1 in MATPAC, 5 in MATPAC++ (multiple-choice learning)."""
 
 
 class Ramp(Section):
-    """A straight line over a number of epochs (or over the whole run), flat afterwards."""
+    """A value that changes in a straight line over some epochs or the whole run, then stays."""
 
     first: NonNegative
-    """Its value at update 0."""
+    """Value at update 0."""
     last: NonNegative
-    """Its value where it ends."""
+    """Value at the end of the line."""
 
 
 class Pretrain(Section):
-    """The training of the encoder. Where the paper is silent, its numbers are those of the released code."""
+    """How the encoder is trained. Numbers that the paper does not give are those of the released
+    code."""
 
     datasets: tuple[Name, ...]
-    """One dataset or a mixture: every clip of each is seen once an epoch. Labels are not used."""
+    """One dataset or a mixture. Every clip of each is seen once an epoch; labels are not used."""
     init: str | None
-    """Weights to begin with: a checkpoint folder, a folder of `save_pretrained`, a released .pt file or a
-    released name (matpac/weights/names.py). They need their front end and bring their statistics. null:
-    random ones."""
+    """Weights to begin with: a checkpoint folder, a folder of `save_pretrained`, a released .pt
+    file or a released name (matpac/weights/released.py). They need their own front end and bring their
+    statistics. null: random weights."""
     crop_frames: PositiveInt
-    """Frames of a clip that are seen in an epoch, at a random place; a multiple of 16. Paper: 6 s, so 608."""
+    """Length of the random crop of a clip that is seen in an epoch, a multiple of 16. Paper: 6 s,
+    so 608."""
     short_clips: Literal["drop", "pad"]
-    """What becomes of clips shorter than a crop: left out, or followed by digital silence."""
+    """Whether to leave out clips shorter than a crop, or to pad them with digital silence."""
     batch_size: PositiveInt
-    """Clips per optimiser step, over all GPUs."""
+    """Clips per optimizer step, over all GPUs."""
     num_epochs: NonNegative
-    """How often every clip is seen. 0: the weights of `init` are probed as they are, without any training."""
+    """Number of times every clip is seen. 0: probe the weights of `init` without any training."""
     warmup_epochs: NonNegative
-    """In which the learning rate rises from 0; then it falls to 0 along a cosine. M2D: 20 of 300."""
+    """Epochs in which the learning rate rises from 0; then it falls to 0 along a cosine. M2D: 20 of
+    300."""
     peak_learning_rate: PositiveFloat
-    """Of AdamW, at the end of the warm-up; for the batch as it is, not scaled by its size. Released code:
-    3e-4 at 2,048 clips; M2D: 3e-4 for each 256 clips."""
+    """AdamW's learning rate at the end of the warm-up. It is not scaled by the batch size. Released
+    code: 3e-4 at 2,048 clips; M2D: 3e-4 for each 256 clips."""
     weight_decay: NonNegative
-    """Of AdamW (decoupled), at every update times the learning rate. Released code and M2D: 0.05."""
+    """AdamW's decoupled decay, multiplied by the learning rate at every update. Released code and
+    M2D: 0.05."""
     weight_decay_on: Literal["all", "matrices"]
-    """`all` trained tensors, or those of more than one dimension: neither biases nor norms (M2D)."""
+    """Trained tensors that decay: `all`, or `matrices`, which spares biases and norms (M2D)."""
     adam_betas: tuple[Fraction, Fraction]
     """Decays of AdamW's averages of the gradient and of its square. Released code: 0.9 and 0.95."""
     adam_eps: PositiveFloat
-    """Keeps AdamW's division finite. Released code: 1e-6; M2D: 1e-8."""
+    """Term that keeps AdamW's division finite. Released code: 1e-6; M2D: 1e-8."""
     max_grad_norm: PositiveFloat | None
-    """Longer gradients are shortened to this norm; null: none is (M2D)."""
+    """Norm to which longer gradients are shortened. null: shorten none (M2D)."""
     alpha: Fraction
-    """Eq. (5): weight of the prediction loss; the classification loss has 1 - alpha."""
+    """Eq. (5): weight of the prediction loss. The classification loss has weight 1 - alpha."""
     student_temperature: PositiveFloat
     """tau_s in Eq. (4)."""
     teacher_temperature: Ramp
     """tau_t in Eq. (3)."""
     teacher_temperature_epochs: PositiveFloat
-    """n_tau: epochs in which tau_t goes from first to last; `num_epochs` at most."""
+    """n_tau: epochs in which tau_t goes from first to last; at most `num_epochs`."""
     encoder_decay: Ramp
     """lambda: decay of the teacher encoder's moving average, over the whole run."""
     head_decay: Ramp
     """zeta: decay of the teacher head's moving average, over the whole run."""
     teacher_follows: Literal["before_step", "after_step"]
-    """Moving averages take the student's weights from before the optimiser's step and rest at update 0 (the
-    released code), or from after it, from update 0 on (M2D)."""
+    """Student weights that the teacher averages: those from before the optimizer's step, except at
+    update 0 (the released code), or those from after every step (M2D)."""
     standardize_targets: bool
-    """Each of the teacher's latents gets mean 0 and deviation 1 over its dimensions (M2D)."""
+    """Give each of the teacher's latents mean 0 and deviation 1 over its dimensions (M2D)."""
     center_of: Literal["logits", "probabilities"]
-    """Eq. (3) centers with the mean of the logits; the released code averages probabilities."""
+    """Quantity whose mean is the center of Eq. (3): logits in the paper, probabilities in the
+    released code."""
     center_momentum: Fraction
-    """Share of the centre of Eq. (3) that stays at every update. Released code: 0.9."""
+    """Share of the center of Eq. (3) that stays at every update. Released code: 0.9."""
     choice_temperature: Ramp
-    """MATPAC++: temperature of the choice among predictor heads, and the floor below which it is hard."""
+    """MATPAC++: first temperature of the choice among predictor heads, and the floor below which
+    the choice is hard."""
     choice_decay: Fraction
-    """MATPAC++: the choice temperature is multiplied by this at every update."""
+    """MATPAC++: factor of the choice temperature at every update."""
     seed: NonNegativeInt
-    """Initial weights, order of clips, crops and masks follow from it."""
+    """Seed of initial weights, order of clips, crops and masks."""
     precision: Literal["float32", "bfloat16"]
-    """Of the forward pass (autocast); weights, optimiser and teacher stay in float32."""
+    """Precision of the forward pass (autocast). Weights, optimizer and teacher stay in float32."""
 
     @property
     def classifies(self) -> bool:
-        """Whether anything is learned from the classification: at alpha = 1 it has no part in the loss."""
+        """Whether the classification has a part in the loss; it has none at alpha = 1."""
         return self.alpha < 1
 
     @model_validator(mode="after")
@@ -356,40 +373,41 @@ BEFORE = {
     "teacher_follows": "before_step",
     "standardize_targets": False,
 }
-"""What pre-training did before these keys: what is on the disk may be older than them."""
+"""Behavior of pre-training before these keys existed, for files on the disk that are older."""
 
 
 class Compute(Section):
-    """How pre-training uses the machine. Results change by rounding only, so a run that was cut off goes on
-    with other values."""
+    """How pre-training uses the machine. Results change by rounding only, so an interrupted run can
+    go on with other values."""
 
     num_gpus: PositiveInt | None
-    """Train on so many of this machine's GPUs together; null: on all that are visible."""
+    """GPUs of this machine to train on together. null: all that are visible."""
     micro_batch_size: PositiveInt
-    """Most clips in one forward pass of a GPU; gradients accumulate until pretrain.batch_size is reached."""
+    """Most clips in one forward pass of a GPU. Gradients accumulate up to pretrain.batch_size."""
     compile: bool
-    """Compile the networks; takes a minute or so at first."""
+    """Compile the networks, which takes about a minute at the start."""
     recompute_activations: bool
-    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, more
+    time."""
     log_every_updates: PositiveInt
-    """A row of metrics.csv each time."""
+    """Updates from one row of metrics.csv to the next."""
     save_every_s: PositiveFloat
-    """How much work a kill may cost."""
+    """Time between saved states, and so the most work that a kill may cost."""
 
 
 class Online(Section):
-    """A look at the student while it trains, with labels that it never learns from. Changes nothing in
-    training, so a run that was cut off goes on with other values; what was measured with the old ones is
-    forgotten then. See matpac/training/online.py."""
+    """Evaluation of the student while it trains, with labels that it never learns from. Training
+    does not depend on it, so an interrupted run can go on with other values; measurements made with
+    the old ones are dropped. See matpac/training/online.py."""
 
     dataset: Name | None
-    """Labelled, one label a clip; null: never look."""
+    """Dataset with one label a clip. null: do not evaluate."""
     every_updates: PositiveInt
-    """How often to look."""
+    """Updates from one evaluation to the next."""
     num_clips: PositiveInt
-    """At most so many of the train split vote on at most so many of the validation split."""
+    """Most clips of the train split that vote, and of the validation split that are voted on."""
     k: PositiveInt
-    """How many nearest clips vote."""
+    """Number of nearest clips that vote."""
 
 
 TAKEN = (
@@ -397,36 +415,37 @@ TAKEN = (
     *("ids", "split", "fold", "labels", "observed"),
     *("pretrained_steps", "pretrained_num_steps", "random_init_steps", "random_init_num_steps"),
 )
-"""What a store of embeddings holds anyway (matpac/probing/store.py)."""
+"""Names that a store of embeddings uses itself (matpac/probing/store.py)."""
 
 
 class Other(Section):
     """An encoder that is not ours. See matpac/probing/external.py."""
 
     module: str
-    """With the HEAR 2021 API; installed, or in a folder on PYTHONPATH."""
+    """Name of a module with the HEAR 2021 API, installed or in a folder on PYTHONPATH."""
     model: str | None
-    """What its `load_model` is given: a path or a name; null: nothing, for the module's default."""
+    """Argument of its `load_model`: a path or a name. null: none, for the module's default."""
 
     @model_validator(mode="after")
     def _module_has_a_name(self) -> "Other":
         words = self.module.split(".")
         if words[-1] == "py" or not all(word.isidentifier() for word in words):
-            raise ValueError(f"module: need a name as after `import`, no path of a file, got {self.module}")
+            raise ValueError(f"module: need a name as after `import`, not a file, got {self.module}")
         return self
 
 
 class Embed(Section):
-    """What is embedded of the labelled clips, and by whom."""
+    """How labelled clips are embedded, and by which encoders."""
 
     batch_size: PositiveInt
-    """Chunks per forward pass; of other encoders, clips of equal length."""
+    """Chunks per forward pass; for other encoders, clips of equal length."""
     over_time: bool
-    """Keep what our encoder says every 160 ms as well, not only the mean; `probe.attentive` reads that. In
-    float16: for 10,000 clips of 10 s and the paper's 3,840 dimensions 5 GB, and the untrained encoder's too.
-    """
+    """Also keep our encoder's output every 160 ms, in float16, for `probe.attentive`. It takes 5 GB
+    for 10,000 clips of 10 s with the paper's 3,840 dimensions, and again for the untrained
+    encoder."""
     others: dict[Name, Other]
-    """Other encoders, by names of yours: they read the recordings, and are probed exactly as ours."""
+    """Other encoders, by names of yours. They read the recordings and are probed exactly as ours
+    is."""
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "Embed":
@@ -440,41 +459,45 @@ class Probe(Section):
     """Paper: one linear layer, batch 128, Adam 1e-4, best validation loss kept, five repeats."""
 
     datasets: tuple[Name, ...]
-    """What is embedded and probed; needs labels."""
+    """Datasets with labels to embed and probe."""
     num_repeats: Annotated[int, Field(ge=2)]
-    """Each with other initial weights and another order of clips; scores are their mean and interval."""
+    """Probes with different initial weights and orders of clips. Scores are their mean and
+    interval."""
     batch_size: PositiveInt
-    """Clips per optimiser step of a probe. Paper: 128."""
+    """Clips per optimizer step of a probe. Paper: 128."""
     learning_rate: PositiveFloat
-    """Of Adam, the same throughout. Paper: 1e-4; standardised features bear a higher one."""
+    """Adam's learning rate, constant. Paper: 1e-4; standardized features allow a higher one."""
     max_epochs: PositiveInt
-    """Training stops here at the latest."""
+    """Most epochs of training."""
     patience_epochs: PositiveInt
-    """Training stops when the validation loss has not improved for so many epochs."""
+    """Training stops if the validation loss has not improved for this many epochs."""
     standardize: bool
-    """Scale every feature by the train split's mean and deviation before the linear layer (and `knn`)."""
+    """Scale every feature by the train split's mean and deviation before the linear layer and
+    `knn`."""
     knn: PositiveInt | None
-    """Read embeddings a second time by the votes of so many nearest training clips; null: do not.
-    Stands in .details.json and below the report's table, never among the scores."""
+    """Number of nearest training clips whose votes read the embeddings a second time. null: no such
+    reading. It stands in .details.json and below the report's table, never among the scores."""
     attentive: PositiveInt | None
-    """Read our encoder's embeddings over time (`embed.over_time`) by probes that learn when to listen, with
-    so many heads; null: do not. Stands where `knn` does. See matpac/probing/attentive.py."""
+    """Heads of the probes that read our encoder's embeddings over time (`embed.over_time`) and
+    learn when to listen. null: no such probes. Results stand beside those of `knn`. See
+    matpac/probing/attentive.py."""
     seed: NonNegativeInt
-    """Initial weights and order of clips follow from it and from the number of the repeat."""
+    """Seed of initial weights and order of clips, together with the number of the repeat."""
 
 
 Cron = Annotated[str, StringConstraints(pattern=r"^\s*\S+(\s+\S+){4}\s*$")]
 
 
 class Schedules(Section):
-    """When deployments run by themselves (`python -m flows.serve`): a cron line, or null for never."""
+    """When deployments run by themselves (`python -m flows.serve`): a cron line of five fields
+    (minute, hour, day, month, weekday) in UTC, or null for never."""
 
     download: Cron | None
-    """Five fields (minute, hour, day, month, weekday), in UTC: fetches every dataset that is not here."""
+    """Schedule for fetching every dataset that is not here."""
     shards: Cron | None
-    """The same: converts every dataset that has changed."""
+    """Schedule for converting every dataset that has changed."""
     reproduce: Cron | None
-    """The same: the whole pipeline, as `dvc repro`."""
+    """Schedule for the whole pipeline, as `dvc repro` runs it."""
 
 
 class Params(Section):
@@ -499,7 +522,7 @@ class Params(Section):
 
     @property
     def online_datasets(self) -> tuple[str, ...]:
-        """One or none."""
+        """The dataset of `online`, or none."""
         return () if self.online.dataset is None else (self.online.dataset,)
 
     @model_validator(mode="after")
@@ -536,7 +559,7 @@ class Params(Section):
             raise ValueError("probe.attentive: need embed.over_time: true, got false")
         return self
 
-    # Not a matter of the section: checkpoints of before have other values, and still open.
+    # Checked here and not in the section, so that older checkpoints with other values still open.
     @model_validator(mode="after")
     def _temperature_rises_within_the_run(self) -> "Params":
         num_epochs, rising = self.pretrain.num_epochs, self.pretrain.teacher_temperature_epochs
@@ -562,7 +585,8 @@ class Params(Section):
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check a parameter file.
 
-    Raises ValueError with one line per problem: the key, what was needed, what was found.
+    Raises:
+        ValueError: With one line per problem: the key, what was needed, what was found.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -584,7 +608,7 @@ def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - w
 
 
 def _with_guesses(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A misspelt key is one problem and not two: unknown, and the one it stands for missing."""
+    """Report a misspelt key once, not as an unknown key and a missing one."""
     missing = {item["loc"] for item in items if item["type"] == "missing"}
     guessed = {}
     for item in items:
@@ -623,7 +647,7 @@ def _problem(where: str, item: dict[str, Any]) -> str:
 
 
 def digest(*parts: Any) -> str:  # noqa: ANN401 - anything JSON can hold, and sections
-    """Short stable digest of parameters and plain values: names folders of unfinished work."""
+    """Short stable digest of parameters and plain values, for names of folders and files."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -82,7 +82,7 @@ def test_the_shipped_files_are_valid(project, name):
         (
             "embed.others",
             {"ast": {"module": "hear_ast.py", "model": None}},
-            "embed.others.ast: module: need a name as after `import`, no path of a file, got hear_ast.py",
+            "embed.others.ast: module: need a name as after `import`, not a file, got hear_ast.py",
         ),
         ("embed.others", {"ast": {"module": "./hear-ast", "model": None}}, "need a name as after `import`"),
         ("embed.others", {"ast": {"module": "hear_ast"}}, "embed.others.ast.model: this key is missing"),

@@ -28,7 +28,7 @@ def test_a_preset_differs_from_the_papers_in_the_keys_that_its_header_names(proj
     differing = {
         re.sub(ramps, "", key) for key in paper.keys() | ours.keys() if paper.get(key) != ours.get(key)
     }
-    header = text.partition("# Other than in presets/paper.yaml:\n")[2].partition("\ndatasets:")[0]
+    header = text.partition("# Differences from presets/paper.yaml:\n")[2].partition("\ndatasets:")[0]
     assert set(re.findall(r"^#   (\S+) ", header, re.MULTILINE)) == differing
 
 

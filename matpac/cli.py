@@ -1,6 +1,6 @@
-"""The command `matpac`: pipeline stages after the shards, and embeddings of single files.
+"""The command `matpac`: the pipeline's stages after the shards, and tools for trained encoders.
 
-Heavy imports stand inside the commands, so that `--help` answers at once.
+Slow imports are inside the commands, so that `--help` answers at once.
 """
 
 import sys
@@ -42,20 +42,22 @@ def _say_version(asked: bool) -> bool:
 def matpac_command(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True),
+        typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True),
     ] = False,
 ) -> None:
     """Self-supervised audio representation learning with MATPAC.
 
-    `dvc repro` runs the whole pipeline; these are its stages, and `embed` for your own files.
+    `dvc repro` runs the whole pipeline; pretrain, probe, report and others are its stages. `embed`
+    also takes your own files, `inspect` and `cost` tell what a run would do before it begins.
     """
 
 
 @app.command()
 def datasets(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """List the public datasets, and what of yours is on disk.
+    """List the built-in public datasets and the state of yours.
 
-    Size, licence and protocol of those that are built in; recordings and shards of those of params.yaml.
+    Public datasets are listed with size, licence and protocol, those of params.yaml with the
+    recordings and shards that are on disk.
     """
     from matpac.datasets.preview import own_table, public_table
     from matpac.params import load_params
@@ -67,12 +69,12 @@ def datasets(params: ParamsFile = DEFAULT_PARAMS) -> None:
 def inspect(
     dataset: Annotated[str, typer.Argument(help="A name under `datasets` in params.yaml.")],
     params: ParamsFile = DEFAULT_PARAMS,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs, with all counts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with all counts.")] = False,
 ) -> None:
-    """Say what preparing a dataset would do, before any work.
+    """Show what preparing a dataset would do, before any work.
 
-    Clips, hours, classes, leaks. Reads headers and checksums of recordings that are here; downloads and
-    converts nothing.
+    Counts clips, hours, classes and rejections, and finds leaks between splits. Reads headers and
+    checksums of the recordings on disk; downloads and converts nothing.
     """
     from matpac.params import load_params
     from matpac.prepare.inspect import inspect_dataset
@@ -91,9 +93,10 @@ def inspect(
 
 @app.command()
 def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Note whether what is read in place has changed.
+    """Record the state of files that are read in place.
 
-    Recordings, weights and other encoders (data/sources).
+    These are recordings, initial weights and other encoders; DVC sees from data/sources whether
+    they changed.
     """
     from matpac.datasets.fingerprints import write_encoders, write_sources
     from matpac.params import load_params
@@ -105,33 +108,34 @@ def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command()
 def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Write down which shards pre-training reads (data/corpus.json)."""
+    """Record which shards pre-training reads (data/corpus.json)."""
     from matpac.params import load_params
     from matpac.shards.corpus import write_corpus
 
     checked = load_params(params)
     write_corpus(SHARDS, checked.pretrain.datasets, checked.online_datasets, CORPUS)
     for folder in (EMBEDDINGS, SCORES):
-        # The report depends on them, also where nothing is probed.
+        # The report depends on these folders, even if nothing is probed.
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @app.command()
 def cost(
     params: Annotated[
-        list[Path] | None, typer.Argument(help="Parameter files to lay side by side; params.yaml if none.")
+        list[Path] | None, typer.Argument(help="Parameter files to compare; by default params.yaml.")
     ] = None,
     clips: Annotated[
-        int | None, typer.Option(help="Clips to train on; by default those of the finished shards.", min=1)
+        int | None, typer.Option(help="Number of clips; by default that of the finished shards.", min=1)
     ] = None,
     tflops: Annotated[
         float | None,
-        typer.Option(help="TFLOP/s of the machine in this work, to say how long it takes.", min=0.001),
+        typer.Option(help="TFLOP/s that the machine sustains in training, to estimate hours.", min=0.001),
     ] = None,
 ) -> None:
-    """Say what pre-training costs, before it begins.
+    """Show what pre-training would cost, before it begins.
 
-    GFLOP a crop by part, PFLOP of the run, hours.
+    Prints GFLOP per crop by part of the model, PFLOP of the whole run and, with --tflops, its
+    hours.
 
     matpac cost presets/paper.yaml presets/cheaper.yaml --clips 2012615 --tflops 300
     """
@@ -146,10 +150,12 @@ def cost(
 def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Pre-train an encoder on the corpus.
 
-    Goes on where it was cut off (data/checkpoints/pretrained). On several GPUs it starts a process for each
-    (`compute.num_gpus`). On several machines, start it on each:
+    Continues a run that was cut off. The result is data/checkpoints/pretrained. On several GPUs it
+    starts one process for each (compute.num_gpus in params.yaml). On several machines, start it on
+    each:
 
-    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <host> -m matpac pretrain
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <host> -m matpac
+    pretrain
     """
     from matpac.params import load_params
     from matpac.training.ranks import begin_on_all_gpus
@@ -163,27 +169,27 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
 @app.command()
 def embed(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Audio files, and folders to look for some in.")
+        list[Path] | None, typer.Argument(help="Audio files, and folders to search for them.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the embeddings: .npz, .parquet or .zarr.")
+        Path | None, typer.Option(help="File for the embeddings: .npz, .parquet or .zarr.")
     ] = None,
     checkpoint: Annotated[
         Path, typer.Option(help="Checkpoint or saved folder, released .pt file or released name.")
     ] = CHECKPOINT,
     in_time: Annotated[
-        bool, typer.Option("--in-time", help="One every 16 frames with its time, not one a file.")
+        bool, typer.Option("--in-time", help="One embedding every 16 frames with its time, not one per file.")
     ] = False,
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Embed audio files, or the shards of a dataset.
 
-    Goes on where it was cut off; finished, it does nothing.
+    Continues a run that was cut off; does nothing if the result is complete.
 
-    matpac embed recordings/ --out e.parquet    one row a file: path and embedding
+    matpac embed recordings/ --out e.parquet    one row per file: path and embedding
 
-    matpac embed a.wav b.flac --out e.npz       arrays `embeddings` [file, dim] and `paths`; .zarr likewise
+    matpac embed a.wav b.flac --out e.npz       arrays `embeddings` [file, dim] and `paths`
 
     matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
@@ -196,11 +202,11 @@ def embed(
         mute_c_libraries()
         embed_files(files, checkpoint, out, in_time=in_time)
     else:
-        raise ValueError("embed: need either files and --out, or --dataset (see `matpac embed --help`)")
+        raise ValueError("embed: need either files and --out, or --dataset. See `matpac embed --help`.")
 
 
 def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
-    """The stage `embed` of the pipeline."""
+    """The pipeline's stage `embed`."""
     from matpac.datasets.registry import recordings_root
     from matpac.params import load_params
     from matpac.probing.embed import embed_stage
@@ -214,11 +220,11 @@ def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or saved folder, or released .pt file.")],
-    out: Annotated[Path, typer.Option(help="Where to write the encoder (.onnx).")],
+    out: Annotated[Path, typer.Option(help="File for the encoder (.onnx).")],
 ) -> None:
     """Write an encoder with its front end as ONNX.
 
-    Waveforms of any length -> mean embeddings.
+    The graph takes waveforms of any length and gives their mean embeddings.
     """
     from matpac.encoder.encoder import load_encoder
     from matpac.encoder.onnx import check_out, export_onnx
@@ -235,11 +241,11 @@ def info(
     weights: Annotated[
         str, typer.Argument(help="Checkpoint or saved folder, released .pt file or name (matpac_10_2048).")
     ] = str(CHECKPOINT),
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what an encoder is, and was trained on.
+    """Show what an encoder is and what it was trained on.
 
-    Sizes, front end, statistics. Downloads nothing.
+    Prints sizes, front end and statistics. Downloads nothing.
     """
     from matpac.weights.describe import facts_of, json_of, text_of
 
@@ -249,12 +255,12 @@ def info(
 
 @app.command()
 def probe(
-    dataset: Annotated[str, typer.Argument(help="A dataset of params.yaml that has been embedded.")],
+    dataset: Annotated[str, typer.Argument(help="A dataset in params.yaml that has been embedded.")],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Train linear probes on a dataset's embeddings.
 
-    Scores go to data/scores/<dataset>.json.
+    Writes the scores to data/scores/<dataset>.json and prints their table.
     """
     from matpac.params import load_params
     from matpac.probing.probe import probe as run_probe
@@ -268,7 +274,7 @@ def probe(
 def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Add the scores to the records of all runs.
 
-    In data/experiments, for the tables of the report.
+    The report's tables are made from these records (data/experiments).
     """
     from matpac.params import load_params
     from matpac.report.experiments import record_run
@@ -278,9 +284,9 @@ def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command()
 def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Write the report page and print the table of scores.
+    """Write the report and print the table of scores.
 
-    The page is data/report/index.html.
+    The report is one page: data/report/index.html.
     """
     from matpac.params import load_params
     from matpac.probing.scores import score_table
@@ -294,7 +300,7 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 def main() -> None:
-    """Run a command; trouble that a person can mend is one line, not a traceback."""
+    """Run a command. An error that the user can fix is one line, not a traceback."""
     try:
         app()
     except (ValueError, RuntimeError, OSError) as error:
@@ -305,7 +311,7 @@ def main() -> None:
 
 
 def _line_of(error: Exception) -> str:
-    """As libraries and systems say it, but for system errors that begin with a number."""
+    """The error's own message; of system errors, the reason without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -1,7 +1,7 @@
 """All benchmarks, or those named: python -m benchmarks [feeding probing ...]
 
 Each runs in a process of its own. The figures go to benchmarks/results/<date>-<machine>.json and into the
-README's table; those of benchmarks that were not run again on this day stay.
+table of benchmarks/README.md. Figures of the same day from benchmarks that are not named stay.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.claims import COLUMNS, Claim
 
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks/results"
-README = PROJECT / "README.md"
+PAGE = PROJECT / "benchmarks/README.md"
 NAMES = ("preparing", "feeding", "training", "embedding", "probing", "startup", "machinery")
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
@@ -52,14 +52,14 @@ def main() -> int:
         RESULTS.mkdir(exist_ok=True)
         out.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     show(results, out)
-    print(f"{out.relative_to(PROJECT)} and the table of README.md are written.")
+    print(f"{out.relative_to(PROJECT)} and the table of {PAGE.relative_to(PROJECT)} are written.")
     if failed:
         print(f"These failed: {', '.join(failed)}")
     return len(failed)
 
 
 def measured(name: str) -> list[dict[str, Any]] | None:
-    """The claims of a benchmark; None where it failed."""
+    """The claims of a benchmark; None if it failed."""
     with tempfile.TemporaryDirectory() as folder:
         claims = Path(folder, "claims.json")
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(claims)]
@@ -69,11 +69,11 @@ def measured(name: str) -> list[dict[str, Any]] | None:
 
 
 def show(results: dict[str, Any], out: Path) -> None:
-    """Put a table of the claims that have a goal between the marks of README.md."""
+    """Put a table of the claims that have a goal between the marks of the page."""
     cpu = f"{results['machine']['cores']} cores of {results['machine']['processor']}"
     where = results["machine"]["gpu"] or cpu
     lines = [
-        f"Measured on {where} ([all figures]({out.relative_to(PROJECT)})); `make bench` measures yours.",
+        f"Measured on {where} ([all figures]({out.relative_to(PAGE.parent)})); `make bench` measures yours.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
@@ -82,10 +82,10 @@ def show(results: dict[str, Any], out: Path) -> None:
         for claim in results["claims"].get(name, []):
             if claim["goal"] is not None:
                 lines.append(f"| {' | '.join(Claim.from_json(claim).cells())} |")
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    README.write_text(f"{before}{BEGIN}" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

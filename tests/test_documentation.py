@@ -1,6 +1,8 @@
-"""Commands in README.md, docs/ and --help are ones that the programs understand."""
+"""Commands, Python, links and sizes of the pages for people: what they say is true."""
 
+import csv
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -14,16 +16,19 @@ import torch
 import typer
 import yaml
 
+import benchmarks.__main__ as benchmarks
 from matpac.cli import app
+from matpac.datasets.inventory import Recording
 from matpac.weights.released import PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
 
 PROJECT = Path(__file__).resolve().parent.parent
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((PROJECT / "docs").glob("*.md")),
+]
 FENCED = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
-INDENTED = re.compile(
-    r"^ {4}(?:\$ )?((?:matpac|dvc|python|make|cp|torchrun|prefect|hear-validator) .*)$", re.MULTILINE
-)
+INDENTED = re.compile(r"^ {4}((?:matpac|dvc|python|make|cp|torchrun|prefect|pip) .*)$", re.MULTILINE)
 OTHER_PROGRAMS = {"source", "export", "xdg-open", "pip", "prefect", "hear-validator", "cd", "git", "mkdocs"}
 
 
@@ -34,7 +39,7 @@ def commands() -> list[str]:
         lines = [line for block in FENCED.findall(text) for line in block.splitlines()]
         lines += INDENTED.findall(FENCED.sub("", text)) if path.name == "README.md" else []
         for line in lines:
-            # A word of the pages stands for what the reader puts there.
+            # <word> is for the reader to replace.
             words = re.split(r"\s+#\s", line)[0].replace("<", "").replace(">", "")
             found += [one.strip() for one in words.split("&&") if one.strip()]
     return sorted(set(found))
@@ -146,16 +151,86 @@ def test_the_page_on_encoders_runs_from_top_to_bottom(project, tmp_path, monkeyp
     assert names["of_first_file"].shape == (6, 640)
 
 
-def test_the_paper_is_cited_alike_everywhere(project):
+def test_the_front_page_is_short(project):
+    text = (project / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(text.encode()) <= 9_000
+
+
+@pytest.mark.parametrize("page", [*PAGES, PROJECT / "NOTES.md"], ids=lambda path: path.name)
+def test_lines_of_prose_end_at_column_100(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    not_prose = ("|", "    ", "![", "<!--", "$$", "Measured on ")
+    assert [line for line in text.splitlines() if len(line) > 100 and not line.startswith(not_prose)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_files_that_a_page_names_exist(page, project):
+    text = page.read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    missing = [link for link in links if link and not (page.parent / link).exists()]
+    named = re.findall(r"`((?:matpac|flows|tests|docs|presets|benchmarks)/[\w./-]+)`", text)
+    missing += [name for name in named if not (project / name).exists() and "birds" not in name]
+    assert missing == []
+
+
+def test_the_front_page_names_every_package(project):
+    named = re.findall(r"^\| `matpac/(\w+)` \|", (project / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(path.parent.name for path in (project / "matpac").glob("*/__init__.py"))
+
+
+def test_the_example_table_of_labels_is_understood(project, tmp_path, monkeypatch, capfd):
+    text = (project / "docs/data.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"^```csv\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    [example] = re.findall(r"^```yaml\n(datasets:.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "table.csv").write_text(table)
+    random = np.random.default_rng(0)
+    for row in csv.DictReader(table.splitlines()):
+        (tmp_path / "recordings" / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "recordings" / row["path"], random.normal(scale=0.1, size=48_000), 16_000)
+    params = yaml.safe_load((project / "presets/demo.yaml").read_text()) | yaml.safe_load(example)
+    params["datasets"]["mine"] |= {"source": "recordings", "labels": "table.csv"}
+    params["pretrain"]["datasets"] = params["probe"]["datasets"] = ["mine"]
+    params["online"]["dataset"] = "mine"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    app(["inspect", "mine"], standalone_mode=False)
+    printed = " ".join(capfd.readouterr().out.split())
+    assert "2 classes, one label per clip, accuracy" in printed
+    assert "train 2 6 s 2 of 2 validation 2 6 s 2 of 2 test 2 6 s 2 of 2" in printed
+
+
+def test_the_example_of_a_public_dataset_gives_clips(project):
+    text = (project / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    module, test = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    compile(test, "test_birds.py", "exec")
+    names: dict[str, Any] = {}
+    exec(module, names)
+    recording = Recording("calls/wren_jane_07.wav", 1, "0" * 64, "calls/wren_jane_07.wav")
+    [clip] = names["clips"](None, project, [recording])
+    assert (clip.labels, clip.split, clip.group) == (("wren",), "train", "jane")
+    assert len(names["CLASSES"]) == names["PAGE"].num_classes
+
+
+def test_the_table_of_speed_is_made_from_the_recorded_figures(project, tmp_path, monkeypatch):
+    page = (project / "benchmarks/README.md").read_text(encoding="utf-8")
+    [name] = re.findall(r"^Measured on .*\((results/.*\.json)\)", page, re.MULTILINE)
+    before, rest = page.split(benchmarks.BEGIN)
+    _, after = rest.split(benchmarks.END)
+    emptied = tmp_path / "README.md"
+    emptied.write_text(f"{before}{benchmarks.BEGIN}{benchmarks.END}{after}", encoding="utf-8")
+    monkeypatch.setattr(benchmarks, "PAGE", emptied)
+    recorded = json.loads((project / "benchmarks" / name).read_text(encoding="utf-8"))
+    benchmarks.show(recorded, tmp_path / name)
+    assert emptied.read_text(encoding="utf-8") == page
+
+
+def test_the_paper_is_cited_as_in_its_record(project):
     paper = yaml.safe_load((project / "CITATION.cff").read_text())["preferred-citation"]
     names = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in paper["authors"])
-    entries = []
-    for page in ("README.md", "docs/index.md"):
-        entries += re.findall(
-            r"^```bibtex\n(.*?)^```", (project / page).read_text(), re.MULTILINE | re.DOTALL
-        )
-    fields = dict(re.findall(r"^  (\w+) += \{(.*)\},$", entries[0], re.MULTILINE))
-    assert entries == [entries[0]] * 2
+    text = (project / "README.md").read_text(encoding="utf-8")
+    [entry] = re.findall(r"^```bibtex\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    fields = dict(re.findall(r"^  (\w+) += \{(.*)\},$", entry, re.MULTILINE))
     assert fields == {
         "author": names,
         "title": paper["title"],

@@ -105,11 +105,11 @@ class AttentiveData(Data):
     def parts(self, clips: Int64[np.ndarray, " chosen"]) -> Iterator["Part"]:
         """The clips with their steps, in parts that fit PART_BYTES; similar lengths go together."""
         num_steps, device = self.steps.num_steps[clips], self.labels.device
-        room = PART_BYTES[device.type] // (4 * self.steps.dim)
+        max_steps = PART_BYTES[device.type] // (4 * self.steps.dim)
         order, first = np.argsort(num_steps, kind="stable"), 0
         for end in range(1, len(order) + 1):
             # Clips are in order of length, so the next one decides the padding.
-            if end == len(order) or (end + 1 - first) * num_steps[order[end]] > room:
+            if end == len(order) or (end + 1 - first) * num_steps[order[end]] > max_steps:
                 positions = order[first:end]
                 steps, present = (
                     torch.from_numpy(values).to(device) for values in self.steps.padded(clips[positions])
@@ -127,18 +127,21 @@ class AttentiveData(Data):
     @torch.no_grad()
     def _scalers(self) -> "Scalers":
         """In float64, which sums float16 values exactly: a constant dimension gets deviation 0."""
-        trains = np.zeros((len(self.folds), len(self.shares)))
-        for row, fold in zip(trains, self.folds, strict=True):
+        is_train = np.zeros((len(self.folds), len(self.shares)))
+        for row, fold in zip(is_train, self.folds, strict=True):
             row[fold.train] = 1
-        used = np.flatnonzero(trains.any(axis=0))
+        used = np.flatnonzero(is_train.any(axis=0))
         means = self.labels.new_zeros((len(self.shares), self.steps.dim))
-        sums = self.labels.new_zeros((2, len(trains), self.steps.dim), dtype=torch.float64)
+        # Sums of the steps and of their squares, over the training clips of each fold.
+        sums = self.labels.new_zeros((2, len(self.folds), self.steps.dim), dtype=torch.float64)
         for part in self.parts(used):
-            clips, wide = used[part.positions], part.steps.double()
-            of_clip, of_fold = wide.sum(1), torch.from_numpy(trains[:, clips]).to(sums)
-            sums += torch.stack([of_fold @ of_clip, of_fold @ wide.square().sum(1)])
-            means[clips] = (of_clip / part.present.sum(1, keepdim=True)).float()
-        mean, mean_square = sums / torch.from_numpy(trains @ self.steps.num_steps).to(sums)[:, None]
+            clips, steps = used[part.positions], part.steps.double()
+            clip_sums, clip_squares = steps.sum(1), steps.square().sum(1)
+            in_fold = torch.from_numpy(is_train[:, clips]).to(sums)
+            sums += torch.stack([in_fold @ clip_sums, in_fold @ clip_squares])
+            means[clips] = (clip_sums / part.present.sum(1, keepdim=True)).float()
+        num_steps = torch.from_numpy(is_train @ self.steps.num_steps).to(sums)
+        mean, mean_square = sums / num_steps[:, None]
         std = (mean_square - mean.square()).clamp(min=0).sqrt()
         return Scalers((1 / torch.where(std > 0, std, 1)).float(), Scaler.of(means, self.folds))
 
@@ -190,10 +193,10 @@ class AttentiveProbe(nn.Module):
         """
         scores = steps @ (self.queries * self.step_factor / math.sqrt(steps.shape[2])).T
         attention = scores.masked_fill(~present[:, :, None], -math.inf).softmax(1)
-        # All dimensions averaged by every head, then each head's share taken: faster than averaging shares.
-        averages = (attention.mT @ steps).unflatten(2, (len(self.queries), -1))
-        shares = averages.diagonal(dim1=1, dim2=2).mT.flatten(1)
-        return F.linear((shares - self.mean) * self.factor, self.weight, self.bias)
+        # Every head averages all dimensions and then keeps its own: faster than averaging only those.
+        by_head = (attention.mT @ steps).unflatten(2, (len(self.queries), -1))
+        averages = by_head.diagonal(dim1=1, dim2=2).mT.flatten(1)
+        return F.linear((averages - self.mean) * self.factor, self.weight, self.bias)
 
 
 class Training:
@@ -204,7 +207,7 @@ class Training:
         self.fold = data.folds[problem.fold]
         dim, like = data.steps.dim, data.labels
         weight, bias = (
-            values[0].to(like) for values in first_weights([problem.first_weights], dim, like.shape[1])
+            values[0].to(like) for values in first_weights([problem.weight_random], dim, like.shape[1])
         )
         step_factor, mean, factor = like.new_ones(dim), like.new_zeros(dim), like.new_ones(dim)
         if data.scalers is not None:
@@ -231,7 +234,7 @@ class Training:
 
     def _train(self) -> float:
         """Train for an epoch; return the mean loss over observed entries, taken while the weights move."""
-        order = self.problem.orders.permutation(self.fold.train)
+        order = self.problem.order_random.permutation(self.fold.train)
         total = self.data.labels.new_zeros(())
         for first in range(0, len(order), self.params.batch_size):
             batch = order[first : first + self.params.batch_size]

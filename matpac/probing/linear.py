@@ -124,7 +124,7 @@ class Stack:
     def __init__(self, problems: list[Problem], data: LinearData, params: Probe) -> None:
         self.problems, self.data, self.params = problems, data, params
         dim, num_classes = data.features.shape[1], data.labels.shape[1]
-        first = first_weights([problem.first_weights for problem in problems], dim, num_classes)
+        first = first_weights([problem.weight_random for problem in problems], dim, num_classes)
         self.optimizer = StackedAdam([values.to(data.features) for values in first], params.learning_rate)
         self._keep_best(range(len(problems)))
 
@@ -134,21 +134,23 @@ class Stack:
         self._validate()
 
     def _train(self) -> None:
-        """Gradients are written out instead of left to autograd, for speed."""
+        """Train for an epoch. Gradients are written out instead of left to autograd, for speed."""
         data, (weight, bias) = self.data, self.optimizer.parameters
         weight_gradient, bias_gradient = self.optimizer.gradients
-        fold = torch.tensor([problem.fold for problem in self.problems], device=weight.device)
-        orders = [problem.orders.permutation(data.folds[problem.fold].train) for problem in self.problems]
-        room = weight.new_empty(len(orders) * self.params.batch_size, weight.shape[2])
+        folds = torch.tensor([problem.fold for problem in self.problems], device=weight.device)
+        orders = [
+            problem.order_random.permutation(data.folds[problem.fold].train) for problem in self.problems
+        ]
+        buffer = weight.new_empty(len(orders) * self.params.batch_size, weight.shape[2])
         sums = weight.new_zeros(len(orders))
         for batch in stacked_batches(orders, data.shares, self.params.batch_size, weight):
-            inputs = rows(data.features, batch.clips, out=room[: batch.clips.numel()])
+            inputs = rows(data.features, batch.clips, out=buffer[: batch.clips.numel()])
             if data.scaler is not None:
-                data.scaler.scale_(inputs, fold)
+                data.scaler.scale_(inputs, folds)
             truth = rows(data.labels, batch.clips), rows(data.observed, batch.clips), data.multi_label
             logits = torch.baddbmm(bias, weight, inputs.mT).mT
             sums += (clip_losses(logits, *truth) * batch.present).sum(1)
-            gradients = clip_gradients(logits, *truth) * batch.weights[:, :, None]
+            gradients = clip_gradients(logits, *truth) * batch.loss_weights[:, :, None]
             torch.bmm(gradients.mT, inputs, out=weight_gradient)
             torch.sum(gradients.mT, dim=2, keepdim=True, out=bias_gradient)
             self.optimizer.step_(batch.moving)
@@ -202,10 +204,10 @@ class StackedBatch:
     clips: Int64[Tensor, "problem batch"]
     present: Float[Tensor, "problem batch"]
     """0 for padding, which must not count. A problem that has finished its epoch has only padding."""
-    weights: Float[Tensor, "problem batch"]
-    """Weight of each clip's loss, so that the sum is the mean over the observed entries of the batch."""
+    loss_weights: Float[Tensor, "problem batch"]
+    """Weight of each clip's loss: the weighted sum is the mean over observed entries of the batch."""
     moving: list[bool]
-    """For each problem, whether the batch has an observed entry."""
+    """Whether each problem makes a step: only if its batch has an observed entry."""
 
 
 def stacked_batches(
@@ -214,20 +216,22 @@ def stacked_batches(
     batch_size: int,
     like: Tensor,
 ) -> Iterator[StackedBatch]:
+    """Batches of one epoch, in the order that `orders` gives for each problem."""
     lengths = np.array([len(order) for order in orders])
     clips = np.zeros((len(orders), lengths.max()), dtype=np.int64)
     for row, order in zip(clips, orders, strict=True):
         row[: len(order)] = order
     columns = np.arange(lengths.max())
     present = columns < lengths[:, None]
+    # Sum of the shares in each batch [problem, batch].
     totals = np.add.reduceat(present * shares[clips], columns[::batch_size], axis=1)
-    weights = present / np.where(totals > 0, totals, 1)[:, columns // batch_size]
+    loss_weights = present / np.where(totals > 0, totals, 1)[:, columns // batch_size]
     # One copy per epoch, because a copy makes the host wait for the GPU.
-    clips_there = torch.from_numpy(clips).to(like.device)
-    present_there, weights_there = (torch.from_numpy(values).to(like) for values in (present, weights))
+    all_clips = torch.from_numpy(clips).to(like.device)
+    all_present, all_weights = (torch.from_numpy(values).to(like) for values in (present, loss_weights))
     for step, moving in enumerate((totals > 0).T.tolist()):
         part = slice(step * batch_size, (step + 1) * batch_size)
-        yield StackedBatch(clips_there[:, part], present_there[:, part], weights_there[:, part], moving)
+        yield StackedBatch(all_clips[:, part], all_present[:, part], all_weights[:, part], moving)
 
 
 def rows(
@@ -258,6 +262,7 @@ class StackedAdam:
     def _hold(self, states: list[tuple[Tensor, ...]]) -> None:
         """`states`: for each parameter its value, gradient, mean, mean square and number of steps."""
         self._states = states
+        # Slices of single problems, which torch's Adam takes for parameters of their own.
         self._of_problem = [
             [tuple(values[problem] for values in state) for state in states]
             for problem in range(len(states[0][0]))

@@ -25,9 +25,10 @@ class Problem:
     repeat: int
     fold: int
     """Index into the folds."""
-    first_weights: np.random.Generator
-    orders: np.random.Generator
-    """Source of the order of clips in each epoch."""
+    weight_random: np.random.Generator
+    """Generator of the first weights."""
+    order_random: np.random.Generator
+    """Generator of the order of clips in each epoch."""
     train_losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     best_loss: float = math.inf

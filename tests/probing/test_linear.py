@@ -220,6 +220,6 @@ def test_encoders_of_any_size_see_the_clips_in_the_same_order():
     orders = []
     for dim in (3, 50):
         [problem, *_] = problems_of([Fold(*np.arange(12).reshape(3, 4))], probe_params())
-        first_weights([problem.first_weights], dim, 2)
-        orders.append(problem.orders.permutation(100))
+        first_weights([problem.weight_random], dim, 2)
+        orders.append(problem.order_random.permutation(100))
     assert np.array_equal(*orders)

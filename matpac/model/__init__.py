@@ -9,6 +9,6 @@ patches.py    log-mel -> patches with sine-cosine positions
 predictor.py  visible latents -> predicted latents
 pretext.py    Figure 1 of the paper, as code
 sizes.py      model sizes `tiny` and `base`
-steps.py      latents -> steps over time, and their mean
+steps.py      latents of patches -> steps over time
 teacher.py    moving averages: teacher encoder, teacher head, center
 """

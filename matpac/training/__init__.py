@@ -3,7 +3,7 @@
 cost.py       floating-point operations and hours of a run, before it begins
 health.py     views of an update -> signs of collapse
 history.py    metrics.csv, online.csv and DVCLive's plots
-initial.py    the weights a run begins with
+initial.py    trained weights -> a run that begins with them
 log.py        progress, tables and warnings while a run goes on
 loop.py       one optimizer update, and the loop around it
 objective.py  one forward pass to the losses, as one module

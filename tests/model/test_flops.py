@@ -22,7 +22,7 @@ def test_the_count_is_that_of_pytorch(generator, num_hypotheses, classify):
     )
     split = random_split(3, pretext.num_patches, 0.7, generator)
     counter = FlopCounterMode(display=False)
-    # Attention in the open: fused kernels compute some products twice.
+    # Plain attention, because fused kernels compute some products twice.
     with sdpa_kernel(SDPBackend.MATH), counter:
         views = pretext(torch.randn(3, 80, 208, generator=generator), split, classify=classify)
         loss = views.distances.mean()
@@ -35,7 +35,7 @@ def test_the_count_is_that_of_pytorch(generator, num_hypotheses, classify):
     [
         (0.7, 608, True, [30.0, 23.4, 31.1, 7.3]),
         (0.7, 608, False, [30.0, 23.4, 31.1, 0.0]),
-        # The teacher sees what the student does not, and the predictor sees every place.
+        # The teacher sees the patches hidden from the student; the predictor sees all positions.
         (0.9, 608, True, [9.9, 30.5, 31.1, 9.4]),
         (0.7, 304, True, [14.9, 11.7, 15.2, 3.7]),
     ],

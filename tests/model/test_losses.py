@@ -52,7 +52,7 @@ def test_the_closest_hypothesis_speaks_for_its_patch():
 
 def test_teacher_is_centered_then_sharpened():
     logits, center = torch.tensor([[[1.0, 0.0]]]), torch.tensor([0.5, 0.0])
-    # Half a logit of difference remains, at temperature 0.25 two.
+    # A difference of half a logit remains, which is 2 at temperature 0.25.
     by_hand = 1 / (1 + math.exp(-2))
     probs = teacher_probabilities(logits, center, 0.25)
     assert probs.flatten().tolist() == pytest.approx([by_hand, 1 - by_hand])

@@ -1,4 +1,4 @@
-"""Probes that learn when to listen, on embeddings of which it is known where the class is."""
+"""Attentive probes on synthetic embeddings whose best score is known."""
 
 import math
 
@@ -60,8 +60,8 @@ def num_right(fits, classes, folds):
 
 
 def marked_once(classes, random, dim=16, noise=0.3):
-    """The class is in one step of each clip, which the last dimension points out. In the mean it cancels, and
-    only noise is left."""
+    """Clips with the class in a single step, marked by the last dimension. In the mean over time it
+    cancels, and only noise is left."""
     marks = np.eye(dim)[: classes.max() + 1] * 3
     clips = []
     for index in classes:
@@ -144,7 +144,7 @@ def test_of_clips_with_one_step_it_is_the_linear_probe(tmp_path, standardize, mu
 
 @pytest.mark.parametrize("standardize", [False, True])
 def test_while_queries_are_0_it_is_the_linear_probe_on_means(tmp_path, standardize):
-    """Steps deviate ten times as much as their means do, and clips differ in length."""
+    """Steps deviate ten times as much as means over time, and clips differ in length."""
     random = np.random.default_rng(9)
     classes = random.integers(0, 3, 240)
     labels, centres = np.eye(3)[classes], 0.3 * random.normal(size=(3, 8))
@@ -183,7 +183,7 @@ def ragged_batch(stored_steps, clips):
     return torch.from_numpy(steps).float(), torch.from_numpy(present)
 
 
-def test_neither_filling_nor_the_other_clips_of_a_batch_change_an_answer(tmp_path):
+def test_neither_padding_nor_the_other_clips_of_a_batch_change_an_answer(tmp_path):
     random, probe = np.random.default_rng(4), random_probe()
     steps = stored(tmp_path / "e", [random.normal(size=(length, 12)) for length in (3, 1, 40, 7)])
     together = probe(*ragged_batch(steps, [0, 1, 2, 3]))
@@ -205,11 +205,11 @@ def test_the_order_of_steps_changes_nothing():
 
 
 def test_an_answer_by_hand():
-    """Two heads with a dimension each; the second one's query is ln 3 times sqrt 2 along the first axis."""
+    """Two heads of one dimension each; the second query is ln 3 times sqrt 2 along the first axis."""
     scales = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0]), torch.tensor([1.0, 5.0])
     probe = AttentiveProbe(torch.eye(2), torch.tensor([0.0, 10.0]), 2, *scales)
     probe.queries.data[1, 0] = math.log(3) * math.sqrt(2)
-    # The first head takes the mean, the second one weighs the steps 1 : 3; queries see twice the half.
+    # The first head takes the mean, the second weighs the steps 1 : 3: a step factor of 2 times 0.5.
     logits = probe(torch.tensor([[[0.0, 4.0], [0.5, 8.0]]]), torch.ones(1, 2, dtype=torch.bool))
     assert logits.tolist() == [pytest.approx([0.25, 10 + 5 * ((4 + 3 * 8) / 4 - 1)])]
 
@@ -244,7 +244,7 @@ def test_how_many_clips_are_computed_together_changes_nothing_but_rounding(tmp_p
         np.testing.assert_allclose(other.test_logits, one.test_logits, rtol=1e-3, atol=1e-3)
 
 
-def test_what_was_not_observed_has_no_influence(tmp_path):
+def test_labels_that_were_not_observed_have_no_influence(tmp_path):
     random = np.random.default_rng(8)
     labels = (random.random((120, 3)) < 0.4).astype(float)
     observed = random.random((120, 3)) < 0.5

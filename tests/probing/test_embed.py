@@ -1,4 +1,4 @@
-"""Rows of an index -> what probes know of clips; and the stage on shards of noise."""
+"""Rows of an index -> labels for probes; the whole stage on shards of noise."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tests.checkpoints import untrained_checkpoint
 from tests.recordings import LOGMEL
 
 NOWHERE = Located(Path("no/inventory"), Path("no/recordings"))
-"""Only other encoders read recordings."""
+"""Folders that do not exist: only other encoders read recordings."""
 PARAMS = Embed(batch_size=4, over_time=False, others={})
 TAGS = Task(classes=("drums", "flute", "voice"), multi_label=True, metric="mAP", num_folds=None)
 
@@ -47,7 +47,7 @@ def rows(*annotations, split="train"):
     )
 
 
-def test_what_is_neither_present_nor_absent_was_not_observed():
+def test_labels_neither_present_nor_absent_were_not_observed():
     clips = annotated(
         rows(
             (["flute"], None), ([], None), (["flute"], ["drums"]), (["voice"], []), ([], ["drums", "voice"])
@@ -79,7 +79,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Nine labelled clips in three folds; the clips 2 and 6 are in none."""
+    """Nine labelled clips in three folds; clips 2 and 6 are in no fold."""
     folder, random = tmp_path / "birds", np.random.default_rng(0)
     log_mels = [random.normal(-7, 4, (40 + 20 * (n % 3), 16)).astype(np.float16) for n in range(9)]
     offsets = write_tar(folder / tar_name(0), [StoredClip(f"clip{n}", log_mels[n], {}) for n in range(9)])
@@ -128,7 +128,7 @@ def test_steps_come_on_top_and_change_no_mean(shards, checkpoint, tmp_path):
         assert np.array_equal(without, with_steps)
     folder, encoder = ShardFolder(shards), load_encoder(checkpoint)
     steps, present = Steps(tmp_path / "True", "pretrained").padded(np.array([6, 0]))
-    # 80 and 40 frames, 16 a step.
+    # 80 and 40 frames, 16 per step.
     assert present.sum(1).tolist() == [5, 3]
     for clip, found, here in zip((8, 0), steps, present, strict=True):
         [alone] = encoder.embed_log_mels_in_time([folder.read_clip(clip)])

@@ -1,4 +1,4 @@
-"""A little module with the HEAR API on disk, recordings of noise, and our own encoder under that API."""
+"""A small module with the HEAR API, recordings of noise, and our own encoder under that API."""
 
 import sys
 import tarfile
@@ -66,12 +66,12 @@ def get_scene_embeddings(audio, model):
     bands = (torch.nn.functional.adaptive_avg_pool1d(power.mT, 24) + model.floor).log()
     return torch.cat([bands.mean(1), bands.std(1)], dim=1)
 """
-"""Means and deviations of bands of the spectrum, at a rate that is not ours."""
+"""A module: means and deviations of spectral bands, at another sample rate than ours."""
 
 
 @pytest.fixture
 def write_module(tmp_path, monkeypatch):
-    """Puts a module on the path; it is forgotten afterwards."""
+    """A function that puts a module on the path until the test ends."""
     folder = tmp_path / "modules"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
@@ -87,14 +87,14 @@ def write_module(tmp_path, monkeypatch):
 
 
 def listed(root, holds=("files",)):
-    """The inventory is taken as the download stage takes it."""
+    """Folder `root` with an inventory, as the download stage writes it."""
     raw = root.with_name(f"raw-{root.name}")
     write_recordings(raw, take_inventory(root, holds))
     return Located(raw, root)
 
 
 def sounds_of(located, rate_hz=22050):
-    """In the order of the inventory."""
+    """Sounds of all recordings, in the order of the inventory."""
     recordings = list(read_recordings(located.inventory))
     return list(read_sounds(recordings, located.root, rate_hz, "soxr_hq"))
 
@@ -147,7 +147,7 @@ def test_recordings_are_read_wherever_they_lie(noises, tmp_path):
         assert all(np.array_equal(*pair) for pair in zip(plain, packed, strict=True))
 
 
-def test_what_is_beyond_full_scale_is_cut_off_there(tmp_path):
+def test_samples_beyond_full_scale_are_clipped(tmp_path):
     (tmp_path / "loud").mkdir()
     soundfile.write(tmp_path / "loud/a.wav", np.array([0.5, 1.5, -3.0]), 16_000, subtype="FLOAT")
     [sound] = sounds_of(listed(tmp_path / "loud"), 16_000)
@@ -252,7 +252,7 @@ def test_an_encoder_in_a_package_is_known_by_the_code_of_all_of_it(tmp_path, mon
 
 @pytest.fixture
 def shards(noises, tmp_path):
-    """Of the nine recordings: two classes, three folds."""
+    """Shards of the nine recordings, in two classes and three folds."""
     build(plan_of(noises, tmp_path / "work"), tmp_path / "shards/noises")
     return tmp_path / "shards/noises"
 
@@ -288,7 +288,7 @@ def test_the_store_holds_every_encoder_and_the_probes_score_it(shards, noises, t
     assert clips.others["bands"] == load_other("bands", bands).origin
     assert np.array_equal(read_feature(store, "bands"), read_feature(store, "again"))
     assert read_feature(store, "bands").shape == (9, 48)
-    # No array of the store can be called as another encoder may be.
+    # TAKEN lists all names of arrays, so no other encoder can have one of them.
     assert set(zarr.open_group(store, mode="r")) == {*TAKEN, "bands", "again"}
 
     out = tmp_path / "scores/noises.json"
@@ -312,7 +312,7 @@ def test_the_store_holds_every_encoder_and_the_probes_score_it(shards, noises, t
 
 
 def test_our_encoder_under_the_hear_api_has_the_scores_that_it_has_anyway(tmp_path, monkeypatch):
-    """Up to rounding: shards hold float16, and the API computes its log-mels anew."""
+    """Equal up to rounding: shards hold float16, and the API computes its log-mels anew."""
     monkeypatch.chdir(tmp_path)
     source = Demo(kind="demo", recipe="scenes", num_clips=120, seed=1)
     root = recordings_root("scenes", source)

@@ -56,7 +56,7 @@ def test_a_single_label_task_needs_a_complete_annotation():
 
 
 def tags(labels, observed):
-    """A clip to train, one to validate, three to test."""
+    """One clip for training, one for validation, three for testing."""
     return EmbeddedClips(
         dataset="toy",
         checkpoint="",

@@ -43,7 +43,7 @@ def test_several_labels_are_the_neighbours_mean():
     fold = Fold(np.arange(4), np.array([], dtype=np.int64), np.array([4]))
     [votes] = neighbor_votes(features, labels, torch.ones_like(labels), [fold], 3, standardize=False)
     assert votes == pytest.approx(np.array([[2 / 3, 2 / 3]]))
-    # Nobody looked for the second class in the nearest two: the other two are its neighbours.
+    # The second class was not observed in the nearest two clips: the other two are its neighbors.
     observed = torch.tensor([[1.0, 0], [1, 0], [1, 1], [1, 1], [1, 1]])
     [votes] = neighbor_votes(features, labels, observed, [fold], 3, standardize=False)
     assert votes == pytest.approx(np.array([[2 / 3, 1.0]]))

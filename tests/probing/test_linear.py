@@ -34,7 +34,7 @@ def masked_loss(logits, labels, observed):
 
 
 def fit_alone(features, labels, observed, fold, params, repeat, index, *, multi_label):
-    """The same probe in the plainest words."""
+    """The same probe, written out plainly."""
     random, orders = np.random.default_rng([params.seed, repeat, index]).spawn(2)
     dim, num_classes = features.shape[1], labels.shape[1]
     layer = nn.Linear(dim, num_classes, dtype=features.dtype)
@@ -79,10 +79,10 @@ def fit_alone(features, labels, observed, fold, params, repeat, index, *, multi_
 def test_problems_trained_together_equal_each_trained_alone(
     multi_label, share_observed, standardize, cache_bytes, monkeypatch
 ):
-    # Stacks of one problem, of a few, of all.
+    # Stacks of one problem, of a few problems and of all.
     monkeypatch.setattr(linear, "CACHE_BYTES", cache_bytes)
     random = np.random.default_rng(0)
-    # Folds of 3, 8, 14 and 25 clips: other numbers of steps in an epoch, other short last batches.
+    # Folds of 3, 8, 14 and 25 clips differ in steps per epoch and in the size of the last batch.
     members = np.repeat([1, 2, 3, 4], [3, 8, 14, 25])
     folds = [cross_validation_fold(members, test, 4) for test in (1, 2, 3, 4)]
     labels = np.eye(3)[random.integers(0, 3, 50)]
@@ -90,7 +90,7 @@ def test_problems_trained_together_equal_each_trained_alone(
         labels = random.integers(0, 2, (50, 3)).astype(float)
     features = random.normal(3, 2, (50, 6)) + labels @ random.normal(0, 1, (3, 6))
     observed = (random.random((50, 3)) < share_observed).astype(float)
-    # The first clip of each fold, so that there is something to validate on.
+    # At least the first clip of each fold, for validation.
     observed[[0, 3, 11, 25]] = 1
     # In double precision, so that rounding cannot hide a difference.
     features, labels, observed = torch.tensor(features), torch.tensor(labels), torch.tensor(observed)
@@ -150,7 +150,7 @@ def some_tags():
     return features, labels, observed, Fold(np.arange(30), np.arange(30, 45), np.arange(45, 60))
 
 
-def test_labels_that_were_not_observed_change_nothing_at_all():
+def test_labels_that_were_not_observed_change_nothing():
     features, labels, observed, fold = some_tags()
     before = fit_probes(features, labels, observed, [fold], probe_params(), multi_label=True)
     turned = torch.where(observed > 0, labels, 1 - labels)
@@ -163,7 +163,7 @@ def test_labels_that_were_not_observed_change_nothing_at_all():
 
 def test_the_training_loss_is_the_mean_over_the_observed_entries():
     features, labels, observed, fold = some_tags()
-    # So slow that the weights stay what they were.
+    # So slow that the weights hardly move.
     params = probe_params(learning_rate=1e-12, max_epochs=1)
     [fit, *_] = fit_probes(features, labels, observed, [fold], params, multi_label=True)
     random, _ = np.random.default_rng([params.seed, 0, 0]).spawn(2)
@@ -216,7 +216,7 @@ def test_labels_that_have_nothing_to_do_with_the_features_are_not_predicted():
 
 
 def test_encoders_of_any_size_see_the_clips_in_the_same_order():
-    """Else repeats of two encoders would be no pairs."""
+    """Otherwise repeats of two encoders would not be pairs."""
     orders = []
     for dim in (3, 50):
         [problem, *_] = problems_of([Fold(*np.arange(12).reshape(3, 4))], probe_params())

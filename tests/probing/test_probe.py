@@ -27,7 +27,7 @@ PARAMS = Probe(
 
 
 def toy(name, *, num_folds=None, multi_label=False, share_observed=1.0):
-    """Embeddings that hold the label, a random encoder whose embeddings do not."""
+    """Embeddings that hold the label, and those of a random encoder, which do not."""
     random = np.random.default_rng(7)
     labels = np.eye(3, dtype=np.uint8)[np.arange(90) % 3]
     if multi_label:
@@ -104,7 +104,7 @@ def test_classes_without_test_clips_are_left_out_and_counted(tmp_path):
 
 
 def test_only_what_was_observed_is_learned_and_scored(tmp_path):
-    """The embeddings hold all labels; those that were not observed are stored as 0, which is often wrong."""
+    """Embeddings hold all labels; labels that were not observed are stored as 0, which is often wrong."""
     clips, features = toy("tags", multi_label=True, share_observed=0.4)
     summary, details = probed(tmp_path, (clips, features))
     assert summary["pretrained"]["mean"] == pytest.approx(1.0)
@@ -118,7 +118,7 @@ def test_only_what_was_observed_is_learned_and_scored(tmp_path):
     assert taken_as_absent["pretrained"]["mean"] < 0.8
 
 
-def test_accuracy_is_defined_where_classes_lack_test_or_training_clips(tmp_path):
+def test_accuracy_is_defined_if_classes_lack_test_or_training_clips(tmp_path):
     clips, features = toy("voices")
     high, split = clips.labels[:, 2] == 1, np.array(clips.splits)
     # The last class occurs in training only, the first one in validation and test only.
@@ -183,6 +183,6 @@ def test_an_impossible_attentive_probe_is_refused_before_any_probe_is_trained(
     params = PARAMS.model_copy(update={"attentive": 3})
     with pytest.raises(ValueError, match=message):
         probe("voices", tmp_path / "embeddings", tmp_path / "scores" / "voices.json", params)
-    # A feature that has been probed to the last would have had its line.
+    # A finished feature would have printed its progress.
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "scores").exists()

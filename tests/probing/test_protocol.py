@@ -1,4 +1,4 @@
-"""The protocol from stored embeddings to score files, on embeddings whose scores are known beforehand."""
+"""From stored embeddings to score files, on embeddings with known scores."""
 
 import json
 import math
@@ -35,7 +35,7 @@ PARAMS = Probe(
 
 
 def probed(tmp_path, features, labels, *, observed=None, multi_label=False, num_folds=None, params=PARAMS):
-    """Scores of `features` [clip, dim]. Splits: a third each; folds: in turns."""
+    """Details of the scores of `features` [clip, dim]: three equal splits, or folds in turns."""
     num_clips, num_classes = labels.shape
     clips = EmbeddedClips(
         dataset="known",
@@ -61,7 +61,7 @@ def probed(tmp_path, features, labels, *, observed=None, multi_label=False, num_
 
 
 def readings(details):
-    """Scores of the linear probe, per repeat and fold, and of k-NN, per fold."""
+    """Scores of the linear probe for each repeat and fold, and of k-NN for each fold."""
     folds = details["second_reading"]["knn"]["pretrained"]["folds"]
     return [*np.ravel(details["features"]["pretrained"]["scores"]).tolist(), *folds]
 
@@ -98,7 +98,7 @@ def test_shuffled_tags_score_at_the_share_of_positives(tmp_path):
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("num_folds", [None, 3])
 def test_orthogonal_classes_without_noise_are_all_recognised(tmp_path, num_folds, multi_label):
-    # Not in turns, as the folds are.
+    # At random, because folds are in turns.
     labels = np.eye(5)[np.random.default_rng(0).integers(0, 5, 300)]
     details = probed(tmp_path, labels, labels, num_folds=num_folds, multi_label=multi_label)
     assert readings(details) == pytest.approx([1.0] * len(readings(details)), abs=1e-12)
@@ -112,7 +112,7 @@ def test_two_gaussian_classes_are_told_apart_as_well_as_they_can_be(tmp_path, di
     sign = 2 * labels[:, 1] - 1
     features = 5 + sign[:, None] * direction * distance / 2 + random.normal(size=(9000, 4))
     details = probed(tmp_path, features, labels)
-    # The best answer is the nearer mean; it errs where the noise reaches over half the distance.
+    # The best answer is the nearer mean; it errs if the noise exceeds half the distance.
     best = norm.cdf(distance / 2)
     deviation = math.sqrt(best * (1 - best) / 3000)
     for score in np.ravel(details["features"]["pretrained"]["scores"]):
@@ -128,13 +128,13 @@ def test_embeddings_that_say_nothing_score_exactly_chance(tmp_path, multi_label)
         labels = np.eye(3)[random.choice(3, 300, p=[0.2, 0.5, 0.3])]
     details = probed(tmp_path, np.full((300, 4), 7.0), labels, multi_label=multi_label)
     scores = np.ravel(details["features"]["pretrained"]["scores"])
-    # The class most frequent in training; or ties everywhere, whose precision is the share of positives.
+    # All answers are the most frequent training class, or ties, whose precision is the share of positives.
     assert scores == pytest.approx(labels[200:].mean(0).mean() if multi_label else labels[200:, 1].mean())
     assert scores == pytest.approx(details["summary"]["chance"])
 
 
 def test_masked_average_precision_of_a_probe_by_hand(tmp_path):
-    """A single feature: whatever a probe's weight is, it ranks by the feature, up for `a`, down for `b`."""
+    """With a single feature every probe ranks by it: up for `a`, down for `b`."""
     feature = np.tile(np.linspace(-1, 1, 8), 3)
     labels = np.stack([feature > 0, feature < 0], axis=1)
     observed = np.ones_like(labels)
@@ -170,8 +170,8 @@ def some_folds(num_folds):
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("num_folds", [None, 4])
 def test_nothing_is_chosen_on_a_test_fold(num_folds, multi_label, standardize):
-    """Other labels and features of its test clips change nothing about a fold's training, best epochs and
-    answers to the test clips that stay."""
+    """Changed labels and features of test clips change neither the training of their fold, nor its best
+    epoch, nor the answers to unchanged test clips."""
     random = np.random.default_rng(4)
     classes = random.integers(0, 3, 120)
     labels = torch.eye(3, dtype=torch.float64)[classes]

@@ -27,7 +27,7 @@ def test_average_precision_by_hand():
     assert math.isnan(average_precisions(logits, labels, np.ones_like(labels))[1]), "all clips have it"
 
 
-def test_average_precision_passes_over_what_was_not_observed():
+def test_average_precision_ignores_clips_that_were_not_observed():
     # Without the second clip the labels are 1 1 0 when ranked.
     logits = np.array([[4.0], [3.0], [2.0], [1.0]])
     labels, observed = np.array([[[1], [0], [1], [0]], [[1], [0], [1], [1]]], dtype=np.uint8)
@@ -37,7 +37,7 @@ def test_average_precision_passes_over_what_was_not_observed():
 def test_average_precision_is_that_of_weighted_clips_in_scikit_learn():
     random = np.random.default_rng(0)
     labels = (random.random((300, 12)) < 0.3).astype(np.uint8)
-    # Ties too: one decimal.
+    # Rounded to one decimal, so that there are ties.
     logits = (labels + random.normal(size=labels.shape)).round(1)
     observed = (random.random(labels.shape) < np.linspace(0.05, 1, 12)).astype(np.uint8)
     expected = [

@@ -1,4 +1,4 @@
-"""Embeddings over time <-> ragged arrays in the store."""
+"""embeddings over time <-> ragged arrays in the store"""
 
 import tracemalloc
 import warnings
@@ -28,7 +28,7 @@ def written(folder, rows):
 
 @pytest.fixture
 def small_files(monkeypatch):
-    """So that clips cross the borders of chunks and files."""
+    """Small chunks and files, so that clips cross their borders."""
     monkeypatch.setattr(module, "STEPS_PER_CHUNK", 4)
     monkeypatch.setattr(module, "STEPS_PER_FILE", 16)
 
@@ -79,7 +79,7 @@ def test_steps_that_float16_cannot_hold_are_refused_by_clip(tmp_path, value, sho
 
 
 def test_writing_and_reading_hold_a_small_part_in_memory(tmp_path):
-    """60 MB of steps pass through; a file has 4 MB, of which a few copies are needed to write it."""
+    """60 MB of steps pass through; writing needs a few copies of a file of 4 MB."""
     dim, num_clips = 256, 2000
     rows = (
         OverTime(np.ones(dim, np.float32), np.full((60, dim), clip % 7, np.float32))

@@ -76,7 +76,7 @@ def test_rows_that_come_one_by_one_are_stored_in_order_as_those_of_an_array(tmp_
 
 
 def test_no_more_rows_are_in_memory_than_a_chunk_holds(tmp_path):
-    """64 MB pass through; what is held at once stays below a quarter of that."""
+    """64 MB pass through; at most a quarter of that is in memory at once."""
     num_clips, dim = 8 * CLIPS_PER_CHUNK, 2048
     rows = (np.full(dim, clip, dtype=np.float32) for clip in range(num_clips))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""A project folder with shards of noise and a run of half a minute at most."""
+"""A project folder with shards of noise, and training runs of at most half a minute in it."""
 
 import csv
 import os
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Project:
-    """Shards and parameters in a folder of their own; `matpac pretrain` runs there as users run it."""
+    """A folder with shards and parameters, in which `matpac pretrain` runs as users run it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -27,7 +27,7 @@ class Project:
         self.change()
 
     def change(self, online: str | None = None, save_every_s: float = 0.05, **pretrain) -> None:
-        """Write params.yaml for a tiny run, with some values of its section `pretrain` changed.
+        """Write params.yaml for a tiny run, with changes to its section `pretrain`.
 
         `online` names the dataset of the online probe.
         """
@@ -65,12 +65,12 @@ class Project:
         return said
 
     def interrupt(self, number: signal.Signals, updates: int, ranks: int = 1) -> tuple[int, str]:
-        """Start a run, send it a signal once it has saved that many updates; its exit code and words."""
+        """Start a run and send it a signal once it has saved `updates`; return exit code and stderr."""
         process = self.start(ranks=ranks)
         deadline = time.monotonic() + 120
         while self.saved_updates() < updates and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        # What torchrun starts outlives it.
+        # Processes that torchrun started outlive it.
         family = psutil.Process(process.pid).children(recursive=True) if number == signal.SIGKILL else []
         for one in [process, *family]:
             one.send_signal(number)

@@ -1,4 +1,4 @@
-"""Five updates of the authors' code, as they were recorded. The folder's README says how."""
+"""Five recorded updates of the authors' code; the folder's README says how they were made."""
 
 import json
 
@@ -80,7 +80,7 @@ class Golden:
         return load_params(self.project / "presets/demo.yaml").compute.model_copy(update=whole | changed)
 
     def knobs(self, update: int, params: Pretrain) -> Knobs:
-        """The recorded cases hold the learning rate still."""
+        """Settings of an update; the recorded cases keep the learning rate constant."""
         return knobs_at(update, self.durations(), params)._replace(learning_rate=self.meta["lr"])
 
     def durations(self) -> Durations:

@@ -1,7 +1,7 @@
-"""A golden case in processes of its own: python -m tests.training.golden_run <folder> <case> <out> <changes>
+"""A golden case in its own processes: python -m tests.training.golden_run <folder> <case> <out> <changes>
 
-`changes` are parameters as JSON. Under torchrun all ranks train together, and the first writes what came out.
-(Types are not checked here as they are under pytest: that does not compile.)
+`changes` are parameters as JSON. Under torchrun all ranks train together, and the first writes the results.
+(A process of its own, because pytest's checks of types do not compile.)
 """
 
 import json
@@ -21,9 +21,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def train(golden: Golden, changes: dict, ranks: Ranks) -> dict[str, Tensor]:
-    """The recorded updates, with `changes` to the sections `pretrain` and `compute`: reports and weights.
+    """Losses and weights after the recorded updates, with `changes` to `pretrain` and `compute`.
 
-    On a GPU where there is one.
+    Runs on the device of `ranks`.
     """
     params = golden.params().model_copy(update=changes.get("pretrain", {}))
     pretext = golden.pretext().to(ranks.device)

@@ -1,4 +1,4 @@
-"""The counts themselves are held against PyTorch's in tests/model/test_flops.py."""
+"""tests/model/test_flops.py compares the counts themselves with PyTorch's."""
 
 import pytest
 
@@ -43,11 +43,11 @@ def test_clips_are_those_of_the_shards_that_are_long_enough(paper, tmp_path):
     assert [row[-3] for row in rows] == ["10", "15"]
 
 
-def test_weights_that_are_taken_as_they_are_cost_nothing(project, tmp_path):
+def test_weights_that_are_exported_untrained_cost_nothing(project, tmp_path):
     [row] = columns(cost_table({"released": load_params(project / "presets/released.yaml")}, tmp_path))
     assert row[-3:-1] == ["0", "0"]
 
 
-def test_too_few_clips_for_an_update_are_said(paper, tmp_path):
+def test_too_few_clips_for_an_update_are_refused(paper, tmp_path):
     with pytest.raises(ValueError, match=r"need at least one batch of 2048 clips, got 3 clips x 300 epochs"):
         cost_table({"paper": paper}, tmp_path, num_clips=3)

@@ -1,4 +1,4 @@
-"""Whatever makes training faster or smaller, the authors' recorded updates come out."""
+"""Every option that makes training faster or smaller reproduces the authors' recorded updates."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.training.golden_run import train
 PROJECT = Path(__file__).resolve().parents[2]
 EXACT = 5e-5 if torch.cuda.is_available() else 5e-6
 BFLOAT16 = 5e-3
-"""Eight bits of mantissa are 0.4 % of a product; losses and weights follow from sums of thousands."""
+"""Eight bits of mantissa are 0.4 % of a product; losses and weights are sums of thousands of them."""
 SAME_PROCESS = {
     "accumulated": ({"compute": {"micro_batch_size": 1}}, EXACT),
     "recomputed": ({"compute": {"recompute_activations": True}}, EXACT),
@@ -95,6 +95,6 @@ def test_parts_make_up_the_batch_and_differ_by_one_clip_at_most():
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_more_gpus_than_there_are_is_said():
+def test_more_gpus_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"compute.num_gpus: need 1000 GPUs, found \d+"):
         begin_on_all_gpus(1000)

@@ -24,14 +24,14 @@ def test_latents_in_all_directions_have_variance_one(generator):
     assert describe_collapse(values, 8) is None
 
 
-def test_equal_latents_are_complained_about(generator):
+def test_equal_latents_are_a_collapse(generator):
     latents = torch.randn(16, generator=generator).expand(2, 5, 16)
     values = watched(latents, torch.full((2, 5, 8), 1 / 8))
     assert values["teacher_variance"] == pytest.approx(0, abs=1e-5)
     assert "hardly differ" in describe_collapse(values, 8)
 
 
-def test_one_class_for_everything_is_complained_about(generator):
+def test_one_class_for_everything_is_a_collapse(generator):
     probs = torch.zeros(2, 5, 8)
     probs[..., 3] = 1
     values = watched(torch.randn(2, 5, 16, generator=generator), probs)
@@ -76,15 +76,15 @@ def test_equal_latents_have_rank_one(generator):
 
 
 @pytest.mark.parametrize(
-    ("loss", "complains"),
+    ("loss", "collapsed"),
     [(1.68, True), (1.26, True), (1.24, False), (0.32, False)],
 )
-def test_a_prediction_worse_than_a_constant_is_complained_about(loss, complains):
+def test_a_prediction_worse_than_a_constant_is_a_collapse(loss, collapsed):
     """At variance 0.75 the mean has length 0.5, so guessing it costs 2 - 2 * 0.5."""
     row = {"teacher_variance": 0.75, "teacher_perplexity": 30.0, "prediction_loss": loss}
     found = describe_collapse(row, 64)
-    assert (found is not None) == complains
-    if complains:
+    assert (found is not None) == collapsed
+    if collapsed:
         assert f"prediction loss {loss:.2f}, constant 1.00" in found
 
 
@@ -97,6 +97,6 @@ def test_a_prediction_worse_than_a_constant_is_complained_about(loss, complains)
         (Durations(60, 3, 10), 80),
     ],
 )
-def test_complaints_count_within_the_first_tenth_but_not_at_first(durations, update):
+def test_signs_of_collapse_count_from_the_first_tenth_on_but_not_at_once(durations, update):
     assert first_judged(durations) == update
     assert update < durations.total / 10 or durations.total < 800

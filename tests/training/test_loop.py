@@ -36,7 +36,7 @@ def examples(generator):
 
 @pytest.fixture
 def fresh(params, compute):
-    """Networks and optimiser of a new run, always with the same first weights."""
+    """Networks and optimizer of a new run, always with the same first weights."""
 
     def start(num_hypotheses=1, **changed):
         return Fresh(
@@ -100,7 +100,7 @@ def test_recomputing_keeps_less(fresh, examples):
 
 
 def bytes_kept(run, examples):
-    """What a forward pass keeps for the backward pass, weights aside."""
+    """Bytes that a forward pass keeps for the backward pass, without weights."""
     sizes = {}
     weights = {weight.data_ptr() for weight in run.learner.pretext.parameters()}
 
@@ -137,8 +137,8 @@ def test_without_classification_the_heads_work_for_watched_updates_only(fresh, e
     assert unlike == {"center.value"}
 
 
-class NobodyLooks(TorchDispatchMode):
-    """Refuses what makes the host wait for a device: values, and shapes that depend on values."""
+class NoWaiting(TorchDispatchMode):
+    """Refuses operations for which the host waits: reading values, and shapes that depend on values."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         assert function.overloadpacket not in {
@@ -157,9 +157,9 @@ def test_the_host_waits_for_nothing_in_an_update(fresh, examples, watch, num_hyp
     run = fresh(num_hypotheses=num_hypotheses)
     run(examples[:1])
     knobs = knobs_at(1, LASTING, run.learner.params)
-    with NobodyLooks():
+    with NoWaiting():
         report = update_(run.learner, examples[1], 1, knobs, watch=watch)
-    with NobodyLooks(), pytest.raises(AssertionError, match="waits"):
+    with NoWaiting(), pytest.raises(AssertionError, match="waits"):
         report.wait()
 
 
@@ -201,7 +201,7 @@ def test_the_first_learning_rate_is_zero_so_the_first_update_moves_no_student(fr
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_non_finite_update_moves_neither_student_nor_centre_nor_optimiser(fresh, examples, bad):
+def test_a_non_finite_update_moves_neither_student_nor_center_nor_optimizer(fresh, examples, bad):
     run = fresh()
     run(examples[:2])
     before, optimizer = run.weights(), optimizer_state(run)

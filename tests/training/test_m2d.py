@@ -1,4 +1,4 @@
-"""presets/m2d.yaml against M2D's update, written out plainly after its description and its authors' code."""
+"""presets/m2d.yaml against M2D's update, written out after its paper and its authors' code."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from matpac.training.schedules import Durations, knobs_at
 NANO = Size(16, 1, 2, 16, 1, 2, 16, 8)
 LASTING = Durations(total=12, warmup=2, teacher_temperature=4)
 FAST = {"batch_size": 4, "precision": "float32", "encoder_decay": Ramp(first=0.5, last=0.9)}
-"""Five updates on four clips have to show what the preset's hundred thousands would."""
+"""Changes to the preset so that five updates on four clips show every difference."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def networks(*, standardize: bool) -> Pretext:
     generator = torch.Generator().manual_seed(1)
     pretext.initialize_(generator)
     with torch.no_grad():
-        # A norm that has learned, so that targets have a mean, and a last layer whose gradients are long.
+        # A bias, so that targets have a mean, and a small last layer, whose gradients are large.
         pretext.teacher_encoder.norm.bias.normal_(generator=generator)
         pretext.predictor.hypotheses.weight.mul_(0.01)
     return pretext
@@ -87,8 +87,8 @@ def trained(examples, params, compute) -> dict[str, torch.Tensor]:
 
 
 def largest_difference(found, expected) -> float:
-    """But for the biases of keys: a softmax takes away what they add, so that their gradient is rounding
-    alone, which Adam makes as large as any other."""
+    """Largest difference of any weight except biases of keys. The softmax cancels these biases, so their
+    gradient is only rounding, which Adam scales up like any other."""
     found, expected = without_biases_of_keys(found), without_biases_of_keys(expected)
     return max((found[name] - value).abs().max().item() for name, value in expected.items())
 

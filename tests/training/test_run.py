@@ -69,7 +69,7 @@ def test_a_second_process_is_turned_away(folder):
     first.communicate()
 
 
-def test_looking_at_labelled_clips_changes_no_weight(folder, uninterrupted):
+def test_evaluating_on_labelled_clips_changes_no_weight(folder, uninterrupted):
     folder.change(online="noise")
     folder.interrupt(signal.SIGKILL, updates=25)
     assert "k-NN" in folder.run()
@@ -126,7 +126,7 @@ def test_a_run_begins_with_the_weights_of_init_and_keeps_their_statistics(folder
     assert begun.init_digest == hashlib.sha256(weights).hexdigest()
 
 
-def test_labelled_clips_are_scaled_as_the_run_scales_its_own(folder, uninterrupted):
+def test_labelled_clips_are_standardized_as_the_runs_own_clips(folder, uninterrupted):
     """A run that begins with weights uses the statistics that came with them, not the data's."""
     checkpoint = folder.folder / "data/checkpoints/pretrained"
     shutil.copytree(checkpoint, folder.folder / "scaled")
@@ -157,7 +157,7 @@ def test_other_weights_of_the_same_name_start_a_new_run(folder, uninterrupted):
     assert "Going on" not in folder.run()
 
 
-def test_what_was_measured_otherwise_is_forgotten(folder):
+def test_rows_measured_with_other_settings_are_dropped(folder):
     folder.change(online="noise")
     folder.interrupt(signal.SIGTERM, updates=25)
     saved = folder.saved_updates()

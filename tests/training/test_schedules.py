@@ -31,6 +31,6 @@ def test_the_choice_becomes_hard_at_update_230_256(paper):
     assert knobs_at(230_256, durations, paper).choice_temperature == floor
 
 
-def test_too_little_data_for_one_update_is_said_in_one_line(paper):
+def test_too_little_data_for_one_update_is_refused_in_one_line(paper):
     with pytest.raises(ValueError, match=r"num_epochs: need at least one batch of 2048 clips, got 3 clips"):
         durations_of(3, paper)

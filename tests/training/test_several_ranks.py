@@ -1,4 +1,4 @@
-"""`torchrun` on two processes: the same run as on one, whatever happens to it."""
+"""A run on two processes (torchrun) equals the run on one, even if it is interrupted."""
 
 import signal
 
@@ -25,7 +25,7 @@ def expect_the_same(project, alone):
 
 
 def test_two_ranks_are_one_with_the_double_batch(project_of_noise, alone):
-    """Twelve clips in batches of seven: neither ranks nor epochs come out even."""
+    """Twelve clips in batches of seven, which divide evenly neither by ranks nor by epochs."""
     said = project_of_noise.run(ranks=2)
     assert said.count("68/68 updates (100%)") == 1, "one rank speaks for both"
     expect_the_same(project_of_noise, alone)
@@ -42,8 +42,8 @@ def test_another_number_of_ranks_goes_on_with_the_same_samples(project_of_noise,
     expect_the_same(project_of_noise, alone)
 
 
-def test_where_nothing_is_classified_ranks_do_not_wait_for_the_heads(project_of_noise, alone):
-    """At alpha 1 heads are computed for logged updates only, and the student's has no gradient."""
+def test_without_classification_ranks_do_not_wait_for_the_heads(project_of_noise, alone):
+    """At alpha = 1 heads are computed in logged updates only, and the student's has no gradient."""
     project_of_noise.change(batch_size=7, alpha=1.0)
     project_of_noise.run()
     without = project_of_noise.losses(), load(project_of_noise.weights())

@@ -225,9 +225,9 @@ def call_all() -> None:
 
         record_run(Path(), params)
     with timed("report"):
-        from matpac.report.page import build_report
+        from matpac.report.page import write_report
 
-        build_report(Path(), data / "report", params)
+        write_report(Path(), data / "report", params)
     sys.stdout.write(f"{json.dumps(seconds)}\n")
 
 

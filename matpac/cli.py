@@ -290,10 +290,10 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     from matpac.params import load_params
     from matpac.probing.scores import score_table
-    from matpac.report.page import build_report
+    from matpac.report.page import write_report
 
     checked = load_params(params)
-    build_report(Path(), REPORT, checked)
+    write_report(Path(), REPORT, checked)
     sys.stdout.write(
         f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}\n"
     )

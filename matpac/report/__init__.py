@@ -1,17 +1,15 @@
 """scores -> page.
 
-columns.py        probed datasets -> their columns
+columns.py        probed datasets -> columns of the paper's tables
 curves.py         training curves
-experiments.py    a record of every run: data/experiments
-footnotes.py      what is missing and what brings it, seeds, revisions
-markup.py         values -> HTML
-page.py           the page
-paper_section.py  the same on the page and as files, and Figure 2
+experiments.py    records of all runs, in data/experiments
+footnotes.py      notes below a table: missing cells and how to fill them, seeds, revisions
+html.py           values -> HTML by the templates in templates/, drawings -> SVG
+page.py           the page and the order of its sections
+paper_section.py  the paper's tables on the page and as files
 pictures.py       spectrograms with masks, maps of embeddings
-provenance.py     what the numbers were made from
-runs.py           experiments -> rows of the paper's tables, by name
-scores.py         tables of scores, classes, confusions
-seeds.py          scores and differences over seeds of pre-training
-svg.py            drawings -> SVG
-tables.py         the paper's tables, ours beside the printed numbers (printed.yaml)
+provenance.py     the data, and what the numbers were made from
+rows.py           experiments -> rows of the tables, scores and differences over seeds
+scores.py         scores of all tasks, and each task class by class
+tables.py         Tables I to III and Figure 2, beside the printed numbers (printed.yaml)
 """

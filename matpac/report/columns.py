@@ -13,34 +13,37 @@ from matpac.params import Params
 class Column(NamedTuple):
     title: str
     printed: str
-    """How printed.yaml calls it; empty where papers print nothing."""
+    """Name in printed.yaml; empty if the papers print no such column."""
     datasets: tuple[str, ...]
-    """Whose mean it is; empty where params.yaml does not probe all of them."""
+    """Datasets to average; empty if params.yaml does not probe all of them."""
     not_probed: tuple[str, ...] = ()
-    """Kinds of the datasets that params.yaml would have to probe."""
+    """Kinds of the datasets that params.yaml does not probe."""
 
 
 @cache
 def printed() -> dict[str, Any]:
-    return yaml.safe_load(files("matpac.report").joinpath("printed.yaml").read_text(encoding="utf-8"))
+    """The numbers of the papers, from printed.yaml."""
+    text = files("matpac.report").joinpath("printed.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
 
 
 def columns_of_paper(params: Params) -> list[Column]:
-    """Of Table II: a dataset each, their mean, and what else is probed."""
+    """Columns of Table II: a dataset each, their mean, and other probed datasets."""
     kinds = printed()["datasets"]
     columns = [column_of(title, kind, [kind], params) for kind, title in kinds.items()]
-    return [*columns, column_of("Mean", "mean", kinds, params), *means_of(own_datasets(params))]
+    return [*columns, column_of("Mean", "mean", kinds, params), *columns_of_own(own_datasets(params))]
 
 
 def columns_of_groups(params: Params) -> list[Column]:
-    """Of Table III: means over groups of datasets, and what else is probed."""
+    """Columns of Table III: means over groups of datasets, and other probed datasets."""
     groups = printed()["groups"]
     columns = [column_of(name.capitalize(), name, kinds, params) for name, kinds in groups.items()]
-    return columns + means_of(own_datasets(params))
+    return columns + columns_of_own(own_datasets(params))
 
 
 def columns_of_figure(params: Params) -> list[Column]:
-    """Groups that are not probed whole are left out: the figure prints no numbers to stand there instead."""
+    """Columns of Table III that are probed; the paper prints no numbers for the others."""
     return [column for column in columns_of_groups(params) if column.datasets]
 
 
@@ -61,7 +64,7 @@ def own_datasets(params: Params) -> list[str]:
     return [name for name in params.probe.datasets if name not in taken]
 
 
-def means_of(datasets: Sequence[str]) -> list[Column]:
-    """A column for each, and one for their mean where there are several."""
+def columns_of_own(datasets: Sequence[str]) -> list[Column]:
+    """A column for each dataset and, if there are several, one for their mean."""
     columns = [Column(name, "", (name,)) for name in datasets]
     return columns + ([Column("Mean of these", "", tuple(datasets))] if len(datasets) > 1 else [])

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from matpac.report.markup import figure, grid, paragraph, picture, section
-from matpac.report.svg import COLOURS, styled, svg_of, unbox_
+from matpac.report.html import COLORS, Section, data_url, section, styled, svg_of, unbox_
 from matpac.training.health import describe_collapse
 from matpac.training.history import METRICS, ONLINE, read_rows
 
@@ -19,27 +18,27 @@ MAX_POINTS = 400
 class Chart(NamedTuple):
     title: str
     columns: dict[str, str]
-    """Column of metrics.csv or online.csv -> name in the legend."""
+    """Columns of metrics.csv or online.csv, and their names in the legend."""
     caption: str
     log_scale: bool = False
 
 
 CHARTS = (
     Chart(
-        "Neighbours in the embedding",
+        "Neighbors in the embedding",
         {"knn_accuracy": "accuracy"},
-        "How often the nearest labelled clips of the train split name the label of a clip of the validation "
+        "How often the nearest labeled clips of the train split name the label of a clip of the validation "
         "split. Training never sees these labels.",
     ),
     Chart(
         "Rank of the embeddings",
         {"rankme": "RankMe"},
-        "In how many dimensions the embeddings of these clips really differ (Garrido et al., 2023).",
+        "Number of dimensions in which the embeddings of these clips really differ (Garrido et al., 2023).",
     ),
     Chart(
         "Variance of single dimensions",
         {"variance_most": "largest", "variance_median": "median", "variance_least": "least"},
-        "Of the embeddings of these clips. Dimensions near zero say nothing.",
+        "Variance of the embeddings of these clips. Dimensions near zero say nothing.",
         log_scale=True,
     ),
     Chart(
@@ -49,7 +48,7 @@ CHARTS = (
             "prediction_loss": "prediction",
             "classification_loss": "classification",
         },
-        "What training makes smaller. Prediction: how far the predicted latents of hidden patches are "
+        "Training makes it smaller. Prediction: how far the predicted latents of hidden patches are "
         "from the teacher's. Classification: how badly the student guesses the teacher's classes. Both "
         "should fall; a small loss alone proves nothing, see the next four charts.",
     ),
@@ -61,17 +60,17 @@ CHARTS = (
     Chart(
         "Rank of the teacher's latents",
         {"teacher_rankme": "RankMe"},
-        "In how many dimensions they really differ (Garrido et al., 2023); 1 would be a collapse.",
+        "Number of dimensions in which they really differ (Garrido et al., 2023); 1 would be a collapse.",
     ),
     Chart(
         "Perplexity of the teacher",
         {"teacher_perplexity": "perplexity"},
-        "How many classes the teacher uses about equally often, 1 would be a collapse into a single class.",
+        "Number of classes that the teacher uses about equally often; 1 would be a collapse.",
     ),
     Chart(
         "Classes in use",
         {"teacher_used_classes": "classes"},
-        "How many classes are the teacher's first choice for at least one patch of a batch.",
+        "Number of classes that are the teacher's first choice for at least one patch of a batch.",
     ),
     Chart(
         "Size of the gradient",
@@ -97,38 +96,39 @@ CHARTS = (
     Chart(
         "Speed",
         {"crops_per_s": "crops per second"},
-        "Training crops per second, since the point before.",
+        "Training crops per second since the previous point.",
     ),
 )
 
 
-def training(checkpoint: Path, num_clusters: int) -> str:
+def training_section(checkpoint: Path, num_clusters: int) -> Section | None:
     columns = columns_of(checkpoint / METRICS)
     if "epoch" not in columns:
-        return ""
-    looks = columns_of(checkpoint / ONLINE)
-    if looks:
-        looks["epoch"] = np.interp(looks["step"], columns["step"], columns["epoch"])
-    figures = [
-        figure(picture(draw(chart, table), "image/svg+xml", chart.title), chart.caption, chart.title)
+        return None
+    online = columns_of(checkpoint / ONLINE)
+    if online:
+        online["epoch"] = np.interp(online["step"], columns["step"], columns["epoch"])
+    charts = [
+        (chart, data_url(draw(chart, table), "image/svg+xml"))
         for chart in CHARTS
-        for table in (columns, looks)
+        for table in (columns, online)
         if table.keys() & chart.columns.keys()
     ]
     num_rows = len(columns["epoch"])
     about = f"From the first to the last of {columns['epoch'][-1]:,.3g} epochs."
     if num_rows > MAX_POINTS:
         about += f" Each point is the mean of about {num_rows / MAX_POINTS:.0f} logged updates."
-    if looks:
+    if online:
         about += (
-            f" The labelled clips were looked at {len(looks['step'])} times, "
-            f"which took {looks['seconds'].sum():,.1f} s."
+            f" The labeled clips were evaluated {len(online['step'])} times, "
+            f"which took {online['seconds'].sum():,.1f} s."
         )
     return section(
         "How training went",
-        alarm(columns, num_clusters),
-        paragraph(about, "note"),
-        grid(figures, "three"),
+        "training.html.j2",
+        alarm=alarm(columns, num_clusters),
+        about=about,
+        charts=charts,
     )
 
 
@@ -138,15 +138,15 @@ def columns_of(path: Path) -> dict[str, Float[np.ndarray, " row"]]:
 
 
 def alarm(columns: dict[str, Float[np.ndarray, " row"]], num_clusters: int) -> str:
-    """A sentence where the run seemed to collapse, else nothing."""
+    """A warning if the run seemed to collapse, else nothing."""
     collapsing = np.flatnonzero(columns.get("collapsing", []))
     if len(collapsing) == 0:
         return ""
     first = {name: values[collapsing[0]].item() for name, values in columns.items()}
     sign = describe_collapse(first, num_clusters)
-    return paragraph(
+    return (
         f"The run seemed to collapse at update {first['step']:,.0f}: {sign}. "
-        f"So it did in {len(collapsing):,} of {len(columns['step']):,} logged updates."
+        f"It did so in {len(collapsing):,} of {len(columns['step']):,} logged updates."
     )
 
 
@@ -154,10 +154,10 @@ def alarm(columns: dict[str, Float[np.ndarray, " row"]], num_clusters: int) -> s
 def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
     drawing = Figure(figsize=(3.7, 2.3), layout="constrained")
     axes = drawing.subplots()
-    for colour, (column, label) in zip(COLOURS, chart.columns.items(), strict=False):
+    for color, (column, label) in zip(COLORS, chart.columns.items(), strict=False):
         if column in columns:
             epochs, values = thinned(columns["epoch"]), thinned(columns[column])
-            axes.plot(epochs, values, color=colour, linewidth=1.4, label=label)
+            axes.plot(epochs, values, color=color, linewidth=1.4, label=label)
     axes.set_xlabel("epoch")
     unbox_(axes)
     if chart.log_scale and all((columns[c] > 0).any() for c in chart.columns if c in columns):
@@ -173,6 +173,6 @@ def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
 
 
 def thinned(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " point"]:
-    """Means of up to MAX_POINTS runs of neighbours."""
+    """At most MAX_POINTS values, each a mean of neighboring ones."""
     parts = np.array_split(values, min(len(values), MAX_POINTS))
     return np.array([part.mean() for part in parts])

@@ -1,6 +1,6 @@
-"""scores of a run <-> data/experiments: a small record of everything that was ever run here.
+"""scores of a run <-> data/experiments, the records of all runs made here.
 
-The folder outlives a change of parameters: a run adds its record, or renews the one of the same settings.
+Records outlive changes of the parameters. A run adds its record, or renews the one with its settings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,33 +19,33 @@ from matpac.shards.corpus import fingerprint
 
 FORMAT = 1
 SECTIONS = ("logmel", "model", "pretrain", "probe")
-"""What a score of ours depends on, besides the recordings."""
+"""Sections that our scores depend on, besides the recordings."""
 SECTIONS_OF_OTHERS = ("logmel", "probe")
-"""And one of another encoder: `logmel` has the resampler, and decides which clips are too short."""
+"""The same for other encoders: `logmel` has the resampler, and decides which clips are too short."""
 
 SECOND_READINGS = ("probe.knn", "probe.attentive")
-"""No score depends on them; older records name them."""
+"""Keys that change no score; older records name them."""
 
 Settings = dict[str, Any]
-"""`pretrain.alpha: 0.5`, ...: the sections flat, a fingerprint of each corpus as `corpus.<dataset>`, and of
-the weights that `pretrain.init` named. Of another encoder: its name and `Origin` as `encoder.<field>`."""
+"""The sections as flat keys (`pretrain.alpha: 0.5`), and fingerprints of the recordings
+(`corpus.<dataset>`) and initial weights. Other encoders have their name and `Origin` as `encoder.<field>`."""
 
 
 class Result(NamedTuple):
-    """Of the probes of one dataset."""
+    """Scores of the probes on one dataset."""
 
     data: str
-    """Fingerprint of the shards they were trained and tested on."""
+    """Fingerprint of the dataset's shards."""
     repeats: list[float]
-    """A fraction for each repeat: the mean over its folds."""
+    """Score of each repeat, a fraction: the mean over its folds."""
     baselines: Mapping[str, list[float]] = {}
-    """The same of `BASELINES`; empty for other encoders, and in older records, as are the next three."""
+    """Repeats of each of `BASELINES`. This and the next three fields are empty in older records."""
     recorded: str = ""
-    """When, in UTC, as 2025-01-31T12:00:00+00:00."""
+    """Time of the record in UTC: 2025-01-31T12:00:00+00:00."""
     git_revision: str = ""
-    """Of the code that recorded it, with `+` where the tree was changed; empty outside a repository."""
+    """Revision of the code that made the record, with `+` if the tree had changes; empty without git."""
     trained_revision: str = ""
-    """Of the code that trained the encoder; empty for other encoders."""
+    """Revision of the code that trained the encoder; empty without git, and for other encoders."""
 
 
 class Experiment(NamedTuple):
@@ -54,11 +54,17 @@ class Experiment(NamedTuple):
 
 
 def record_run(root: Path, params: Params) -> None:
-    """Add the run that lies in `root`/data to its folder `experiments`; other encoders, too.
+    """Record the finished run in `root`/data, and the other encoders that it probed.
 
-    These have records of their own: their scores do not depend on what was trained. A dataset that was
-    probed with the same settings before, and is no longer, keeps its result. Raises ValueError where the
-    run is not finished.
+    Other encoders have their own records, because their scores do not depend on our training. Datasets
+    that were probed earlier with the same settings keep their results.
+
+    Args:
+        root: Folder that holds `data`.
+        params: Parameters of the run.
+
+    Raises:
+        ValueError: If the run is not finished.
     """
     data = root / "data"
     meta = read_finished(data / "checkpoints" / "pretrained" / "meta.json")
@@ -86,21 +92,21 @@ def record_run(root: Path, params: Params) -> None:
 
 def read_finished(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ValueError(f"record: need the scores of a finished run, got no {path}. Run `dvc repro`.")
+        raise ValueError(f"record: need the scores of a finished run, found no {path}. Run `dvc repro`.")
     found: dict[str, Any] = read_json(path)
     return found
 
 
 def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
     path = folder / f"{digest(settings)}.json"
-    # Records from before a key have other names; two of the same settings would be one too many.
+    # File names are digests of settings, so older records may sit under another name: merge them.
     records = {one: read_experiment(one) for one in sorted(folder.glob("*.json"))}
     same = sorted((one for one in records if records[one].settings == settings), key=lambda one: one == path)
     results: dict[str, Result] = {}
     for one in same:
         results |= records[one].results
     before = results.get(dataset)
-    # The same once more is no news: a file that stays as it is makes no report stale.
+    # Equal scores keep their date: an unchanged file makes no report stale.
     if before is None or not before.recorded or before[:3] != result[:3]:
         results[dataset] = result
     plain = {name: found._asdict() for name, found in results.items()}
@@ -111,28 +117,28 @@ def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
 
 
 def read_experiments(folder: Path) -> list[Experiment]:
-    """Raises ValueError for a record that is broken or of another format."""
+    """Read all records; ValueError if one is broken or has another format."""
     return [read_experiment(path) for path in sorted(folder.glob("*.json"))]
 
 
 def read_experiment(path: Path) -> Experiment:
-    """One that is older than a key did what was done before it. Raises as `read_experiments` does."""
+    """Read a record. Records written before a key existed get that key's old behavior."""
     try:
         raw = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{error} Remove the file; its run, done again, adds it again.") from None
+        raise ValueError(f"{error} Remove the file; running it again records it again.") from None
     found = raw.get("format") if isinstance(raw, dict) else None
     if found != FORMAT:
-        raise ValueError(f"{path}: need an experiment of format {FORMAT}, got {found}. Remove the file.")
+        raise ValueError(f"{path}: need an experiment of format {FORMAT}, found {found}. Remove the file.")
     older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
     settings = older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
     return Experiment(settings, {name: Result(**result) for name, result in raw["results"].items()})
 
 
 def settings_of(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
-    """Of the run that made the checkpoint with `meta`."""
+    """Settings of the run that made the checkpoint with `meta`."""
     settings = flat({**sections_of(params, SECTIONS), "corpus": corpus.get("datasets", {})})
-    # What `pretrain.init` names may be another file tomorrow.
+    # The file that `pretrain.init` names may change; its digest tells.
     init = meta.get("init_digest")
     return settings | {"pretrain.init_digest": init[:16]} if init else settings
 
@@ -142,7 +148,7 @@ def settings_of_other(params: Params, name: str, origin: dict[str, Any]) -> Sett
 
 
 def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
-    """Without what changes no score: which datasets are probed, and second readings."""
+    """Sections without the keys that change no score: probed datasets and second readings."""
     sections = params.model_dump(mode="json", include=set(names))
     for key in ("probe.datasets", *SECOND_READINGS):
         del sections["probe"][key.removeprefix("probe.")]
@@ -150,7 +156,7 @@ def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
 
 
 def is_other(settings: Settings) -> bool:
-    """Whether an encoder was probed that is not ours."""
+    """Whether these are settings of an encoder that is not ours."""
     return "encoder.name" in settings
 
 
@@ -163,7 +169,7 @@ def flat(section: dict[str, Any], prefix: str = "") -> Settings:
 
 
 def repeats_of(experiment: Experiment, datasets: Sequence[str]) -> list[float] | None:
-    """Mean over the datasets, repeat by repeat; None where one is missing, or has other repeats."""
+    """Mean over the datasets in each repeat; None if one is missing or has other repeats."""
     found = [experiment.results[name].repeats for name in datasets if name in experiment.results]
     if not found or len(found) < len(datasets) or len({len(repeats) for repeats in found}) > 1:
         return None

@@ -1,4 +1,4 @@
-"""rows and columns of a table -> sentences below it: what is missing and what brings it, seeds, revisions."""
+"""rows and columns of a table -> notes below it: missing cells and how to fill them, seeds, revisions."""
 
 import json
 import shlex
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from matpac.params import Params
 from matpac.report.columns import Column
 from matpac.report.experiments import Experiment, is_other
-from matpac.report.runs import Run
-from matpac.report.seeds import in_common, on_same_data, probed
+from matpac.report.rows import Run, on_same_data, repeats_by_seed, shared_seeds
 
 UNKNOWN = "unknown"
 
@@ -22,19 +21,22 @@ def notes_of(
     params: Params,
     baselines: Sequence[Run] = (),
 ) -> list[str]:
-    """`reference` tells which recordings are those of today; `grids` of presets/grids are the table's."""
+    """All notes that apply to a table.
+
+    `reference` was probed on today's recordings; `grids` are the table's grids in presets/grids.
+    """
     notes = [
         not_run(runs),
         not_probed_here(columns, params),
         not_probed_there(runs, base, reference, columns),
-        of_the_probe_only([*baselines, *runs], base, grids),
+        without_seeds([*baselines, *runs], base, grids),
         revisions(runs),
     ]
     return [note for note in notes if note]
 
 
 def not_run(runs: Sequence[Run]) -> str:
-    """Rows without any experiment, and the commands that run just these."""
+    """Rows without any experiment, and the commands that run them."""
     sentences = []
     for grid in dict.fromkeys(run.grid for run in runs if not run.seeds):
         labels = "; ".join(run.label for run in runs if run.grid == grid and not run.seeds)
@@ -44,7 +46,7 @@ def not_run(runs: Sequence[Run]) -> str:
 
 
 def not_probed_here(columns: Sequence[Column], params: Params) -> str:
-    """Columns that params.yaml leaves empty, and the edit that fills them."""
+    """Columns of datasets that params.yaml does not probe, and the edit that fills them."""
     kinds = list(dict.fromkeys(kind for column in columns for kind in column.not_probed))
     if not kinds:
         return ""
@@ -61,14 +63,14 @@ def not_probed_here(columns: Sequence[Column], params: Params) -> str:
 def not_probed_there(
     runs: Sequence[Run], base: Run, reference: Experiment | None, columns: Sequence[Column]
 ) -> str:
-    """Rows that were run, but not with all datasets that params.yaml probes now, or on other recordings."""
+    """Rows that were run without some of the datasets probed now, or on other recordings."""
     datasets = list(dict.fromkeys(name for column in columns for name in column.datasets))
     sentences = []
     for run in runs:
         names = [
             name
             for name in datasets
-            if run.seeds and not probed(on_same_data(run.seeds, reference, [name]), [name])
+            if run.seeds and not repeats_by_seed(on_same_data(run.seeds, reference, [name]), [name])
         ]
         if names:
             sentences.append(f"{run.label}: not probed on {', '.join(names)} of today; {again(run, base)}.")
@@ -76,14 +78,14 @@ def not_probed_there(
 
 
 def again(run: Run, base: Run) -> str:
-    """How to run it with the datasets of today."""
+    """Command that runs it with today's datasets."""
     if run.settings == base.settings:
         return "`dvc repro`"
     if is_other(run.settings):
         return "name it under `embed.others` in params.yaml, then `dvc repro`"
     if run.grid:
         return f"`python -m flows.grid {run.grid}`"
-    # Recordings and initial weights are known by fingerprints, which are no parameters.
+    # Fingerprints of recordings and initial weights are settings, but no parameters.
     changes = [
         f"-S {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"
         for key, value in run.settings.items()
@@ -94,15 +96,15 @@ def again(run: Run, base: Run) -> str:
     return f"`dvc exp run {' '.join([*changes, 'record'])}`"
 
 
-def of_the_probe_only(runs: Sequence[Run], base: Run, grids: Sequence[str]) -> str:
-    """Empty where all differences are over seeds of pre-training."""
+def without_seeds(runs: Sequence[Run], base: Run, grids: Sequence[str]) -> str:
+    """Rows whose differences are not over seeds of pre-training; empty if there are none."""
     single = [
         run
         for run in runs
         if run.settings != base.settings
         and run.seeds
         and base.seeds
-        and len(in_common(run.seeds, base.seeds)) < 2
+        and len(shared_seeds(run.seeds, base.seeds)) < 2
     ]
     if not single:
         return ""
@@ -115,9 +117,9 @@ def of_the_probe_only(runs: Sequence[Run], base: Run, grids: Sequence[str]) -> s
 
 
 def revisions(runs: Sequence[Run]) -> str:
-    """Empty where all rows were made by the same code, as far as is known.
+    """Rows by the revision that made them; empty if there is one revision.
 
-    A changed tree counts as its commit: already an edited params.yaml makes it one.
+    A tree with changes counts as its commit, because an edited params.yaml is a change.
     """
     labels: dict[str, list[str]] = {}
     for run in runs:

@@ -1,7 +1,6 @@
-"""shards, corpus, checkpoint, parameters -> what the numbers were made from."""
+"""shards, corpus, checkpoint, parameters -> the data, and what the numbers were made from."""
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,46 +11,32 @@ from matpac.clip import REASONS
 from matpac.files import read_json
 from matpac.params import Params
 from matpac.progress import duration
-from matpac.report.experiments import Experiment, Settings, is_other
-from matpac.report.markup import facts, folded, paragraph, section, table
-from matpac.report.runs import label_of
-from matpac.report.seeds import SEED, without_seed
+from matpac.report.experiments import Experiment, Result, Settings, is_other
+from matpac.report.html import Section, section
+from matpac.report.rows import SEED, label_of, without_seed
 
-PACKAGES = ("matpac", "torch", "timm", "numpy", "librosa", "soxr", "scikit-learn", "zarr", "webdataset")
+PACKAGES = (
+    *("matpac", "torch", "timm", "numpy", "scipy", "librosa", "soundfile", "soxr", "pyarrow", "zarr"),
+    *("scikit-learn", "safetensors", "matplotlib", "jinja2", "dvc", "dvclive", "prefect"),
+)
+"""Packages that the stages run on."""
+NO_GIT = "no git"
 
 
-def data(shards: Path, params: Params) -> str:
-    rows, reasons = [], []
+def data_section(shards: Path, params: Params) -> Section | None:
+    """Each dataset's clips, and the recordings that were left out."""
+    datasets, rejected = [], []
     for name in params.datasets:
-        if not (shards / name / "statistics.json").exists():
+        path = shards / name / "statistics.json"
+        if not path.exists():
             continue
-        statistics = read_json(shards / name / "statistics.json")
-        rows.append(
-            [
-                f"<b>{escape(name)}</b>",
-                f"{statistics['num_clips']:,}",
-                f"{statistics['mean']:.2f} ± {statistics['std']:.2f}",
-                f"{sum(statistics['num_rejected'].values()):,}",
-            ]
-        )
-        reasons += [
-            [escape(name), escape(reason), f"{number:,}", escape(REASONS[reason])]
+        statistics = read_json(path)
+        datasets.append({"name": name, **statistics})
+        rejected += [
+            [name, reason, f"{number:,}", REASONS[reason]]
             for reason, number in statistics["num_rejected"].items()
         ]
-    if not rows:
-        return ""
-    header = ["Dataset", "Clips", "Log-mel mean ± deviation", "Rejected"]
-    rejected = table(["Dataset", "Reason", "Recordings", "What it means"], reasons) if reasons else ""
-    return section(
-        "The data",
-        table(header, rows),
-        rejected and f"<h3>Why recordings were rejected</h3>{rejected}",
-        paragraph(
-            "Rejected recordings are in no number on this page; each is listed with its reason in "
-            "data/shards/<dataset>/rejected.csv.",
-            "note",
-        ),
-    )
+    return section("The data", "data.html.j2", datasets=datasets, rejected=rejected) if datasets else None
 
 
 def read_optional(path: Path) -> dict[str, Any]:
@@ -59,7 +44,7 @@ def read_optional(path: Path) -> dict[str, Any]:
 
 
 def run_facts(meta: dict[str, Any], params: Params) -> dict[str, str]:
-    """What a reader wants to know first about the encoder."""
+    """Facts about the encoder for the top of the page."""
     trained_on = ", ".join(params.pretrain.datasets) if params.pretrain.num_epochs else "nothing here"
     known = {
         "Pre-trained on": trained_on,
@@ -77,16 +62,16 @@ def run_facts(meta: dict[str, Any], params: Params) -> dict[str, str]:
     return known
 
 
-def provenance(
+def provenance_section(
     meta: dict[str, Any],
     corpus: dict[str, Any],
     experiments: Sequence[Experiment],
     this_run: Settings,
     params: Params,
-) -> str:
+) -> Section:
     known = {}
     if "git_revision" in meta:
-        known["Git revision"] = str(meta["git_revision"]) or "no git"
+        known["Git revision"] = str(meta["git_revision"]) or NO_GIT
     if "data_digest" in meta:
         known["Data digest"] = str(meta["data_digest"])
     for name, fingerprint in (corpus.get("datasets", {}) | corpus.get("online", {})).items():
@@ -94,44 +79,41 @@ def provenance(
     if "versions" in meta:
         known["Versions when training"] = listed(meta["versions"])
     known["Versions of this report"] = listed(installed())
-    settings = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return section(
         "Where this comes from",
-        paragraph(
-            "The same revision, data and parameters give the same report: `dvc repro` makes it again.",
-            "note",
-        ),
-        facts(known),
-        records(experiments, this_run),
-        folded("All parameters (params.yaml)", f"<pre>{escape(settings)}</pre>"),
+        "provenance.html.j2",
+        known=known,
+        records=records(experiments, this_run),
+        settings=yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
 
-def records(experiments: Sequence[Experiment], this_run: Settings) -> str:
-    """When each run of the tables was recorded, and by which code; empty where there is none."""
+def records(experiments: Sequence[Experiment], this_run: Settings) -> list[list[str]]:
+    """Rows of all records: run, seed, date, revision that trained, revision that recorded."""
     rows, base = [], without_seed(this_run)
     for one in experiments:
-        settings = without_seed(one.settings)
-        results = one.results.values()
-        label = "this run" if settings == base else label_of(settings, experiments, base)
-        told = [
-            ", ".join(sorted(words - {""})) or "unknown"
-            for words in (
-                {result.recorded.removesuffix("+00:00").replace("T", " ") for result in results},
-                {result.trained_revision for result in results},
-                {result.git_revision for result in results},
-            )
-        ]
-        if is_other(settings):
-            told[1] = ""
-        rows.append([escape(word) for word in (label, str(one.settings.get(SEED, "")), *told)])
-    if not rows:
-        return ""
-    header = ["Run", "Seed", "Recorded (UTC)", "Trained by revision", "Recorded by revision"]
-    note = paragraph(
-        "+ marks a tree with changes that were not committed; an edited params.yaml is one.", "note"
-    )
-    return folded("All records of the tables (data/experiments)", table(header, sorted(rows), "paper") + note)
+        settings, results = without_seed(one.settings), one.results.values()
+        rows.append(
+            [
+                "this run" if settings == base else label_of(settings, experiments, base),
+                str(one.settings.get(SEED, "")),
+                all_of(result.recorded.removesuffix("+00:00").replace("T", " ") for result in results),
+                ""
+                if is_other(settings)
+                else all_of(revision_of(result, result.trained_revision) for result in results),
+                all_of(revision_of(result, result.git_revision) for result in results),
+            ]
+        )
+    return sorted(rows)
+
+
+def revision_of(result: Result, revision: str) -> str:
+    """Older records, which have no date either, do not know their revision."""
+    return revision or (NO_GIT if result.recorded else "")
+
+
+def all_of(words: Iterable[str]) -> str:
+    return ", ".join(sorted({*words} - {""})) or "unknown"
 
 
 def installed() -> dict[str, str]:

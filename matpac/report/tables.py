@@ -17,20 +17,24 @@ from matpac.report.columns import (
 )
 from matpac.report.experiments import Experiment, Settings, is_other
 from matpac.report.footnotes import notes_of
-from matpac.report.runs import (
+from matpac.report.rows import (
     ALPHA,
     CLUSTERS,
     GRIDS,
     N_TAU,
-    OF_PAPER,
+    NAMES_IN_PAPER,
+    Measured,
     Run,
-    all_others,
-    along,
     baselines_of,
+    difference,
+    on_same_data,
+    remaining_runs,
+    runs_along,
+    score,
+    shared_seeds,
     this_run,
     varied,
 )
-from matpac.report.seeds import Measured, difference, in_common, on_same_data, score
 from matpac.shards.folder import read_task
 
 NOT_RUN = "not run"
@@ -40,17 +44,19 @@ OTHER_DATA = "other data"
 
 class Table(NamedTuple):
     name: str
-    """Of the file, without its suffix."""
+    """Name of the file, without its suffix."""
     title: str
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
+    begun: bool
+    """Whether it compares anything yet; tables that do not are folded away."""
 
 
 def paper_tables(
     shards: Path, experiments: Sequence[Experiment], settings: Settings, params: Params
 ) -> list[Table]:
-    """Those of the run with `settings`, and of all experiments that can stand beside it."""
+    """Tables of the run with `settings`, beside all experiments that compare with it."""
     return [
         table_1(shards, params),
         table_2(experiments, settings, params),
@@ -61,7 +67,7 @@ def paper_tables(
 
 def table_1(shards: Path, params: Params) -> Table:
     header = ["Dataset", "Used for", "Clips", "Complete", "Hours", "Classes", "Metric", "Protocol"]
-    rows, leaks = [], []
+    rows, leaks, public = [], [], False
     for name, source in params.datasets.items():
         page = READERS[source.kind].page
         complete = f"{page.num_clips:,}" if page else ""
@@ -70,12 +76,13 @@ def table_1(shards: Path, params: Params) -> Table:
             rows.append([name, used_for(name, params), NOT_HERE, complete, NOT_HERE, *asked])
             continue
         found, task = read_json(shards / name / "statistics.json"), read_task(shards / name)
+        public = public or page is not None
         asked = ["", "", ""]
         if task is not None:
             asked = [f"{len(task.classes):,}", task.metric, protocol(task.num_folds)]
         hours = f"{found['duration_s'] / 3600:,.2f}"
         rows.append([name, used_for(name, params), f"{found['num_clips']:,}", complete, hours, *asked])
-        # Shards of before this was looked for say nothing.
+        # Shards built before this check have no such field.
         leaks += [
             f"{name}, in the official split, which stays as it is: {leak}."
             for leak in found.get("official_leaks", [])
@@ -84,7 +91,7 @@ def table_1(shards: Path, params: Params) -> Table:
         "As found on disk (`data/shards`). Complete: clips of a public dataset when nothing is missing; "
         f'"{NOT_HERE}": its shards have not been made, `dvc repro` makes them.'
     )
-    return Table("table_1", "Table I: the datasets", header, rows, [note, *leaks])
+    return Table("table_1", "Table I: the datasets", header, rows, [note, *leaks], begun=public)
 
 
 def used_for(name: str, params: Params) -> str:
@@ -101,15 +108,15 @@ def used_for(name: str, params: Params) -> str:
 
 
 def table_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
-    """Printed rows, the run of params.yaml and its baselines, the paper's variations of it, every other
-    experiment, and every encoder that is not ours."""
+    """Rows, from the top: the paper's, this run and its baselines, the paper's variations of it, other
+    experiments, and other encoders."""
     known, columns, base = printed(), columns_of_paper(params), this_run(experiments, settings)
     of_paper = [
         varied(experiments, base, key, value) for key, value in ((N_TAU, 10), (N_TAU, 20), (ALPHA, 1.0))
     ]
     asked = [base, *(run for run in of_paper if run.settings != base.settings)]
     reference = find(experiments, settings)
-    runs, baselines = asked + all_others(experiments, asked, base), baselines_of(base)
+    runs, baselines = asked + remaining_runs(experiments, asked, base), baselines_of(base)
     rows = []
     for row in known["table_2"]:
         scores = dict(zip(known["datasets"], row["scores"], strict=True)) | {"mean": row["mean"]}
@@ -117,24 +124,26 @@ def table_2(experiments: Sequence[Experiment], settings: Settings, params: Param
     for run in (base, *baselines, *runs[1:]):
         rows += our_rows(run, run.label, base, reference, columns)
     notes = notes_of(runs, base, reference, columns, (GRIDS[N_TAU], GRIDS[ALPHA]), params, baselines)
-    return Table(
-        "table_2", "Table II: linear probes, beside printed ones", header("Encoder", columns), rows, notes
-    )
+    title = "Table II: linear probes, beside printed ones"
+    return Table("table_2", title, header("Encoder", columns), rows, notes, begun(runs, base, columns))
 
 
 def table_3(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
     known, columns, base = printed()["table_3"], columns_of_groups(params), this_run(experiments, settings)
     reference = find(experiments, settings)
-    runs = along(experiments, base, ALPHA, known["rows"])
+    runs = runs_along(experiments, base, ALPHA, known["rows"])
     rows = []
     for value, run in runs:
-        label = f"{value:g}, {OF_PAPER[ALPHA, value]}" if (ALPHA, value) in OF_PAPER else f"{value:g}"
+        label = (
+            f"{value:g}, {NAMES_IN_PAPER[ALPHA, value]}" if (ALPHA, value) in NAMES_IN_PAPER else f"{value:g}"
+        )
         if value in known["rows"]:
             rows.append([label, known["source"], "", *printed_cells(known["rows"][value], columns)])
         rows += our_rows(run, named(label, run, base), base, reference, columns)
-    notes = notes_of([run for _, run in runs], base, reference, columns, (GRIDS[ALPHA],), params)
-    title = "Table III: prediction against classification"
-    return Table("table_3", title, header("Weight of prediction", columns), rows, notes)
+    weights = [run for _, run in runs]
+    notes = notes_of(weights, base, reference, columns, (GRIDS[ALPHA],), params)
+    title, names = "Table III: prediction against classification", header("Weight of prediction", columns)
+    return Table("table_3", title, names, rows, notes, begun(weights, base, columns))
 
 
 def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:
@@ -144,14 +153,23 @@ def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Para
     rows = []
     for value, run in runs:
         rows += our_rows(run, named(f"{value:g}", run, base), base, reference, columns)
-    notes = notes_of([run for _, run in runs], base, reference, columns, (GRIDS[CLUSTERS],), params)
-    title = "Figure 2: how many classes the pretext has"
-    return Table("figure_2", title, header("Classes K", columns), rows, notes)
+    sizes = [run for _, run in runs]
+    notes = notes_of(sizes, base, reference, columns, (GRIDS[CLUSTERS],), params)
+    title, names = "Figure 2: how many classes the pretext has", header("Classes K", columns)
+    return Table("figure_2", title, names, rows, notes, begun(sizes, base, columns))
 
 
 def cluster_runs(experiments: Sequence[Experiment], settings: Settings) -> list[tuple[float, Run]]:
-    """Those of Figure 2, along K."""
-    return along(experiments, this_run(experiments, settings), CLUSTERS, printed()["figure_2"]["rows"])
+    """Runs of Figure 2 by their number of classes K."""
+    return runs_along(experiments, this_run(experiments, settings), CLUSTERS, printed()["figure_2"]["rows"])
+
+
+def begun(runs: Sequence[Run], base: Run, columns: Sequence[Column]) -> bool:
+    """Whether a run beside the base was recorded, or the base was probed on datasets of the paper."""
+    of_paper = [column.datasets for column in columns if column.printed and column.datasets]
+    return any(run.seeds and run.settings != base.settings for run in runs) or any(
+        score(base.seeds, datasets) for datasets in of_paper
+    )
 
 
 def header(first: str, columns: Sequence[Column]) -> list[str]:
@@ -173,13 +191,13 @@ def printed_cells(scores: dict[str, float], columns: Sequence[Column]) -> list[s
 def our_rows(
     run: Run, label: str, base: Run, reference: Experiment | None, columns: Sequence[Column]
 ) -> list[list[str]]:
-    """Scores, and below them how far they are from those of `base`, where the two can be compared.
+    """A row of scores and, if they can be compared, one of their differences from `base`.
 
-    Scores on other recordings than those of `reference` are not shown.
+    Only scores on the same recordings as `reference` are shown.
     """
     source = "measured here" if is_other(run.settings) else "ours"
     num_seeds = len(run.seeds.keys() - {None})
-    num_shared = len(in_common(run.seeds, base.seeds))
+    num_shared = len(shared_seeds(run.seeds, base.seeds))
     scores = [score_cell(run, num_seeds, reference, column) for column in columns]
     gaps = [gap_cell(run, base, num_shared, reference, column) for column in columns]
     rows = [[label, source, str(num_seeds or ""), *scores]]
@@ -207,5 +225,5 @@ def gap_cell(run: Run, base: Run, num_shared: int, reference: Experiment | None,
 
 
 def fewer(measured: Measured, num_seeds: int) -> str:
-    """Said where not all seeds of a row have been probed on a dataset."""
+    """A remark if only some seeds of a row have been probed on the datasets."""
     return f" ({measured.num_seeds} of {num_seeds} seeds)" if measured.num_seeds < num_seeds else ""

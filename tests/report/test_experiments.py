@@ -8,7 +8,7 @@ from matpac.git import git_revision
 from matpac.params import BEFORE, parse_params
 from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.report.experiments import flat, is_other, read_experiments, record_run
-from matpac.report.runs import what_differs
+from matpac.report.rows import what_differs
 from matpac.report.tables import table_2
 
 
@@ -18,7 +18,7 @@ def test_settings_are_flat():
 
 def test_a_record_of_another_format_is_refused_by_name(tmp_path):
     write_json(tmp_path / "old.json", {"format": 0})
-    with pytest.raises(ValueError, match=r"old\.json: need an experiment of format 1, got 0"):
+    with pytest.raises(ValueError, match=r"old\.json: need an experiment of format 1, found 0"):
         read_experiments(tmp_path)
 
 
@@ -35,7 +35,7 @@ def test_a_broken_record_is_named_in_one_line(tmp_path, text):
 )
 def test_a_record_of_an_unfinished_run_is_refused_with_what_to_run(copy, params, missing):
     (copy / "data" / missing).unlink()
-    with pytest.raises(ValueError, match=rf"got no .*{missing}\. Run `dvc repro`\."):
+    with pytest.raises(ValueError, match=rf"found no .*{missing}\. Run `dvc repro`\."):
         record_run(copy, params)
 
 

@@ -1,9 +1,9 @@
-"""The page is built from the small `data` folder of conftest.py."""
+"""The page is built from the small `data` folder of conftest.py, and read as a browser reads it."""
 
 import json
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,53 +11,74 @@ import yaml
 
 from matpac.files import read_json
 from matpac.probing.scores import DETAILS, percent
-from matpac.report.curves import thinned
 from matpac.report.experiments import record_run
-from matpac.report.page import build_report
+from matpac.report.page import write_report
+from tests.pages import parse, rows_of, section, tables_below, text_of
 
 
 @pytest.fixture(scope="module")
-def page(project, params):
+def text(project, params):
     record_run(project, params)
-    build_report(project, project / "report", params)
+    write_report(project, project / "report", params)
     return (project / "report/index.html").read_text(encoding="utf-8")
 
 
-class Reader(HTMLParser):
-    """Collects text and addresses, and insists that tags close in order."""
-
-    VOID = ("meta", "img", "br")
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.addresses, self.text = [], [], ""
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
+@pytest.fixture(scope="module")
+def page(text):
+    return parse(text)
 
 
-def test_the_page_is_well_formed_and_loads_nothing_from_elsewhere(page):
-    reader = Reader(page)
-    assert reader.addresses
-    assert all(address.startswith(("data:", "#")) for address in reader.addresses)
-    assert "@import" not in page
-    assert "url(" not in page
-    assert "<script" not in page
+def test_the_page_loads_nothing_from_elsewhere(page, text):
+    addresses = [
+        value for part in page.iter() for name, value in part.items() if name in ("src", "href", "srcset")
+    ]
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert next(page.iter("script"), None) is None
+
+
+def test_own_results_come_before_the_papers_tables_and_provenance_last(page):
+    links = [link.get("href") for link in page.iterfind(".//nav//a")]
+    assert links == [f"#{heading.get('id')}" for heading in page.iter("h2")]
+    assert links == [
+        "#scores",
+        "#how-training-went",
+        "#class-by-class",
+        "#a-map-of-the-embeddings",
+        "#what-the-networks-hear",
+        "#the-data",
+        "#the-paper-s-tables",
+        "#where-this-comes-from",
+    ]
+
+
+def test_tables_that_compare_nothing_are_folded_away(page, project, params):
+    def opened(page):
+        tables = section(page, "the-paper-s-tables").iterfind("details")
+        return {text_of(table.find("summary")): table.get("open") is not None for table in tables}
+
+    # The other encoder has a row in Table II.
+    assert opened(page) == {
+        "Table I: the datasets": False,
+        "Table II: linear probes, beside printed ones": True,
+        "Table III: prediction against classification": False,
+        "Figure 2: how many classes the pretext has": False,
+    }
+    [other] = [
+        path for path in (project / "data/experiments").glob("*.json") if "encoder.name" in path.read_text()
+    ]
+    record = other.read_text()
+    other.unlink()
+    write_report(project, project / "alone", params)
+    other.write_text(record)
+    alone = parse((project / "alone/index.html").read_text(encoding="utf-8"))
+    assert not any(opened(alone).values())
 
 
 def test_the_page_holds_the_numbers_of_the_score_files(page, project):
-    text = Reader(page).text
+    text = text_of(section(page, "scores"))
     for name in ("notes", "tags"):
         summary = json.loads((project / f"data/scores/{name}.details.json").read_text())["summary"]
         for feature in ("pretrained", "random_init", "logmel_statistics"):
@@ -65,6 +86,15 @@ def test_the_page_holds_the_numbers_of_the_score_files(page, project):
         assert percent(summary["gain_over_random_init"], signed=True) in text
         assert percent(summary["others"]["ast"]) in text
         assert percent(summary["others"]["ast"]["minus_encoder"], signed=True) in text
+
+
+def test_a_difference_is_colored_if_and_only_if_it_has_a_star(page):
+    tags = [tag for tag in section(page, "scores").iter("span") if "tag" in tag.get("class", "").split()]
+    assert tags
+    for tag in tags:
+        kind = tag.get("class").removeprefix("tag ")
+        assert (kind == "even") == ("*" not in text_of(tag))
+        assert kind != ("behind" if text_of(tag).startswith("+") else "ahead")
 
 
 def test_another_encoder_has_a_column_and_a_row_of_table_2(page, project):
@@ -81,95 +111,108 @@ def test_another_encoder_has_a_column_and_a_row_of_table_2(page, project):
             summary["others"]["ast"]["minus_encoder"], signed=True
         )
         assert ours.split(",")[column] == percent(summary["pretrained"])
-    assert '<th scope="col">ast</th>' in page.split("Second reading")[0]
+    [header] = section(page, "scores").iterfind(".//table[@class='cards scores']/thead/tr")
+    assert text_of(header[-1]) == "ast"
 
 
 def test_the_second_reading_has_a_table_of_its_own(page, project):
-    first, second = page.split("Second reading")
-    cells = re.findall("<td[^>]*><span>(.*?)</span></td>", second.partition("</table>")[0])
+    scores = section(page, "scores")
+    [table] = tables_below(scores, "Second reading")
+    rows = rows_of(table)
     for name, metric in (("notes", "accuracy"), ("tags", "mAP")):
         details = json.loads((project / f"data/scores/{name}.details.json").read_text())
         knn, attentive = (details["second_reading"][kind] for kind in ("knn", "attentive"))
-        shown = cells[cells.index(name) :]
-        assert shown[:3] == [name, metric, "3 nearest neighbours"]
-        assert shown[3:7] == [
-            f"{100 * knn[feature]['mean']:.1f}"
-            for feature in ("pretrained", "random_init", "logmel_statistics", "ast")
-        ]
-        assert shown[7:10] == [name, metric, "attention, 2 heads"]
-        assert shown[10:12] == [percent(attentive[feature]) for feature in ("pretrained", "random_init")]
-        assert shown[12:14] == ["", ""]
-    assert "neighbour" not in first
+        features = ("pretrained", "random_init", "logmel_statistics", "ast")
+        by_neighbors = [f"{100 * knn[feature]['mean']:.1f}" for feature in features]
+        by_attention = [percent(attentive[feature]) for feature in features[:2]]
+        assert [name, metric, "3 nearest neighbors", *by_neighbors] in rows
+        assert [name, metric, "attention, 2 heads", *by_attention, "", ""] in rows
+    first = text_of(scores).split("Second reading")[0]
+    assert "neighbor" not in first
     assert "attention" not in first
 
 
+def test_a_class_has_its_scores_its_mistakes_and_a_row_of_the_confusion(page, project):
+    details = read_json(project / f"data/scores/notes{DETAILS}")
+    confusion = details["features"]["pretrained"]["confusion"]
+    classes, matrix, _ = tables_below(section(page, "class-by-class"), "notes")
+    assert {row[0] for row in rows_of(classes)} == set(details["classes"])
+    for names, truth, counts in zip(rows_of(matrix), details["classes"], confusion, strict=True):
+        shares = [count / sum(counts) for count in counts]
+        assert names == [truth, *(f"{100 * share:.0f}" if share >= 0.005 else "" for share in shares)]
+    cell = matrix.find("tbody/tr/td[2]")
+    assert cell.get("title") == f"{details['classes'][0]} taken for {details['classes'][1]}"
+
+
 def test_the_page_says_what_it_was_made_from(page, params):
-    text = Reader(page).text
-    for part in ("abc123", "f00d", "1 h 02 min", "1,000 updates", "2.00", yaml.safe_dump({"alpha": 0.5})):
+    text = text_of(page)
+    for part in ("abc123", "f00d", "1 h 02 min", "1,000 updates", "2.00", "alpha: 0.5", "librosa 0."):
         assert part in text
+    [settings] = page.iter("pre")
+    assert yaml.safe_load(settings.text) == params.model_dump(mode="json")
 
 
 def test_words_from_outside_are_shown_as_they_are(page):
-    text = Reader(page).text
+    text = text_of(page)
     for part in ("<2 cores>", "Every sample has the same value.", "<high> & loud"):
         assert part in text
+    assert next(page.iter("high"), None) is None
 
 
-def test_a_second_report_has_the_same_bytes(page, project, params):
-    build_report(project, project / "again", params)
-    assert (project / "again/index.html").read_text(encoding="utf-8") == page
+def test_a_second_report_has_the_same_bytes(text, project, params):
+    write_report(project, project / "again", params)
+    assert (project / "again/index.html").read_text(encoding="utf-8") == text
 
 
 def test_a_page_is_made_of_what_is_there(tmp_path, params):
-    build_report(tmp_path, tmp_path / "report", params)
-    text = Reader((tmp_path / "report/index.html").read_text(encoding="utf-8")).text
-    assert "No dataset was probed" in text
-    assert "How training went" not in text
-    assert "All parameters" in text
-
-
-def test_long_curves_are_thinned_to_means_of_neighbours():
-    assert thinned(np.array([1.0, 3.0])).tolist() == [1.0, 3.0]
-    assert thinned(np.arange(800.0))[:3].tolist() == [0.5, 2.5, 4.5]
+    write_report(tmp_path, tmp_path / "report", params)
+    page = parse((tmp_path / "report/index.html").read_text(encoding="utf-8"))
+    assert [heading.get("id") for heading in page.iter("h2")] == [
+        "scores",
+        "the-paper-s-tables",
+        "where-this-comes-from",
+    ]
+    assert "No dataset was probed" in text_of(page)
+    assert "All parameters" in text_of(page)
 
 
 def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, params):
     (tmp_path / "report").write_text("mine")
-    with pytest.raises(ValueError, match=r"need a folder at .*report, got a file\."):
-        build_report(tmp_path, tmp_path / "report", params)
-
-
-def test_the_contents_lead_to_every_section(page):
-    links = re.findall('<a href="#(.*?)">', page)
-    assert links == re.findall('<h2 id="(.*?)">', page)
-    assert links[:2] == ["scores", "the-paper-s-tables"]
-    assert links.index("the-paper-s-tables") < links.index("what-the-networks-hear")
+    with pytest.raises(ValueError, match=r"report: need a folder for the report, found a file\."):
+        write_report(tmp_path, tmp_path / "report", params)
 
 
 def test_short_crops_do_not_fill_the_screen(page, params):
     # 32 frames by 80 mel channels, at most 160 px high.
-    widths = re.findall(r'<img class="pixels" style="max-width:(\d+)px"', page)
-    assert len(widths) == 8
-    assert {int(width) * 80 / params.pretrain.crop_frames for width in widths} == {160}
+    pictures = page.findall(".//img[@class='pixels']")
+    assert len(pictures) == 8
+    for picture in pictures:
+        [width] = re.findall(r"max-width:(\d+)px", picture.get("style"))
+        assert int(width) * 80 / params.pretrain.crop_frames == 160
 
 
 def test_backticks_of_notes_are_shown_as_code(page):
-    assert "<code>dvc repro</code>" in page
-    assert "`" not in Reader(page).text
+    assert "dvc repro" in [code.text for code in page.iter("code")]
+    assert "`" not in text_of(page)
 
 
 def test_the_page_says_when_runs_were_recorded_and_by_which_code(page, project):
-    text = Reader(page).text
+    text = text_of(page)
     for path in (project / "data/experiments").glob("*.json"):
         for result in read_json(path)["results"].values():
             assert result["recorded"][:10] in text
-            assert result["git_revision"] in text
+            assert (result["git_revision"] or "no git") in text
 
 
 def test_missing_cells_are_readable_on_white():
-    style = files("matpac.report").joinpath("style.css").read_text(encoding="utf-8")
-    [colour] = re.findall(r"\.missing \{ color: #([0-9a-f]{6}); \}", style)
-    parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)])
+    style = files("matpac.report").joinpath("templates/style.css").read_text(encoding="utf-8")
+    [color] = re.findall(r"\.missing \{ color: #([0-9a-f]{6}); \}", style)
+    parts = np.array([int(color[at : at + 2], 16) / 255 for at in (0, 2, 4)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     # WCAG 2: contrast of text.
     assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5
+
+
+def test_templates_insert_nothing_unescaped():
+    for path in Path("matpac/report/templates").glob("*.j2"):
+        assert not re.search(r"\|\s*safe\b|autoescape", path.read_text()), path

@@ -11,9 +11,11 @@ from matpac.files import write_json
 from matpac.params import load_params
 from matpac.report.columns import printed
 from matpac.report.experiments import Experiment, Result, settings_of
-from matpac.report.paper_section import csv_of, drawing, html_of, paper
-from matpac.report.runs import what_differs
+from matpac.report.paper_section import csv_of, draw_figure_2, paper_section
+from matpac.report.rows import what_differs
 from matpac.report.tables import figure_2, table_1, table_2, table_3
+from tests.pages import parse
+from tests.pages import rows_of as rows_of_page
 
 WITHOUT = "1, without classification"
 DEMO = ("demo_melodies", "demo_rhythms", "demo_scenes")
@@ -75,6 +77,18 @@ def test_table_3_has_every_weight_and_names_those_that_were_not_run(params):
     assert of(rows, "minus this run")["demo_scenes"] == "+3.0 ± 2.5 *"
     missing = "alpha 0.75; without classification, alpha 1"
     assert table.notes[0] == f"Not run: {missing}. To run: `python -m flows.grid alpha`."
+
+
+def test_a_table_has_begun_when_a_run_beside_this_one_or_a_dataset_of_the_paper_is_there(
+    params, paper_params
+):
+    this = experiment(params, [0.5, 0.6])
+    quarter = experiment(params, [0.5, 0.6], pretrain__alpha=0.25)
+    tables = (table_2, table_3, figure_2)
+    assert [table([this], this.settings, params).begun for table in tables] == [False, False, False]
+    assert [table([this, quarter], this.settings, params).begun for table in tables] == [True, True, False]
+    gtzan = experiment(paper_params, [0.5, 0.5], datasets=["gtzan"])
+    assert [table([gtzan], gtzan.settings, paper_params).begun for table in tables] == [True, False, False]
 
 
 def test_runs_that_differ_in_more_than_the_weight_are_not_in_table_3(params):
@@ -185,8 +199,8 @@ def test_table_1_says_what_is_on_the_disk(tmp_path, paper_params):
 def test_figure_2_is_drawn_from_two_numbers_of_classes_on(params):
     this = experiment(params, [0.5, 0.6])
     more = experiment(params, [0.6, 0.7], model__num_clusters=2048)
-    assert drawing([this], this.settings, params) is None
-    assert drawing([this, more], this.settings, params).startswith(b"<?xml")
+    assert draw_figure_2([this], this.settings, params) is None
+    assert draw_figure_2([this, more], this.settings, params).startswith(b"<?xml")
     labels = [row["Classes K"] for row in rows_of(figure_2([this, more], this.settings, params))]
     assert labels == ["64 (this run)", "1024", "2048", "minus this run", "4096", "8192"]
 
@@ -194,7 +208,7 @@ def test_figure_2_is_drawn_from_two_numbers_of_classes_on(params):
 def test_page_and_files_have_the_same_cells(tmp_path, params):
     this = experiment(params, [0.5, 0.6])
     more = experiment(params, [0.6, 0.7], model__num_clusters=2048)
-    page = paper(tmp_path / "shards", tmp_path, [this, more], this.settings, params)
+    page = paper_section(tmp_path / "shards", tmp_path, [this, more], this.settings, params)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "figure_2.csv",
         "figure_2.svg",
@@ -204,8 +218,10 @@ def test_page_and_files_have_the_same_cells(tmp_path, params):
     ]
     table = figure_2([this, more], this.settings, params)
     assert list(csv.reader(io.StringIO(csv_of(table)))) == [table.header, *table.rows]
-    assert html_of(table) in page
-    assert page.count("+10.0 ± 0.0 *") == (tmp_path / "figure_2.csv").read_text().count("+10.0 ± 0.0 *") * 2
+    shown = parse(f"<section>{page.body}</section>").findall("details")[3]
+    assert shown.get("open") is not None
+    assert rows_of_page(shown.find(".//table")) == table.rows
+    assert shown.find(".//figure/img").get("src").startswith("data:image/svg+xml")
 
 
 def test_runs_that_differ_in_the_seed_only_are_one_row_of_every_table(params):

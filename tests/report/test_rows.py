@@ -6,7 +6,7 @@ from scipy import stats
 
 from matpac.probing.scores import more_than_chance, with_star
 from matpac.report.experiments import Experiment, Result, repeats_of
-from matpac.report.seeds import SEED, difference, score, seeds_of, without_seed
+from matpac.report.rows import SEED, difference, score, seeds_of, without_seed
 
 
 def experiment(data="same", learning_rate=0.001, **repeats):

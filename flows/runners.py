@@ -106,7 +106,7 @@ def as_task(build: Build) -> Any:  # noqa: ANN401 - a task of Prefect's
 def dask_runner(params: Shards) -> "TaskRunner[Any]":
     """Raises ValueError if Dask is not installed or its scheduler does not answer."""
     try:
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
     except ImportError:
         raise ValueError(
             "shards.runner: need prefect-dask for `dask`, found none. "
@@ -129,7 +129,7 @@ def dask_runner(params: Shards) -> "TaskRunner[Any]":
 def check_scheduler(address: str) -> None:
     """Raises ValueError if no scheduler answers; Prefect and Dask would need a hundred lines."""
     from distributed import Client
-    from distributed.comm import connect
+    from distributed.comm.core import connect
     from distributed.security import Security
 
     async def call() -> None:

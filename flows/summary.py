@@ -94,7 +94,8 @@ def darkness(log_mel: Float16[np.ndarray, "mel frame"]) -> UInt8[np.ndarray, "ro
     """Pixels: black is loud, high frequencies at the top, 2 x 2 pixels a value."""
     low, high = np.percentile(log_mel.astype(np.float32), [1, 99.5])
     loudness = np.clip((log_mel[::-1] - low) / max(high - low, 1e-6), 0, 1)
-    return np.round(255 * (1 - loudness)).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    pixels: UInt8[np.ndarray, "row column"] = np.round(255 * (1 - loudness)).astype(np.uint8)
+    return pixels.repeat(2, 0).repeat(2, 1)
 
 
 def png(grey: UInt8[np.ndarray, "row column"]) -> bytes:

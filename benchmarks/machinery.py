@@ -245,7 +245,7 @@ def list_recordings(name: str, source: "Dataset", raw: Path) -> None:
 def convert(name: str, source: "Dataset", raw: Path, out: Path, params: "Params") -> None:
     from matpac.prepare.build import build_shard
     from matpac.prepare.plan import plan_dataset
-    from matpac.prepare.publish import finish
+    from matpac.prepare.publish import publish
     from matpac.prepare.workers import Workers
     from matpac.signal.audio import mute_c_libraries
 
@@ -254,7 +254,7 @@ def convert(name: str, source: "Dataset", raw: Path, out: Path, params: "Params"
     with closing(Workers(number, mute_c_libraries)) as workers, ThreadPoolExecutor(number) as threads:
         jobs = [plan.job(shard) for shard in range(len(plan.shards))]
         list(threads.map(lambda job: workers.run(build_shard, job), jobs))
-    finish(plan, out)
+    publish(plan, out)
 
 
 def check_same(plain: Path, piped: Path) -> None:

@@ -24,7 +24,7 @@ from matpac.datasets.inventory import Recording, read_recordings, write_recordin
 from matpac.params import AudioSet, LogMel, Shards, digest
 from matpac.prepare.build import planned_rows
 from matpac.prepare.plan import plan_dataset
-from matpac.prepare.publish import finish
+from matpac.prepare.publish import publish
 from matpac.shards.index import Index
 
 RESULTS = Path(__file__).parent / "results"
@@ -84,8 +84,8 @@ def plan() -> None:
 
 def pretend_to_convert() -> None:
     planned = plan_dataset("audioset", SOURCE, RAW, LOGMEL, SHARDS)
-    planned.store.tar("x").parent.mkdir(parents=True)
-    planned.store.record("x").parent.mkdir(parents=True)
+    planned.workspace.tar("x").parent.mkdir(parents=True)
+    planned.workspace.record("x").parent.mkdir(parents=True)
     for number, key in enumerate(planned.shards):
         rows = [
             {
@@ -97,17 +97,17 @@ def pretend_to_convert() -> None:
                 "sum_of_squares": 70.2 * 998 * 80,
                 "offset": 512 + place * 161_792,
             }
-            for place, row in enumerate(planned_rows(planned.store.plan(planned.key), number))
+            for place, row in enumerate(planned_rows(planned.workspace.plan(planned.key), number))
         ]
-        planned.store.tar(key).touch()
-        planned.store.record(key).write_text(json.dumps({"clips": rows, "rejected": []}))
+        planned.workspace.tar(key).touch()
+        planned.workspace.record(key).write_text(json.dumps({"clips": rows, "rejected": []}))
 
 
 def index() -> float:
     """Seconds, without planning again: that is part of what a run does, and measured above."""
     planned = plan_dataset("audioset", SOURCE, RAW, LOGMEL, SHARDS)
     started = time.monotonic()
-    finish(planned, OUT)
+    publish(planned, OUT)
     return time.monotonic() - started
 
 

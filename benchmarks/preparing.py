@@ -45,7 +45,7 @@ from matpac.params import LogMel, Shards
 from matpac.prepare.build import build_shard
 from matpac.prepare.plan import plan_shards
 from matpac.prepare.workers import Workers
-from matpac.prepare.workspace import Store
+from matpac.prepare.workspace import Workspace
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.mel import mel_filters
@@ -190,9 +190,11 @@ class Shard:
             for path in paths
         ]
         clips = [Clip(id=path.stem, path=path.name, labels=("music",)) for path in paths]
-        plan = plan_shards(clips, recordings, paths[0].parent, Store(work), lambda _: None, logmel, SHARDS)
+        plan = plan_shards(
+            clips, recordings, paths[0].parent, Workspace(work), lambda _: None, logmel, SHARDS
+        )
         self.job = plan.job(0)
-        self.tar, self.record = (place(self.job.key) for place in (plan.store.tar, plan.store.record))
+        self.tar, self.record = (place(self.job.key) for place in (plan.workspace.tar, plan.workspace.record))
 
     def build(self, workers: Workers) -> None:
         self.tar.unlink(missing_ok=True)

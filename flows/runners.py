@@ -66,7 +66,7 @@ def build_shards(dataset: str, plan: Plan) -> None:
 
 
 def is_free(plan: Plan, number: int) -> bool:
-    with plan.store.claimed(plan.shards[number]) as free:
+    with plan.workspace.claimed(plan.shards[number]) as free:
         return free
 
 

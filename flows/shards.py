@@ -17,8 +17,8 @@ from flows.runners import build_shards
 from flows.summary import about_shards, count_rejected, describe
 from matpac.datasets.registry import recordings_root
 from matpac.params import load_params
-from matpac.prepare.plan import plan_dataset, store_of
-from matpac.prepare.publish import TooManyRejected, finish
+from matpac.prepare.plan import plan_dataset, workspace_of
+from matpac.prepare.publish import TooManyRejected, publish
 
 
 @flow(flow_run_name="shards {dataset}", persist_result=False)
@@ -31,17 +31,17 @@ def shards(dataset: DatasetName) -> None:
     # Recordings are no out of a stage: if DVC took `download` from its cache, they are still
     # missing.
     fetch(dataset, source, recordings_root(dataset, source))
-    store = store_of(dataset)
-    with store.joined() as users:
+    workspace = workspace_of(dataset)
+    with workspace.joined() as users:
         meter = prefect_ui.Meter("plan", dataset, "planned", "recordings")
         plan = plan_dataset(dataset, source, raw, params.logmel, params.shards, meter.show)
         build_shards(dataset, plan)
         try:
-            summary = finish(plan, out)
+            summary = publish(plan, out)
         except TooManyRejected as error:
             count_rejected(dataset, error.num_rejected)
             raise
-        store.keep_only(frozenset(plan.shards), plan.key, users)
+        workspace.keep_only(frozenset(plan.shards), plan.key, users)
 
     get_run_logger().info(f"{out}: {describe(summary)}")
     about_shards(dataset, out, summary)

@@ -13,8 +13,8 @@ from matpac.datasets.inventory import Recording
 from matpac.params import LogMel, Shards
 from matpac.prepare.build import ShardJob, build_shard
 from matpac.prepare.plan import Plan, plan_shards
-from matpac.prepare.publish import Summary, finish
-from matpac.prepare.workspace import Store
+from matpac.prepare.publish import Summary, publish
+from matpac.prepare.workspace import Workspace
 
 LOGMEL = LogMel(
     sample_rate_hz=16000,
@@ -83,7 +83,9 @@ def planned(
 ) -> Plan:
     recordings = [recording_of(root, item.path) for item in items]
     task = Task(("even", "odd"), multi_label=False, metric="accuracy", num_folds=3)
-    return plan_shards(items, recordings, root, Store(work), lambda _: task, logmel, shards_params(**changes))
+    return plan_shards(
+        items, recordings, root, Workspace(work), lambda _: task, logmel, shards_params(**changes)
+    )
 
 
 def jobs(plan: Plan) -> list[ShardJob]:
@@ -93,7 +95,7 @@ def jobs(plan: Plan) -> list[ShardJob]:
 def build(plan: Plan, out: Path) -> Summary:
     for job in jobs(plan):
         assert build_shard(job) is not None
-    return finish(plan, out)
+    return publish(plan, out)
 
 
 def digests(folder: Path) -> dict[str, str]:

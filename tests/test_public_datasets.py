@@ -13,7 +13,7 @@ from matpac.files import read_json
 from matpac.params import Embed, Params, load_params, parse_params
 from matpac.prepare.build import build_shard
 from matpac.prepare.plan import plan_dataset
-from matpac.prepare.publish import Summary, finish
+from matpac.prepare.publish import Summary, publish
 from matpac.probing.embed import embed_stage
 from matpac.probing.external import Located
 from matpac.probing.probe import probe
@@ -92,7 +92,7 @@ def prepared(kind: str, params: Params) -> Summary:
     )
     for number in range(len(plan.shards)):
         assert build_shard(plan.job(number)) is not None
-    return finish(plan, Path("data/shards", kind))
+    return publish(plan, Path("data/shards", kind))
 
 
 def scores_of(kind: str, params: Params) -> dict:

@@ -1,6 +1,6 @@
-"""recordings -> shards, one at a time.
+"""one job -> one shard.
 
-Runs in spawned workers that must start at once: nothing here imports torch, librosa, Zarr or Prefect.
+Runs in spawned workers that must start at once, so nothing here imports torch, librosa, Zarr or Prefect.
 """
 
 import platform
@@ -19,7 +19,7 @@ from matpac.datasets.inventory import SCHEMA as RECORDING_SCHEMA
 from matpac.datasets.inventory import Recording, unchanged
 from matpac.files import read_json, write_json, write_text
 from matpac.params import LogMel
-from matpac.prepare.workspace import Store
+from matpac.prepare.workspace import Workspace
 from matpac.shards.index import ABOUT, CLIP_COLUMNS
 from matpac.shards.statistics import statistics_of
 from matpac.shards.tar import StoredClip, write_tar
@@ -33,26 +33,26 @@ PLAN_SCHEMA = pa.schema(
 )
 """Columns of a plan, which has a record batch a shard and a row a clip: the clip and its recording."""
 SHARDS_VERSION = 1
-"""Part of every shard's key. Raise it with any change that makes other bytes out of the same recordings;
+"""Part of every shard's key. Raise it with any change that makes other bytes from the same recordings;
 shards of older versions are then built again. A recorded shard in tests/prepare/test_build.py guards it."""
 PASSING = ("cannot be read", "changed")
-"""Reasons that may be gone tomorrow: the next run tries such shards again."""
+"""Reasons that may be gone tomorrow. The next run builds shards with such rejections again."""
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that it takes to make one shard, anywhere and at any time."""
+    """Everything needed to make one shard, on any machine and at any time."""
 
     number: int
-    """Of the shard's record batch in the plan."""
+    """Number of the shard's record batch in the plan."""
     key: str
-    """Digest of all that the shard's bytes follow from."""
+    """Digest of everything that determines the shard's bytes."""
     plan: Path
     mel_filters: Path
     """Path of the mel filterbank `[bin, mel]`, float32."""
     root: Path
     """Path of the recordings."""
-    store: Store
+    workspace: Workspace
     logmel: LogMel
     reject: tuple[str, ...]
     version: int
@@ -62,27 +62,27 @@ class ShardJob:
 @dataclass(frozen=True)
 class ShardResult:
     num_clips: int
-    """In the shard."""
+    """Number of clips in the shard."""
     num_rejected: int
 
 
 def build_shard(job: ShardJob) -> ShardResult | None:
-    """Write the tar of a job, then its record; neither, where both are there already.
+    """Write the tar of a job, then its record, unless both exist.
 
-    None where another process is building the shard at this moment. Raises ValueError where this code is not
-    that of the planner, as may be on another machine.
+    Returns None if another process is building the shard at this moment. Raises ValueError if another
+    version of the code planned the shard, on another machine perhaps.
     """
     if job.version != SHARDS_VERSION:
         raise ValueError(
             f"{platform.node()}: need the version of matpac that planned the shards, found another. "
-            "Install the same on all machines."
+            "Install the same version on all machines."
         )
-    with job.store.claimed(job.key) as ours:
+    with job.workspace.claimed(job.key) as ours:
         if not ours:
             return None
-        if not (job.store.tar(job.key).exists() and job.store.record(job.key).exists()):
+        if not (job.workspace.tar(job.key).exists() and job.workspace.record(job.key).exists()):
             _build(job)
-    record = read_json(job.store.record(job.key))
+    record = read_json(job.workspace.record(job.key))
     return ShardResult(len(record["clips"]), len(record["rejected"]))
 
 
@@ -90,13 +90,15 @@ def _build(job: ShardJob) -> None:
     planned = planned_rows(job.plan, job.number)
     rows: list[dict[str, Any]] = []
     rejections: list[Rejection] = []
-    offsets = write_tar(job.store.tar(job.key), _usable_clips(planned, job, rows, rejections))
+    offsets = write_tar(job.workspace.tar(job.key), _usable_clips(planned, job, rows, rejections))
     for row, offset in zip(rows, offsets, strict=True):
         row["offset"] = offset
     assert len(rows) + len(rejections) == len(planned), "clips in = clips out + rejections"
     if any(phrase_of(item.reason) in PASSING for item in rejections):
-        write_text(job.store.again(job.key), "")
-    write_json(job.store.record(job.key), {"clips": rows, "rejected": [asdict(item) for item in rejections]})
+        write_text(job.workspace.again(job.key), "")
+    write_json(
+        job.workspace.record(job.key), {"clips": rows, "rejected": [asdict(item) for item in rejections]}
+    )
 
 
 def planned_rows(plan: Path, number: int) -> list[dict[str, Any]]:
@@ -126,7 +128,7 @@ def _usable_clips(
     rows: list[dict[str, Any]],
     rejections: list[Rejection],
 ) -> Iterator[StoredClip]:
-    """Convert clip by clip; what happens to each is appended to `rows` or to `rejections`."""
+    """Convert clip by clip; append a row to `rows` or a rejection to `rejections` for each."""
     for row in planned:
         try:
             stored, result = _convert(row, job)

@@ -1,4 +1,4 @@
-"""Inspection or Prospect -> what a person reads, warnings first; or JSON."""
+"""Inspection or Prospect -> text for a terminal, warnings first; or JSON."""
 
 import json
 import shutil
@@ -17,9 +17,9 @@ OWN = ("folder", "tar", "parquet")
 """Kinds whose splits and labels are the user's to correct."""
 OFFICIAL = "That is the official split: compare scores only with others that use it."
 FEW = 0.05
-"""Up to this share of clips too short for a crop is no reason to change a parameter."""
+"""Share of clips too short for a crop that needs no change of parameters."""
 NUM_SHOWN = 4
-"""Rates, formats, classes ... of a list that are shown."""
+"""Number of rates, formats, classes ... shown of a list."""
 WIDTH = min(100, shutil.get_terminal_size((100, 24)).columns)
 CHANNELS = {1: "mono", 2: "stereo"}
 
@@ -45,7 +45,7 @@ def text_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain) ->
 
 
 def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain) -> Iterator[str]:
-    """What to look at first and what to do about it, the worst first."""
+    """Problems and what to do about them, the worst first."""
     if isinstance(found, Prospect):
         if found.needed_bytes - found.begun_bytes > found.free_bytes:
             yield (
@@ -101,7 +101,7 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
     if doubt.num_keys:
         what = _doubtful(doubt, "recording", f"in several {unit}")
         if is_own:
-            yield f"Leak: {what} The stage `shards` would fail. Remove what is in the wrong place."
+            yield f"Leak: {what} The stage `shards` would fail. Remove the copies in the wrong place."
         else:
             yield f"{what} {OFFICIAL}"
     doubt = found.groups_in_several_parts
@@ -110,7 +110,7 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
         if is_own:
             yield (
                 f"Leak: {what} The stage `shards` would fail. Put each group into one of them, or give none: "
-                "groups are kept whole where num_folds or split_fractions deals."
+                "num_folds and split_fractions keep groups whole."
             )
         else:
             yield f"{what} {OFFICIAL}"
@@ -209,7 +209,7 @@ def _of_inspection(found: Inspection) -> list[str]:
 
 
 def _counts(counts: Mapping[str, int], found: Inspection) -> str:
-    """`44,100 Hz` where all are alike, else with numbers of clips."""
+    """`44,100 Hz` if all are alike, otherwise with numbers of clips."""
     if len(counts) == 1 and found.num_clips:
         return next(iter(counts))
     shown = [f"{name} ({number:,})" for name, number in list(counts.items())[:NUM_SHOWN]]

@@ -24,7 +24,7 @@ from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
 from matpac.params import Dataset, LogMel, Public, Shards, digest
 from matpac.prepare.build import PLAN_SCHEMA, SHARDS_VERSION, ShardJob
-from matpac.prepare.workspace import Store
+from matpac.prepare.workspace import Workspace
 from matpac.shards.index import CLIP_COLUMNS
 from matpac.shards.leaks import official_leaks, refuse_leaks
 from matpac.signal.mel import mel_filters
@@ -41,7 +41,7 @@ class Plan:
 
     key: str
     """Digest of everything that the finished folder depends on."""
-    store: Store
+    workspace: Workspace
     root: Path
     """Path of the recordings."""
     task: Task | None
@@ -62,10 +62,10 @@ class Plan:
         return ShardJob(
             number=number,
             key=self.shards[number],
-            plan=self.store.plan(self.key).absolute(),
-            mel_filters=self.store.mel_filters(self.key).absolute(),
+            plan=self.workspace.plan(self.key).absolute(),
+            mel_filters=self.workspace.mel_filters(self.key).absolute(),
             root=self.root.absolute(),
-            store=Store(self.store.root.absolute()),
+            workspace=Workspace(self.workspace.root.absolute()),
             logmel=self.logmel,
             reject=self.params.reject,
             version=SHARDS_VERSION,
@@ -109,8 +109,8 @@ class Census:
         return repeated(self._id_digests)
 
 
-def store_of(dataset: str) -> Store:
-    return Store(WORK / "shards" / dataset)
+def workspace_of(dataset: str) -> Workspace:
+    return Workspace(WORK / "shards" / dataset)
 
 
 def plan_dataset(
@@ -141,7 +141,7 @@ def plan_dataset(
 
     items = reader.clips(source, root, recordings)
     own = rules_for(source, params)
-    return plan_shards(items, recordings, root, store_of(dataset), task_of, logmel, own, report)
+    return plan_shards(items, recordings, root, workspace_of(dataset), task_of, logmel, own, report)
 
 
 def rules_for(source: Dataset, params: Shards) -> Shards:
@@ -156,7 +156,7 @@ def plan_shards(
     items: Iterable[Clip | Rejection],
     recordings: Iterable[Recording],
     root: Path,
-    store: Store,
+    workspace: Workspace,
     task_of: Callable[[Census], Task | None],
     logmel: LogMel,
     params: Shards,
@@ -168,9 +168,9 @@ def plan_shards(
     built leaves a gap in its own shard only. Raises ValueError as `plan_dataset` does.
     """
     with (
-        partial_file(store.plan("new")) as rows,
-        partial_file(store.planned_rejections("new")) as rejected,
-        partial_file(store.mel_filters("new")) as filters,
+        partial_file(workspace.plan("new")) as rows,
+        partial_file(workspace.planned_rejections("new")) as rejected,
+        partial_file(workspace.mel_filters("new")) as filters,
     ):
         census = write_plan(items, recordings, rows, rejected, logmel, params, report)
         if census.num_clips == 0:
@@ -196,7 +196,7 @@ def plan_shards(
         )
         with filters.open("wb") as file:
             np.save(file, mel_filters(logmel))
-        places = (store.plan(key), store.planned_rejections(key), store.mel_filters(key))
+        places = (workspace.plan(key), workspace.planned_rejections(key), workspace.mel_filters(key))
         for path, place in zip((rows, rejected, filters), places, strict=True):
             # An existing file has the same content, and other processes may be reading it.
             if not place.exists():
@@ -204,7 +204,7 @@ def plan_shards(
                 path.replace(place)
     return Plan(
         key=key,
-        store=store,
+        workspace=workspace,
         root=root,
         task=task,
         logmel=logmel,

@@ -24,7 +24,7 @@ from matpac.shards.tar import TarFrames, tar_name
 from matpac.shards.zarr import ZARR_NAME, first_frames, write_zarr
 
 NUM_EXAMPLES = 50
-"""Rejections that a summary names; rejected.csv has all."""
+"""Number of rejections in a summary; rejected.csv has all."""
 
 
 class TooManyRejected(ValueError):
@@ -35,7 +35,7 @@ class TooManyRejected(ValueError):
 
 @dataclass(frozen=True)
 class Summary:
-    """What the stage did, for a person to read."""
+    """The outcome of the stage, for people."""
 
     num_clips: int
     num_shards: int
@@ -44,39 +44,38 @@ class Summary:
     mean: float
     std: float
     num_rejected: dict[str, int]
-    """By the phrase of the reason, most frequent first."""
+    """Number of rejections by the phrase of the reason, most frequent first."""
     examples: tuple[Rejection, ...]
     official_leaks: tuple[str, ...]
-    """What the official splits hold twice, as of the plan."""
+    """As in the plan."""
 
 
-def finish(plan: Plan, out: Path) -> Summary:
+def publish(plan: Plan, out: Path) -> Summary:
     """Assemble the folder of a plan whose shards are all built, and move it to `out` in one step.
 
-    The shards stay in the store as well, under a second name: whoever runs the stage again, after a kill at
-    any moment or with three recordings mended, starts from them. Of several processes that get here one
-    assembles and the others take over its result.
+    The shards also stay in the workspace, as hard links: a run after a kill, or with three recordings
+    mended, starts from them. If several processes get here, one assembles and the others use its result.
 
-    Raises ValueError where more clips were rejected than shards.max_rejected_fraction allows.
+    Raises TooManyRejected if more clips were rejected than shards.max_rejected_fraction allows.
     """
-    with plan.store.publishing():
+    with plan.workspace.publishing():
         if not _is_published(plan, out):
-            partial = partial_path(plan.store.root / "publish")
+            partial = partial_path(plan.workspace.root / "publish")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
                 _assemble(plan, partial)
-                # A kill in the middle of the move leaves a part of the old folder.
-                plan.store.published.unlink(missing_ok=True)
+                # A kill during the move would leave a part of the old folder.
+                plan.workspace.published.unlink(missing_ok=True)
                 move_into_place(partial, out)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-            write_json(plan.store.published, {"plan": plan.key, "index": checksum(out / "index.parquet")})
+            write_json(plan.workspace.published, {"plan": plan.key, "index": checksum(out / "index.parquet")})
         return read_summary(out)
 
 
 def read_summary(folder: Path) -> Summary:
-    """Of a finished folder."""
+    """Summary of a finished folder."""
     saved = read_json(folder / "statistics.json")
     examples = []
     with (folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
@@ -96,10 +95,10 @@ def read_summary(folder: Path) -> Summary:
 
 
 def _is_published(plan: Plan, out: Path) -> bool:
-    if not (plan.store.published.exists() and (out / "index.parquet").exists()):
+    if not (plan.workspace.published.exists() and (out / "index.parquet").exists()):
         return False
     return bool(
-        read_json(plan.store.published) == {"plan": plan.key, "index": checksum(out / "index.parquet")}
+        read_json(plan.workspace.published) == {"plan": plan.key, "index": checksum(out / "index.parquet")}
     )
 
 
@@ -109,7 +108,7 @@ def _assemble(plan: Plan, folder: Path) -> None:
         _add_zarr(plan, folder)
     else:
         for number, key in enumerate(plan.shards):
-            link(plan.store.tar(key), folder / tar_name(number))
+            link(plan.workspace.tar(key), folder / tar_name(number))
     write_json(
         folder / "statistics.json",
         {
@@ -121,7 +120,7 @@ def _assemble(plan: Plan, folder: Path) -> None:
             "num_rejected": dict(num_rejected.most_common()),
             "duration_s": math.fsum(durations_s),
             "official_leaks": plan.official_leaks,
-            # So that a mixture of datasets has exact statistics too.
+            # Exact sums, so that a mixture of datasets has exact statistics too.
             **asdict(statistics),
         },
     )
@@ -130,16 +129,16 @@ def _assemble(plan: Plan, folder: Path) -> None:
 
 
 def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Counter[str]]:
-    """Write index.parquet and rejected.csv, record by record: one shard's is in memory at a time."""
+    """Write index.parquet and rejected.csv, with one shard's record in memory at a time."""
     num_rejected = Counter(plan.num_rejected)
     durations_s, sums, sums_of_squares = array("d"), array("d"), array("d")
     num_frames = 0
     index = IndexWriter(folder / "index.parquet")
-    shutil.copyfile(plan.store.planned_rejections(plan.key), folder / "rejected.csv")
+    shutil.copyfile(plan.workspace.planned_rejections(plan.key), folder / "rejected.csv")
     with (folder / "rejected.csv").open("a", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         for number, key in enumerate(plan.shards):
-            record = read_json(plan.store.record(key))
+            record = read_json(plan.workspace.record(key))
             rows = record["clips"]
             index.add([{**row, "shard": number} for row in rows])
             durations_s.extend(row["duration_s"] for row in rows)
@@ -152,7 +151,7 @@ def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Count
     num_clips = len(durations_s)
     assert num_clips + num_rejected.total() == plan.num_recordings, "recordings in = clips + rejections"
     _check_rejections(plan, num_clips, num_rejected, folder / "rejected.csv")
-    # fsum rounds once, at the end: the order of the clips cannot matter.
+    # fsum rounds once, at the end, so the order of the clips cannot matter.
     statistics = Statistics(num_frames * plan.logmel.num_mels, math.fsum(sums), math.fsum(sums_of_squares))
     return statistics, durations_s, num_rejected
 
@@ -163,20 +162,20 @@ def _check_rejections(plan: Plan, num_clips: int, num_rejected: Counter[str], ta
     limit = plan.params.max_rejected_fraction
     if num_clips and num_unusable <= limit * (num_clips + num_unusable):
         return
-    kept = plan.store.root / "rejected.csv"
+    kept = plan.workspace.root / "rejected.csv"
     shutil.copyfile(table, kept)
     counts = ", ".join(f"{number:,} {reason}" for reason, number in Counter(unusable).most_common())
     raise TooManyRejected(
         num_rejected,
         f"{num_unusable:,} of {num_clips + num_unusable:,} clips could not be used ({counts}), over the "
         f"limit of {limit:.1%} (shards.max_rejected_fraction in params.yaml). {kept} names them. Mend "
-        "them and run again: only their shards are converted anew. (Where files are removed, all behind them "
-        "are; a table of labels must not name removed ones.)",
+        "them and run again: only their shards are converted anew. (If files are removed, all later shards "
+        "are too; a table of labels must not name removed files.)",
     )
 
 
 def _add_zarr(plan: Plan, folder: Path) -> None:
-    """The clips of the tars as one array; the index then has the places they have there."""
+    """Write the clips of the tars as one array, and their places in it to the index."""
     table: pa.Table = pq.read_table(folder / "index.parquet")
     num_frames = table["num_frames"].to_numpy()
     write_zarr(folder / ZARR_NAME, _clips_in_tars(plan, table), num_frames, plan.logmel.num_mels)
@@ -193,7 +192,7 @@ def _clips_in_tars(plan: Plan, table: pa.Table) -> Iterator[NDArray[np.float16]]
     num_mels = plan.logmel.num_mels
     num_frames = table["num_frames"].to_numpy()
     tars = TarFrames(
-        [plan.store.tar(key) for key in plan.shards],
+        [plan.workspace.tar(key) for key in plan.shards],
         table["shard"].to_numpy(),
         table["offset"].to_numpy(),
         num_frames,

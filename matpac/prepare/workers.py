@@ -1,4 +1,4 @@
-"""Processes that build shards, for as long as the process that started them lives."""
+"""Processes that build shards, and end with the process that started them."""
 
 import os
 import sys
@@ -12,22 +12,22 @@ from types import ModuleType
 from typing import TypeVar
 
 ENVIRONMENT = {
-    # The processes are the parallelism: threads of the linear algebra inside each would only compete.
+    # The processes are the parallelism; threads of the linear algebra in each would only compete.
     "OMP_NUM_THREADS": "1",
-    # glibc would give the memory of every clip back to the system and ask for it again: a tenth of the time.
-    # This is the most that it keeps.
+    # By default glibc returns the memory of every clip to the system and asks for it again, which takes a
+    # tenth of the time. This is the highest threshold that it accepts.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**25),
 }
-"""Of workers, where the user has not set it."""
+"""Environment of the workers; variables that the user has set stay."""
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
 class Workers:
-    """Run functions of importable modules in `num_workers` other processes, one argument each.
+    """Run functions of importable modules in `num_workers` other processes.
 
-    `prepare` is called once in every process before its first work.
+    `prepare` is called once in every process, before its first job.
     """
 
     def __init__(self, num_workers: int, prepare: Callable[[], None]) -> None:
@@ -36,9 +36,9 @@ class Workers:
         self._pool = _start_pool(num_workers, prepare)
 
     def run(self, function: Callable[[Argument], Result], argument: Argument) -> Result:
-        """Wait for `function(argument)`; may be called from many threads.
+        """Call `function(argument)` in a worker and wait for the result; safe from many threads.
 
-        Raises BrokenProcessPool where a worker died (out of memory, say); there are new ones afterwards.
+        Raises BrokenProcessPool if a worker died, for lack of memory perhaps. New workers then replace all.
         """
         pool = self._pool
         try:
@@ -53,14 +53,14 @@ class Workers:
             ) from None
 
     def close(self) -> None:
-        """Finish what runs, drop what waits."""
+        """Finish running jobs and drop waiting ones."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def _start_pool(num_workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=begin, initargs=(prepare,))
     with _main_module_hidden(), _environment_of_workers():
-        # As many calls as processes: each starts one, as none of them has answered yet.
+        # One call a process: each starts a process, because none has answered yet.
         for answer in [pool.submit(_nothing) for _ in range(num_workers)]:
             answer.result()
     return pool
@@ -68,7 +68,7 @@ def _start_pool(num_workers: int, prepare: Callable[[], None]) -> ProcessPoolExe
 
 @contextmanager
 def _environment_of_workers() -> Iterator[None]:
-    """What is set already stays. The process that starts them goes on with its own: it may train next."""
+    """Set the environment only while workers start: this process may train next, with its own."""
     added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -80,7 +80,7 @@ def _environment_of_workers() -> Iterator[None]:
 
 @contextmanager
 def _main_module_hidden() -> Iterator[None]:
-    """A spawned process imports the main module of its parent, and with it Prefect or a notebook's kernel."""
+    """Hide the main module: spawned processes import it, and with it Prefect or a notebook's kernel."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -90,7 +90,7 @@ def _main_module_hidden() -> Iterator[None]:
 
 
 def begin(prepare: Callable[[], None]) -> None:
-    """A worker whose parent was killed would wait for ever: it ends with its parent, if it has one."""
+    """Prepare a worker, and end it with its parent: if that were killed, it would wait for ever."""
     prepare()
     parent = parent_process()
     if parent is not None:

@@ -1,8 +1,8 @@
-"""Shards on their way: data/.work/shards/<dataset>, shared by all processes and machines at work on it.
+"""Shards in the making: data/.work/shards/<dataset>, shared by all processes and machines that make them.
 
-A shard is named by the digest of all that its bytes follow from, so work of any earlier run, with whatever
-parameters, is taken up where it fits and never where it does not. Locks are the kernel's: they end with
-the process that holds them, and hold between machines where the file system is shared (NFS 4, Lustre, ...).
+A shard is named by the digest of everything that determines its bytes, so a run reuses the shards of
+earlier runs exactly if they fit its parameters. Locks belong to the kernel: they end with their process,
+and hold between machines on a shared file system (NFS 4, Lustre, ...).
 """
 
 import shutil
@@ -14,14 +14,14 @@ from typing import IO, NamedTuple
 from matpac.files import lock, locked
 
 
-class Store(NamedTuple):
+class Workspace(NamedTuple):
     root: Path
 
     def tar(self, key: str) -> Path:
         return self.root / "tars" / f"{key}.tar"
 
     def record(self, key: str) -> Path:
-        """What became of each clip. A shard is finished when its record is there."""
+        """Outcome of each clip. A shard is finished once its record exists."""
         return self.root / "records" / f"{key}.json"
 
     def plan(self, key: str) -> Path:
@@ -35,20 +35,20 @@ class Store(NamedTuple):
         return self.root / "plans" / f"{key}.mel.npy"
 
     def again(self, key: str) -> Path:
-        """A mark at a finished shard: next time its trouble may be gone."""
+        """Mark at a finished shard with rejections that may be gone next time."""
         return self.root / "again" / key
 
     @property
     def published(self) -> Path:
-        """Which plan the finished folder holds."""
+        """The plan that the finished folder holds."""
         return self.root / "published.json"
 
     @contextmanager
     def joined(self) -> Iterator[IO[str]]:
-        """Work on this dataset, perhaps together with others.
+        """Work on this dataset, perhaps together with other processes.
 
-        Who comes first clears what a kill left, and forgets shards that are worth another try: later that
-        would change them under the hands of others.
+        The first process cleans up after kills and drops shards worth retrying. Doing so later would race
+        with the others.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "users.lock").open("a") as users:
@@ -63,10 +63,10 @@ class Store(NamedTuple):
             yield users
 
     def keep_only(self, shards: Collection[str], plan: str, users: IO[str]) -> None:
-        """Remove what other plans left, unless somebody else is at work; `users` comes from `joined`.
+        """Remove the files of other plans, unless another process is at work; `users` comes from `joined`.
 
-        To be done last, when this plan is published: until then the work of others, of yesterday's
-        parameters say, is all that there is. And a lock that could not be exchanged is lost.
+        Call it last, once this plan is published: until then older shards may be reused. The lock is lost
+        if it cannot be made exclusive.
         """
         if not lock(users):
             return
@@ -79,7 +79,7 @@ class Store(NamedTuple):
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
-        """Whether the shard is ours to build; False where another process builds it now."""
+        """Claim a shard; yields False if another process is building it."""
         path = self.root / "claims" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path) as claim:
@@ -87,7 +87,7 @@ class Store(NamedTuple):
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """One at a time; the others wait."""
+        """Publish, one process at a time; others wait."""
         with locked(self.root / "publish.lock", wait=True):
             yield
 
@@ -97,7 +97,7 @@ def _remove(path: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name, at no cost; a copy where the file system has no hard links."""
+    """The same file under another name at no cost, or a copy on file systems without hard links."""
     try:
         target.hardlink_to(source)
     except OSError:

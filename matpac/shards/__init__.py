@@ -1,12 +1,12 @@
 """shards -> batches.
 
-corpus.py      what pre-training reads, and a fingerprint of it
+corpus.py      the datasets that pre-training reads, with fingerprints
 crops.py       shards -> batches of random crops
 folder.py      a shard folder, open for reading
 frames.py      many files read at random places
-index.py       index.parquet
-leaks.py       a group or a recording in several splits or folds is an error, unless official
-statistics.py  exact mean and deviation
-tar.py         the WebDataset format
-zarr.py        the Zarr format
+index.py       rows about clips <-> index.parquet
+leaks.py       groups and recordings in several splits or folds
+statistics.py  log-mels -> their exact mean and standard deviation
+tar.py         log-mels <-> WebDataset tars
+zarr.py        log-mels <-> a Zarr array
 """

@@ -1,7 +1,7 @@
-"""pretrain.datasets, online.dataset -> data/corpus.json: what pre-training reads, and a fingerprint of it.
+"""pretrain.datasets, online.dataset -> data/corpus.json: fingerprints of the shards that pre-training reads.
 
-A stage of its own, because a pipeline stage cannot list the items of a parameter as its dependencies:
-this one looks at all shards and costs nothing, and pre-training depends on its small result.
+A stage of its own, because a stage cannot list the items of a parameter as its dependencies. This stage
+looks at all shards at no cost, and pre-training depends on its small result.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ DESCRIPTIONS = ("index.parquet", "statistics.json", "logmel.json")
 
 
 def write_corpus(shards: Path, datasets: Sequence[str], online: Sequence[str], out: Path) -> None:
-    """`datasets` are learned from, `online` (one or none) is looked at while training.
+    """Write the fingerprints of `datasets`, to learn from, and `online` (one or none), for evaluation.
 
-    Raises ValueError where a dataset has no finished shards.
+    Raises ValueError if a dataset has no finished shards.
     """
     write_json(out, _corpus(shards, datasets, online))
 
 
 def read_corpus(shards: Path, datasets: Sequence[str], online: Sequence[str], path: Path) -> dict[str, str]:
-    """Fingerprints of the datasets that are learned from, by name.
+    """Fingerprints of the datasets to learn from, by name.
 
-    Raises ValueError where the corpus is not, or no longer, that of these shards.
+    Raises ValueError if the corpus is not that of the present shards.
     """
     found, needed = read_json(path) if path.exists() else None, _corpus(shards, datasets, online)
     if found != needed:
@@ -42,7 +42,6 @@ def _corpus(shards: Path, datasets: Sequence[str], online: Sequence[str]) -> dic
         return {name: fingerprint(shards / name) for name in names}
 
     return {
-        # Learned from, and only looked at.
         "datasets": fingerprints(datasets),
         "online": fingerprints(online),
     }

@@ -1,8 +1,8 @@
-"""shards -> batches of random crops, the same ones whatever reads them.
+"""shards -> batches of random crops, the same for every reader.
 
 Sample `k` of the endless stream belongs to epoch `k // num_clips`. Every epoch shuffles all clips of all
-folders, from (seed, epoch); where a clip is cut follows from (seed, epoch, clip). Nothing else decides: not
-the number of threads, nor the size of a batch, nor what was read before. So a run goes on anywhere.
+folders by (seed, epoch) and crops each at a place given by (seed, epoch, clip). Nothing else matters: not
+the number of threads, the size of a batch or earlier reads. So a run can resume anywhere.
 """
 
 import math
@@ -22,25 +22,25 @@ from matpac.shards.statistics import Statistics, combined
 from matpac.threads import ahead
 
 SILENCE = np.float16(np.log(1.1920929e-07))
-"""What the front end makes of digital silence."""
+"""Log-mel of digital silence."""
 NUM_THREADS = 4
-"""From disk they read twice as fast as one, from the page cache of a single core 5 % slower."""
+"""Four threads read twice as fast as one from disk, and 5 % slower from one core's page cache."""
 
 Empty = Callable[[tuple[int, ...]], NDArray[np.float16]]
-"""Makes the array that a batch of this shape is read into, in pinned memory for example."""
+"""Shape of a batch -> the array to read it into, in pinned memory for example."""
 
 
 class Batch(NamedTuple):
     log_mel: NDArray[np.float16]
     """[batch, frame, mel]"""
     clips: NDArray[np.int64]
-    """[batch], as `Crops.ids` takes them."""
+    """[batch], numbers of clips for `Crops.ids`."""
 
 
 class ReusedMemory:
-    """np.empty, in the memory of arrays that nobody refers to any more, not even through a part or a tensor.
+    """np.empty that reuses the memory of arrays without references, views and tensors included.
 
-    The system clears new memory before it is ours; with batches of a thousand that takes as long as reading.
+    The system clears new memory, which for batches of a thousand takes as long as reading.
     """
 
     def __init__(self) -> None:
@@ -50,14 +50,26 @@ class ReusedMemory:
         memory = self._free.pop() if self._free else None
         if memory is None or memory.shape != (math.prod(shape),):
             memory = np.empty(math.prod(shape), dtype=np.float16).data
-        # All that is made from this array refers to it, since its memory is no array's.
+        # Views and tensors keep this array alive, because its memory belongs to no other array.
         array = np.frombuffer(memory, dtype=np.float16)
         weakref.finalize(array, self._free.append, memory)
         return array.reshape(shape)
 
 
 class Crops:
-    """Random crops of one dataset or of a mixture in which every clip is seen once an epoch."""
+    """Random crops of one dataset or of a mixture; every clip is seen once an epoch.
+
+    Args:
+        folders: Finished shard folders with one front end.
+        crop_frames: Length of a crop.
+        short_clips: Whether clips shorter than a crop are left out ("drop") or followed by digital
+            silence ("pad"). Padding follows the log-mel: the few windows that would straddle the end
+            of the recording are not computed.
+        seed: The whole stream follows from it.
+
+    Raises:
+        ValueError: The folders have different front ends, or no clip is long enough.
+    """
 
     def __init__(
         self,
@@ -66,13 +78,6 @@ class Crops:
         short_clips: Literal["drop", "pad"],
         seed: int,
     ) -> None:
-        """Clips shorter than a crop are left out (`drop`) or followed by digital silence (`pad`).
-
-        Padding follows the log-mel, not the waveform: the few windows that would straddle the end of the
-        recording are not computed.
-
-        Raises ValueError where folders do not fit together or hold no clip that is long enough.
-        """
         self.folders = [ShardFolder(path) for path in folders]
         _check_same_front_end(self.folders)
         self.crop_frames, self.seed = crop_frames, seed
@@ -96,7 +101,19 @@ class Crops:
         self._orders: dict[int, NDArray[np.int64]] = {}
 
     def batch(self, first_sample: int, size: int, empty: Empty | None = None) -> Batch:
-        """Samples `first_sample` ... `first_sample + size - 1` of the stream."""
+        """Consecutive samples of the stream.
+
+        Args:
+            first_sample: Number of the first sample, from 0.
+            size: Number of samples.
+            empty: Makes the array to read into; by default np.empty.
+
+        Returns:
+            Log-mels `[batch, frame, mel]` in float16, and the numbers of their clips `[batch]`.
+
+        Raises:
+            TruncatedShard: A file ends before the data that its index promises.
+        """
         epochs, clips = self._drawn(first_sample, size)
         starts = self._starts(epochs, clips)
         lengths = np.minimum(self._num_frames[clips], self.crop_frames)
@@ -126,10 +143,22 @@ class Crops:
         prefetch: int = 2,
         empty: Empty | None = None,
     ) -> Iterator[Batch]:
-        """Batches that begin every `stride` samples; a thread reads up to `prefetch` of them ahead.
+        """Batches at regular distances in the stream, read ahead by a thread.
 
-        By default they are consecutive. Of several processes that train together, each reads its `size` of
-        every `stride` samples.
+        Args:
+            first_sample: Number of the first sample of the first batch.
+            size: Number of samples in a batch.
+            num_batches: Number of batches.
+            stride: Samples from one batch's first to the next one's; by default `size`. Processes
+                that train together each read their `size` of every `stride` samples.
+            prefetch: Number of batches to read ahead.
+            empty: Makes the array to read into; by default memory is reused.
+
+        Returns:
+            Batches as from `batch`.
+
+        Raises:
+            TruncatedShard: A file ends before the data that its index promises.
         """
         stride = size if stride is None else stride
         empty = ReusedMemory() if empty is None else empty
@@ -137,19 +166,34 @@ class Crops:
         return ahead((partial(self.batch, sample, size, empty) for sample in samples), prefetch + 1, 1)
 
     def clips(self, first_sample: int, size: int) -> NDArray[np.int64]:
-        """What `batch` would show, without reading it: clips [batch], as `ids` takes them."""
+        """Numbers of the clips that `batch` would return, without reading them.
+
+        Args:
+            first_sample: Number of the first sample.
+            size: Number of samples.
+
+        Returns:
+            Numbers of clips `[batch]`.
+        """
         _, clips = self._drawn(first_sample, size)
         return clips
 
     def ids(self, clips: NDArray[np.int64]) -> list[str]:
-        """`<dataset>/<clip id>` of clips of a batch."""
+        """Names of clips.
+
+        Args:
+            clips: Numbers of clips `[batch]`, from a batch.
+
+        Returns:
+            `<dataset>/<clip id>` of each.
+        """
         names = np.empty(len(clips), dtype=object)
         for folder, rows, clips_there in self._by_folder(clips):
             names[rows] = [f"{folder.path.name}/{name}" for name in folder.index.ids_of(clips_there)]
         return names.tolist()
 
     def _drawn(self, first_sample: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Epoch and clip of every sample."""
+        """Epoch and clip of each sample."""
         samples = np.arange(first_sample, first_sample + size)
         epochs = samples // self.num_clips
         clips = np.empty(size, dtype=np.int64)
@@ -161,7 +205,7 @@ class Crops:
     def _by_folder(
         self, clips: NDArray[np.int64]
     ) -> Iterator[tuple[ShardFolder, NDArray[np.int64], NDArray[np.int64]]]:
-        """The folders these clips lie in, each with the rows of `clips` and the clips' numbers there."""
+        """Folders of the clips, each with the rows in `clips` and the clips' numbers in the folder."""
         clips_of_all = self._kept[clips]
         folder_of = np.searchsorted(self._first_of_folder, clips_of_all, side="right") - 1
         for number in np.unique(folder_of).tolist():
@@ -175,22 +219,23 @@ class Crops:
             clips = np.arange(self.num_clips)
             bits = random_bits(self.seed, "order", np.full_like(clips, epoch), clips)
             order = np.argsort(bits, kind="stable")
-            # The previous one stays: batches may cross the border between two epochs.
+            # The previous order stays, because batches may span two epochs.
             previous = {kept: self._orders[kept] for kept in self._orders if kept == epoch - 1}
             self._orders = {**previous, epoch: order}
         return order
 
     def _starts(self, epochs: NDArray[np.int64], clips: NDArray[np.int64]) -> NDArray[np.int64]:
-        """First frame of every crop, uniform over all places where a whole crop fits."""
+        """First frame of each crop, uniform over all that leave room for a whole crop."""
         num_places = np.maximum(self._num_frames[clips] - self.crop_frames, 0) + 1
         bits = random_bits(self.seed, "start", epochs, clips)
-        return (bits % num_places.astype(np.uint64)).astype(np.int64)
+        starts: NDArray[np.int64] = (bits % num_places.astype(np.uint64)).astype(np.int64)
+        return starts
 
 
 def crops_of_finished(shards: Path, logmel: LogMel, pretrain: Pretrain) -> Crops | None:
-    """What pre-training would read; None where a dataset has no shards in `shards` yet, or of other log-mels.
+    """The crops for pre-training, or None if a dataset has no shards with this front end yet.
 
-    Raises ValueError where no clip is long enough.
+    Raises ValueError if no clip is long enough.
     """
     folders = [shards / name for name in pretrain.datasets]
     if not folders or not all((folder / "index.parquet").exists() for folder in folders):
@@ -203,7 +248,7 @@ def crops_of_finished(shards: Path, logmel: LogMel, pretrain: Pretrain) -> Crops
 def random_bits(
     seed: int, purpose: Literal["order", "start"], epochs: NDArray[np.int64], clips: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """64 random bits for every pair of epoch and clip: no state, and no generator that may change.
+    """64 random bits for each pair of epoch and clip, without state or a generator that may change.
 
     SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014), once per number.
     """
@@ -226,6 +271,6 @@ def _check_same_front_end(folders: Sequence[ShardFolder]) -> None:
         field = first.logmel.first_difference(folder.logmel)
         if field is not None:
             raise ValueError(
-                f"logmel.{field}: need one front end for all shards, got {getattr(first.logmel, field)} in "
+                f"logmel.{field}: need one front end for all shards, found {getattr(first.logmel, field)} in "
                 f"{first.path} and {getattr(folder.logmel, field)} in {folder.path}. Run `dvc repro`."
             )

@@ -18,11 +18,17 @@ from matpac.shards.zarr import ZARR_NAME, ZarrFrames
 class ShardFolder:
     """A finished shard folder, open for reading from any thread; `len(folder)` clips.
 
-    Whichever format it has, the same clips give the same arrays.
+    Both formats give the same arrays.
+
+    Args:
+        path: `data/shards/<dataset>`.
+
+    Raises:
+        ValueError: The folder is not finished.
+        TruncatedShard: A file ends before the data that the index promises.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError where there is no finished folder, TruncatedShard where a file is cut off."""
         if not (path / "index.parquet").exists():
             raise ValueError(
                 f"{path}: need a folder of shards, found no index.parquet in it. "
@@ -40,7 +46,14 @@ class ShardFolder:
         return len(self.index)
 
     def read_clip(self, clip: int) -> NDArray[np.float16]:
-        """All frames of a clip: [frame, mel]."""
+        """All frames of a clip.
+
+        Args:
+            clip: Number of the clip in the index.
+
+        Returns:
+            Log-mel `[frame, mel]` in float16, not standardized.
+        """
         shape = (int(self.index.num_frames[clip]), self.logmel.num_mels)
         log_mel = np.empty(shape, dtype=np.float16)
         self.frames.read_into(log_mel, clip, 0)
@@ -52,13 +65,13 @@ def read_logmel(path: Path) -> LogMel:
 
 
 def read_task(path: Path) -> Task | None:
-    """What the dataset in a finished folder asks for; None where its clips have no labels."""
+    """The task of the dataset in a finished folder; None if its clips have no labels."""
     raw = read_json(path / "task.json")
     return None if raw is None else Task(**raw | {"classes": tuple(raw["classes"])})
 
 
 def sample(path: Path, num_clips: int) -> list[tuple[str, NDArray[np.float16]]]:
-    """Ids and log-mels [frame, mel] of clips from all over a finished folder; opens no other shards."""
+    """Ids and log-mels [frame, mel] of clips spread over a finished folder; opens only their shards."""
     table = pq.read_table(path / "index.parquet", columns=["id", "shard", "offset", "num_frames"])
     table = table.take(np.unique(np.linspace(0, len(table) - 1, num_clips).astype(int)))
     shard, offset, num_frames = (
@@ -79,7 +92,7 @@ def _open(
     num_frames: NDArray[np.int64],
     num_mels: int,
 ) -> TarFrames | ZarrFrames:
-    """Whichever format a folder has; only the tars that `shard` [clip] names are opened."""
+    """The frames of a folder of either format; opens only the tars that `shard` [clip] names."""
     if (path / ZARR_NAME).exists():
         return ZarrFrames(path / ZARR_NAME, offset)
     numbers, place = np.unique(shard, return_inverse=True)

@@ -1,4 +1,4 @@
-"""runs of frames of clips -> memory: many files read at random places, from several threads at once."""
+"""runs of frames -> memory: many files, read at random places from several threads at once."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPARE_DESCRIPTORS = 256
-"""For everything else that a process opens."""
+"""Number of descriptors left for everything else that a process opens."""
 
 
 class TruncatedShard(ValueError):
@@ -26,22 +26,23 @@ class TruncatedShard(ValueError):
 
 
 class Runs(NamedTuple):
-    """Consecutive bytes of files and where they belong in memory, as arrays [run]."""
+    """Consecutive bytes of files and their places in memory, as arrays [run]."""
 
     file: NDArray[np.integer]
     position: NDArray[np.int64]
-    """In the file, in bytes; `place` likewise in the memory."""
+    """Position in the file, in bytes."""
     place: NDArray[np.int64]
+    """Position in memory, in bytes."""
     num_bytes: NDArray[np.int64]
 
     def parts(self, num_parts: int) -> list["Runs"]:
-        """Shares of about the same size."""
+        """The runs in parts of about equal size."""
         columns = (np.array_split(column, num_parts) for column in self)
         return [Runs(*part) for part in zip(*columns, strict=True)]
 
 
 class OpenFiles:
-    """Stays open until nobody refers to it any more. Reading releases the interpreter's lock."""
+    """Files that stay open as long as this object lives. Reading releases the interpreter's lock."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         allow_open_files(len(paths))
@@ -52,12 +53,9 @@ class OpenFiles:
             self._descriptors.append(os.open(path, os.O_RDONLY))
 
     def read(self, out: NDArray[np.float16], runs: Runs) -> None:
-        """Fill those places of the contiguous array `out` that `runs` names.
-
-        Raises TruncatedShard.
-        """
+        """Read runs into the contiguous array `out`. Raises TruncatedShard."""
         memory = out.data.cast("B")
-        # Plain numbers: they come out of lists three times faster than out of arrays.
+        # Numbers come three times faster from lists than from arrays.
         begins, ends = runs.place.tolist(), (runs.place + runs.num_bytes).tolist()
         for file, position, begin, end in zip(
             runs.file.tolist(), runs.position.tolist(), begins, ends, strict=True
@@ -72,7 +70,7 @@ class OpenFiles:
 
 
 class Frames(ABC):
-    """The frames of the clips of a shard folder, whichever files they lie in."""
+    """The frames of the clips in a shard folder of some format."""
 
     files: OpenFiles
 
@@ -84,7 +82,7 @@ class Frames(ABC):
         num_frames: NDArray[np.int64],
         place: NDArray[np.int64],
     ) -> Runs:
-        """Where consecutive frames of clips lie that belong at these places in memory; arrays [crop]."""
+        """Runs of consecutive frames of clips, to be read to places in memory; arrays [crop]."""
 
     def read_into(self, out: NDArray[np.float16], clip: int, first_frame: int) -> None:
         """Fill the contiguous `out` [frame, mel] with frames of one clip; nothing else is read."""
@@ -92,7 +90,7 @@ class Frames(ABC):
 
 
 def allow_open_files(num_files: int) -> None:
-    """Raise this process's limit where the system lets us; the usual one of 1,024 is soon reached."""
+    """Raise this process's limit if the system allows it; the usual 1,024 is soon reached."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = len(list(Path("/dev/fd").iterdir())) + num_files + SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < needed:

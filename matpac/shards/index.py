@@ -1,4 +1,4 @@
-"""rows about clips <-> index.parquet: the one place that knows its columns."""
+"""rows about clips <-> index.parquet. Only this module knows the columns."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 class IndexWriter:
-    """Collects rows and writes them by the ten thousand; the file has its name only after `close`."""
+    """Collects rows and writes them in large groups."""
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetWriter(path, SCHEMA)
@@ -76,12 +76,12 @@ def write_index(path: Path, table: pa.Table) -> None:
 class Index:
     """The clips of a shard folder, as columns; `len(index)` clips.
 
-    Those needed for every crop are numpy arrays [clip]. The others stay in the file until somebody asks:
-    of two million clips they take half a gigabyte.
+    Columns needed for crops are numpy arrays [clip]. The others stay in the file until they are asked for,
+    because those of two million clips take half a gigabyte.
     """
 
     def __init__(self, path: Path) -> None:
-        # Stays open: a folder that is made anew while we read must not mix its columns with ours.
+        # Stays open: if the folder is replaced while we read, its columns must not mix with ours.
         self._file = pq.ParquetFile(path)
         self.shard: NDArray[np.int32] = self._numbers("shard")
         self.offset: NDArray[np.int64] = self._numbers("offset")
@@ -92,18 +92,21 @@ class Index:
 
     @property
     def table(self) -> pa.Table:
-        """All columns, read anew."""
+        """All columns, read from the file."""
         return self._file.read()
 
     def column(self, name: str) -> list[Any]:
         """One column as Python values, in the order of the clips."""
-        return self._column(name).to_pylist()
+        values: list[Any] = self._column(name).to_pylist()
+        return values
 
     def ids_of(self, clips: NDArray[np.int64]) -> list[str]:
-        return self._column("id").take(pa.array(clips)).to_pylist()
+        ids: list[str] = self._column("id").take(pa.array(clips)).to_pylist()
+        return ids
 
     def _column(self, name: str) -> pa.ChunkedArray:
         return self._file.read([name])[name]
 
     def _numbers(self, name: str) -> NDArray[Any]:
-        return self._column(name).to_numpy()
+        values: NDArray[Any] = self._column(name).to_numpy()
+        return values

@@ -59,22 +59,22 @@ def _parts(clips: pa.Table) -> Any:  # noqa: ANN401 - an Arrow column has no typ
     return pc.coalesce(folds, clips["split"])
 
 
-def refuse_leaks(where: str, clips: pa.Table) -> None:
+def refuse_leaks(source: str, clips: pa.Table) -> None:
     """Refuse groups and recordings in several splits or folds: scores on their test clips are too good.
 
     `clips`, each in a split or a fold, has columns `path`, `split`, `fold` and `group`, null for none. If
     it has a column `sha256` (null without content), recordings with the same bytes are refused too.
 
-    Raises ValueError, which begins with `where`, names the first group or recording, and counts the others.
+    Raises ValueError, which begins with `source`, names the first group or recording, and counts the others.
     """
     if found := _groups_in_several_parts(clips):
         raise ValueError(
-            f"{where}: need each group in one split or fold, found {found}. Put each group into one, or give "
-            "no split and no fold: num_folds and split_fractions keep groups whole."
+            f"{source}: need each group in one split or fold, found {found}. Put each group into one, or "
+            "give no split and no fold: num_folds and split_fractions keep groups whole."
         )
     if "sha256" in clips.column_names and (found := _copies_in_several_parts(clips)):
         raise ValueError(
-            f"{where}: need each recording in one split or fold, found copies in several: {found}. Remove "
+            f"{source}: need each recording in one split or fold, found copies in several: {found}. Remove "
             "the copy in the wrong place, or give copies one group: num_folds and split_fractions keep "
             "groups whole."
         )

@@ -1,4 +1,4 @@
-"""log-mels -> their mean and standard deviation, exact whatever the order and the number of workers."""
+"""log-mels -> their mean and standard deviation, exact for any order and number of workers."""
 
 import math
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from matpac.files import read_json
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of all log-mel values of one or more datasets, as stored (float16)."""
+    """Sums over all log-mel values of one or more datasets, as stored (float16)."""
 
     num_values: int
     sum: float
@@ -34,7 +34,7 @@ def statistics_of(log_mel: NDArray[np.float16]) -> Statistics:
 
 
 def combined(parts: Iterable[Statistics]) -> Statistics:
-    """fsum rounds once, at the end: the order of the parts cannot matter."""
+    """Statistics of all parts together. fsum rounds once, so the order cannot matter."""
     parts = list(parts)
     return Statistics(
         sum(part.num_values for part in parts),

@@ -14,7 +14,7 @@ from matpac.files import whole_file
 from matpac.shards.frames import Frames, OpenFiles, Runs, TruncatedShard
 
 NPY_HEADER_BYTES = 128
-"""Fixed, so that the place of a clip's first frame follows from the place of its member."""
+"""Fixed, so that the position of a clip's first frame follows from that of its member."""
 
 
 def tar_name(number: int) -> str:
@@ -26,13 +26,13 @@ class StoredClip(NamedTuple):
     log_mel: NDArray[np.float16]
     """[frame, mel]"""
     about: dict[str, Any]
-    """What the JSON beside the array says."""
+    """Content of the JSON beside the array."""
 
 
 def write_tar(path: Path, clips: Iterable[StoredClip]) -> list[int]:
-    """Where each clip's first frame lies, in bytes from the start of the file.
+    """Write a tar; return the position of each clip's first frame, in bytes.
 
-    No header field varies with the time or the machine: the same clips give the same bytes.
+    No header field depends on the time or the machine, so the same clips give the same bytes.
     """
     offsets = []
     with (
@@ -49,14 +49,14 @@ def write_tar(path: Path, clips: Iterable[StoredClip]) -> list[int]:
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
-    """Format 1.0 of numpy.lib.format, of one length for all shapes."""
+    """Header in format 1.0 of numpy.lib.format, equally long for all shapes."""
     prefix = np.lib.format.magic(1, 0) + (NPY_HEADER_BYTES - 10).to_bytes(2, "little")
     text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}"
     return prefix + text.ljust(NPY_HEADER_BYTES - 11).encode() + b"\n"
 
 
 class TarFrames(Frames):
-    """The frames of clips that lie in tars."""
+    """The frames of clips in tars."""
 
     def __init__(
         self,

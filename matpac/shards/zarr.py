@@ -1,8 +1,8 @@
 """log-mels <-> logmel.zarr: one Zarr v3 array `log_mel` [frame, mel] of all clips, one after another.
 
-`offsets` [clip + 1] beside it says where each clip begins. The array is cut along time into files of many
-chunks ("sharding") and not compressed (that would gain a fifth of the space and cost most of the speed), so a
-crop is one run of bytes here too.
+The array `offsets` [clip + 1] beside it holds the first frame of each clip. Time is cut into files of many
+chunks ("sharding") without compression, which would save a fifth of the space and cost most of the speed.
+So a crop is one run of bytes here too.
 """
 
 import warnings
@@ -46,7 +46,7 @@ def write_zarr(
         shards=(frames_per_file, num_mels),
         compressors=None,
         dimension_names=["frame", "mel"],
-        # A chunk of zeros would be left out, and the next one would lie in its place.
+        # Otherwise a chunk of zeros would be left out, and later chunks would move up.
         config={"write_empty_chunks": True},
     )
     buffer = np.empty((min(frames_per_file, total), num_mels), dtype=np.float16)
@@ -64,21 +64,21 @@ def write_zarr(
     array[written : written + filled] = buffer[:filled]
     assert written + filled == total
     with warnings.catch_warnings():
-        # Not in the specification yet, says Zarr; xarray looks for it all the same.
+        # Zarr warns that this is not in the specification yet, but xarray looks for it.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(path, zarr_format=3)
 
 
 def first_frames(num_frames: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where clips of these lengths [clip] begin and the last one ends, [clip + 1]."""
+    """First frames of clips of the given lengths [clip], and the end of the last: [clip + 1]."""
     return np.concatenate([[0], np.cumsum(num_frames)]).astype(np.int64)
 
 
 class ZarrFrames(Frames):
-    """The frames of clips that lie in a store; read from its files without Zarr."""
+    """The frames of clips in a store, read from its files without Zarr."""
 
     def __init__(self, path: Path, offset: NDArray[np.int64], name: str = "log_mel") -> None:
-        """`offset` [clip] as in the index, `name` of the array. Raises ValueError for a layout not ours."""
+        """`offset` [clip] as in the index. Raises ValueError for layouts other than ours."""
         array = read_json(path / name / "zarr.json")
         self._path = path
         total, self.width = array["shape"]
@@ -103,13 +103,13 @@ class ZarrFrames(Frames):
             taken = np.minimum(left, self._frames_per_file - frame_in_file)
             num_bytes = taken * self._frame_bytes
             found.append(Runs(file, frame_in_file * self._frame_bytes, place, num_bytes))
-            # The rest of a clip that crosses the border lies in the next file.
+            # The rest of a clip that crosses the border is in the next file.
             rest = taken < left
             frame, left, place = (frame + taken)[rest], (left - taken)[rest], (place + num_bytes)[rest]
         return Runs(*map(np.concatenate, zip(*found, strict=True)))
 
     def _check_layout(self, array: dict[str, Any], total: int) -> None:
-        """The index at the end of every file must say: all chunks in their order, without gaps."""
+        """The index at the end of each file must list all chunks in their order, without gaps."""
         sharding = array["codecs"][0]["configuration"]
         if [codec["name"] for codec in sharding["codecs"]] != ["bytes"]:
             raise ValueError(
@@ -130,4 +130,7 @@ class ZarrFrames(Frames):
             starts, sizes = entries.view("<u8").reshape(-1, 2)[:num_chunks].T
             in_order = np.arange(num_chunks) * chunk_bytes
             if not (np.array_equal(starts, in_order) and (sizes == chunk_bytes).all()):
-                raise ValueError(f"{self.files.paths[file]}: need chunks in their order, found another.")
+                raise ValueError(
+                    f"{self.files.paths[file]}: need chunks in their order, found another order. "
+                    "Make the shards again."
+                )

@@ -1,9 +1,9 @@
 """file -> log-mel.
 
 audio.py     audio file -> waveform
-headers.py   what a file's header promises, and whether it is there
+headers.py   audio file -> the length that its header promises, and whether it was cut off
 logmel.py    waveform -> log-mel
 mel.py       front end -> mel filterbank, made by librosa
-mp3.py       MP3 files that do not say how long they are
+mp3.py       MP3 file -> whether it notes its length; the missing note
 resample.py  waveform -> waveform at another rate
 """

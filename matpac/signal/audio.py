@@ -19,20 +19,28 @@ from matpac.signal.resample import resample
 
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
 LOUDEST = 1e10
-"""Full scale is 1, or 2 ** 31 in some float files; far above this, energies overflow float32."""
+"""Full scale is 1, or 2 ** 31 in some float files; far above the limit, energies overflow float32."""
 MOST_SAMPLES = 2**28
-"""A gigabyte as float32: 1.7 hours at 44.1 kHz. Longer recordings have to be cut first."""
+"""A gigabyte as float32: 1.7 hours at 44.1 kHz. Longer recordings must be cut first."""
 BLOCK_SAMPLES = 2**16
-"""Of all channels together: what fits in a processor's cache."""
+"""Samples of all channels together that fit into a processor's cache."""
 TOLERANCE_S, TOLERANCE_SHARE = 0.1, 0.1
-"""Missing less than both is a careless writer, not a cut: a last frame, a header counted as samples."""
+"""If less than both is missing, the writer was careless: a last frame, a header counted as samples."""
 CUT = "truncated (the file ends before its last frame)"
 
 
 def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
-    """Mono waveform at `params.sample_rate_hz`, at least one window long.
+    """Read an audio file as a mono waveform for the front end.
 
-    Raises UnusableAudio.
+    Args:
+        path: A file of any rate and number of channels; its format is read from its content.
+        params: Sample rate, window and resampler of the front end.
+
+    Returns:
+        Samples `[time]` at `params.sample_rate_hz`, full scale 1, at least one window long.
+
+    Raises:
+        UnusableAudio: The file cannot be read or decoded, or is damaged, empty or too short.
     """
     samples, native_rate_hz = decode(path)
     waveform = resample(samples, native_rate_hz, params.sample_rate_hz, params.resampler)
@@ -44,14 +52,16 @@ def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
 def decode(
     source: Path | bytes, name: Path | None = None, reject: Collection[str] = ()
 ) -> tuple[Float32[np.ndarray, " time"], int]:
-    """Mean of the channels, and the rate of the file in Hz.
+    """Mean of the channels, and the sample rate of the file in Hz.
 
-    `source`: a file, or the bytes of one; its format is read from its content, never from its name.
-    `name`: what an error calls it; the path of a file, if not given.
-    `reject`: what is refused although it can be decoded. "truncated": less than the header promises;
-    "silent": every sample has the same value. Other words are not ours and mean nothing here.
+    Args:
+        source: A file or its bytes. The format is read from the content, never from the name.
+        name: Path for error messages; by default that of the file.
+        reject: Reasons to refuse audio that can be decoded. "truncated": shorter than the header
+            promises; "silent": every sample has the same value. Other reasons are ignored.
 
-    Raises UnusableAudio.
+    Raises:
+        UnusableAudio: With the reason.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
     with open_audio(source, path) as file:
@@ -72,11 +82,11 @@ def decode(
     return samples, rate_hz
 
 
-class Stream(soundfile.SoundFile):
+class Stream(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]
     """A file that is read once from front to back.
 
-    soundfile seeks behind every block it has read: FLAC of unknown length fails there, and behind a hole in
-    an Ogg file the end is decoded twice.
+    soundfile seeks after every block if it can. FLAC of unknown length then fails, and after a hole in an
+    Ogg file the end is decoded twice.
     """
 
     def seekable(self) -> bool:
@@ -84,9 +94,9 @@ class Stream(soundfile.SoundFile):
 
 
 class _File(BufferedReader):
-    """What libsndfile reads from. Damaged headers ask for places that no file has: such a seek stays put.
+    """A file for libsndfile. Seeking to an impossible position, as damaged headers ask for, does nothing.
 
-    soundfile would print every exception, and go on.
+    soundfile would print the exception and go on.
     """
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -97,21 +107,21 @@ class _File(BufferedReader):
 
 
 def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
-    """For libsndfile to read from, whatever a damaged header asks for. Raises UnusableAudio."""
+    """Open a file for libsndfile, safe for damaged headers. Raises UnusableAudio."""
     if isinstance(source, bytes):
         return _File(BytesIO(source))
     try:
         if not source.is_file():
-            what = "a folder, no file" if source.is_dir() else "no such file"
+            what = "a folder, not a file" if source.is_dir() else "no such file"
             raise UnusableAudio(path, f"cannot be read ({what})")
-        # By number: to soundfile a name that ends in .raw is a format.
+        # By descriptor: soundfile takes a name that ends in .raw for a format.
         return _File(FileIO(os.open(source, os.O_RDONLY)))
     except OSError as error:
         raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
 
 
 def _complete(file: BufferedIOBase) -> BufferedIOBase:
-    """The same file; MP3 without a count of its frames gets one."""
+    """The same file; an MP3 without a count of its frames gets one."""
     start = start_of_audio(file)
     if not is_mp3(file, start) or counts_frames(file, start):
         file.seek(0)
@@ -124,14 +134,14 @@ def _complete(file: BufferedIOBase) -> BufferedIOBase:
 def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"]:
     if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
         raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
-    # By blocks: many channels cost no memory. Nor does a header that claims frames which are not there:
-    # memory is the system's until it is written to.
+    # Reading in blocks keeps memory small for many channels. A header that claims missing frames costs
+    # nothing either, because the system provides memory only when it is written to.
     frames_per_block = max(BLOCK_SAMPLES // stream.channels, 1)
     block = np.empty((frames_per_block, stream.channels), dtype=np.float32)
     weights = np.full(stream.channels, 1 / stream.channels, dtype=np.float32)
     means = np.empty(min(stream.frames, MOST_SAMPLES), dtype=np.float32)
     num_samples = 0
-    # Not beyond the last frame: what follows may be a tag, and no audio.
+    # Never beyond the last frame: a tag may follow.
     while num_wanted := min(frames_per_block, stream.frames - num_samples):
         part = stream.read(out=block[:num_wanted])
         if len(part) == 0:
@@ -144,7 +154,7 @@ def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"
         first, num_samples = num_samples, num_samples + len(part)
         if num_samples > MOST_SAMPLES:
             raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
-        # Ten times faster than a mean over an axis as short as this.
+        # Ten times faster than a mean over so short an axis.
         np.dot(part, weights, out=means[first:num_samples])
     if num_samples == 0:
         raise UnusableAudio(path, "no samples")
@@ -152,7 +162,7 @@ def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"
 
 
 def check_whole(path: Path, file: BufferedIOBase, decoded_s: float, announced_s: float) -> None:
-    """Raises UnusableAudio where the header promises more; see `promised_s` for the numbers."""
+    """Raises UnusableAudio if the header promises more; the arguments are those of `promised_s`."""
     length_s = promised_s(file, decoded_s, announced_s)
     if length_s - decoded_s > min(TOLERANCE_S, TOLERANCE_SHARE * length_s):
         raise UnusableAudio(
@@ -163,19 +173,19 @@ def check_whole(path: Path, file: BufferedIOBase, decoded_s: float, announced_s:
 
 
 def _message(file: BufferedIOBase, error: soundfile.LibsndfileError) -> str:
-    """libsndfile's words, except where they mislead."""
+    """libsndfile's words, unless they mislead."""
     if file.seek(0, os.SEEK_END) == 0:
         return "the file is empty"
     if is_mp3(file, start_of_audio(file)):
         return "no valid MP3 frame"
-    return error.error_string.removeprefix("Error : ").rstrip(".")
+    return str(error.error_string).removeprefix("Error : ").rstrip(".")
 
 
 def mute_c_libraries() -> None:
-    """For worker processes: hide what C libraries print, not what Python does.
+    """Hide what C libraries print in this process, but not what Python prints.
 
-    libsndfile's MP3 decoder prints several lines about every damaged file and takes no orders; another of its
-    decoders prints to standard output.
+    libsndfile's MP3 decoder prints several lines about every damaged file and cannot be told not to;
+    another decoder prints to standard output.
     """
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, closefd=False)

@@ -1,13 +1,13 @@
 """audio file -> what its container promises.
 
-libsndfile shortens a file that was cut off, mostly without a word. Here a few bytes of the file say whether
-it was longer once. Nothing raises on garbage: where the bytes make no sense, there is no promise.
+libsndfile shortens a file that was cut off, usually without a word. Here a few bytes of the file tell whether
+it was once longer. Garbage raises nothing: if the bytes make no sense, there is no promise.
 
-RIFF, RF64, AIFF, AU   The size of the chunk of samples, beside the size of the file.
-FLAC                   The samples in all, beside the number of the last frame in the file.
-Ogg                    The last page must be whole. The mark "end of stream" is not asked for: recorders that
-                       were stopped never write it, so a file cut exactly between two pages passes.
-MP3                    The frames in all, where an encoder left them (Xing, Info); else nothing is promised.
+RIFF, RF64, AIFF, AU   The size of the chunk of samples is compared with the size of the file.
+FLAC                   The number of samples is compared with the number of the last frame.
+Ogg                    The last page must be whole. The mark "end of stream" is not required, because
+                       interrupted recorders never write it: a file cut exactly between two pages passes.
+MP3                    The number of frames counts if an encoder noted it (Xing, Info).
 """
 
 import os
@@ -16,25 +16,26 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BufferedIOBase
+from typing import Any
 
 from matpac.signal.mp3 import counts_frames, is_mp3
 
 PLACEHOLDER_BYTES = 0x7E00_0000
-"""Writers that cannot go back leave 0, -1 or just under 2 GiB as the size of their samples."""
+"""Writers that cannot seek back leave 0, -1 or just under 2 GiB as the size of their samples."""
 UNKNOWN_S = 1e11
-"""libsndfile announces 2 ** 63 - 1 samples instead of none."""
+"""libsndfile announces 2 ** 63 - 1 samples if it does not know their number."""
 MOST_CHUNKS = 1_000
 OGG_TAIL_BYTES = 2**16
-"""A page has at most 65,307 bytes: one begins in the tail of every whole file."""
+"""Length of the tail searched. A page has at most 65,307 bytes, so one begins in it."""
 FLAC_TAILS_BYTES = (2**14, 2**18)
-"""The last frame, mostly; and tens of frames as encoders make them."""
+"""Lengths of the tails searched: usually the last frame is in the first, surely in the second."""
 
 
 def promised_s(file: BufferedIOBase, decoded_s: float, announced_s: float) -> float:
-    """How long a recording is by its header, where `decoded_s` seconds came out of it.
+    """Length of a recording according to its header.
 
-    `announced_s`: what libsndfile made of the header before it decoded; beyond all files where the header of
-    FLAC does not tell.
+    `decoded_s` is the decoded length, returned if the header promises nothing. `announced_s` is the length
+    that libsndfile read from the header; it is beyond all files if a FLAC header does not tell.
     """
     start = start_of_audio(file)
     magic = _bytes_at(file, start, 12)
@@ -67,7 +68,7 @@ def _rifx_samples(file: BufferedIOBase, start: int) -> tuple[int, int]:
 
 
 def _rf64_samples(file: BufferedIOBase, start: int) -> tuple[int, int]:
-    """The size of the samples has 64 bits and a chunk of its own."""
+    """The size of the samples has 64 bits and stands in a chunk of its own."""
     first, num_bytes = _chunk(file, start, "<", b"data")
     sizes, _ = _chunk(file, start, "<", b"ds64")
     if num_bytes == 0xFFFF_FFFF and sizes:
@@ -76,7 +77,7 @@ def _rf64_samples(file: BufferedIOBase, start: int) -> tuple[int, int]:
 
 
 def _aiff_samples(file: BufferedIOBase, start: int) -> tuple[int, int]:
-    """The chunk of samples begins with an offset, mostly 0, and the size of a block."""
+    """The chunk of samples begins with an offset (usually 0) and the size of a block."""
     chunk, num_bytes = _chunk(file, start, ">", b"SSND")
     (offset,) = _unpacked(file, chunk, ">I")
     return chunk + 8 + offset, num_bytes - 8 - offset
@@ -96,7 +97,7 @@ _SIZES_OF_SAMPLES: dict[bytes, Callable[[BufferedIOBase, int], tuple[int, int]]]
     b".snd": _au_samples,
     b"dns.": _au_samples,
 }
-"""Magic bytes -> where the samples begin, and how many bytes of them the header promises."""
+"""Magic bytes -> position of the samples, and the number of bytes that the header promises."""
 
 
 def _chunk(file: BufferedIOBase, start: int, order: str, wanted: bytes) -> tuple[int, int]:
@@ -114,7 +115,7 @@ def _chunk(file: BufferedIOBase, start: int, order: str, wanted: bytes) -> tuple
 
 
 def _ogg_is_cut(file: BufferedIOBase, start: int) -> bool:
-    """The last page is not whole; or it is not the last one, and what follows is no page."""
+    """Whether the last page is incomplete, or bytes follow it that are no page."""
     first = max(_num_bytes(file) - OGG_TAIL_BYTES, start)
     tail = _bytes_at(file, first, OGG_TAIL_BYTES)
     found = tail.rfind(b"OggS\0")
@@ -130,7 +131,7 @@ def _ogg_is_cut(file: BufferedIOBase, start: int) -> bool:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """CRC-32 from the highest bit on, without inversions: what zlib computes, mirrored."""
+    """CRC-32 from the highest bit on, without inversions: zlib's, mirrored."""
     mirrored = zlib.crc32(page.translate(_MIRRORED_BYTES), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
@@ -139,7 +140,7 @@ _MIRRORED_BYTES = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _flac_is_cut(file: BufferedIOBase, start: int) -> bool:
-    """No frame of the tail reaches the last sample."""
+    """Whether no frame in the tail reaches the last sample."""
     block_size, _, _, _, about = _unpacked(file, start + 8, ">HH3s3sQ")
     num_samples = about & (2**36 - 1)
     ends: set[int] = set()
@@ -156,10 +157,10 @@ def _flac_is_cut(file: BufferedIOBase, start: int) -> bool:
 
 
 def _end_of_flac_frame(header: bytes, block_size: int) -> int | None:
-    """Number of the sample after a frame, where `header` begins like one; None where it is none."""
+    """Number of the sample after a frame; None if `header` does not begin a frame."""
     if len(header) < 16 or header[3] & 1:
         return None
-    # The number is coded as in UTF-8: the ones that lead the first byte count its bytes.
+    # The number is coded as in UTF-8: the leading ones of the first byte count its bytes.
     num_bytes = max(8 - (header[4] ^ 0xFF).bit_length(), 1)
     if header[4] & 0xC0 == 0x80 or header[4] == 0xFF:
         return None
@@ -193,7 +194,7 @@ def _crc8(data: bytes) -> int:
 
 
 def start_of_audio(file: BufferedIOBase) -> int:
-    """Behind ID3 tags, which taggers put before any format."""
+    """Position after ID3 tags, which taggers put before any format."""
     start = 0
     for _ in range(MOST_CHUNKS):
         tag = _bytes_at(file, start, 10)
@@ -212,7 +213,7 @@ def _bytes_at(file: BufferedIOBase, position: int, num_bytes: int) -> bytes:
     return file.read(num_bytes)
 
 
-def _unpacked(file: BufferedIOBase, position: int, layout: str) -> tuple:
-    """Zeros where the file has no such bytes."""
+def _unpacked(file: BufferedIOBase, position: int, layout: str) -> tuple[Any, ...]:
+    """Values at a position; bytes after the end of the file count as zeros."""
     num_bytes = struct.calcsize(layout)
     return struct.unpack(layout, _bytes_at(file, position, num_bytes).ljust(num_bytes, b"\0"))

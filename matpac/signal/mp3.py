@@ -1,7 +1,7 @@
-"""MP3 file -> the number of frames that its encoder noted in the first one; and such a note where none is.
+"""MP3 file -> whether its encoder noted the number of frames in the first frame; or a note to put there.
 
-libsndfile needs it: else it takes the size of the first frame for that of all, and stops where a file of
-variable bitrate goes on, often before the half of it.
+Without the note libsndfile assumes that all frames are as large as the first. It then stops too early in
+files of variable bitrate, often before the half.
 """
 
 import struct
@@ -14,7 +14,7 @@ RATES_HZ = {
 }
 """Version of MPEG, as frames code it (2.5, 2 and 1) -> sample rates, by their code."""
 NUM_FRAMES = 2**28
-"""More than any file has; libsndfile stops at the end of the file without complaint."""
+"""More frames than any file has; libsndfile stops at the end of the file without complaint."""
 
 
 def is_mp3(file: BufferedIOBase, start: int) -> bool:
@@ -26,7 +26,7 @@ def is_mp3(file: BufferedIOBase, start: int) -> bool:
 
 
 def counts_frames(file: BufferedIOBase, start: int) -> bool:
-    """Whether the frame is no audio but an encoder's note, with the number of frames in it."""
+    """Whether the frame at `start` is an encoder's note with the number of frames, not audio."""
     header = _header(file, start)
     file.seek(start + 4 + _num_side_bytes(header))
     note = file.read(8)
@@ -34,12 +34,12 @@ def counts_frames(file: BufferedIOBase, start: int) -> bool:
 
 
 def note_for(file: BufferedIOBase, start: int) -> bytes:
-    """A frame with a note, to be put before the frame at `start`, that promises all that follows."""
+    """A frame to put before the frame at `start`: a note that counts every frame that follows."""
     header = _header(file, start)
     is_mpeg_1 = _version(header) == 3
     bits_per_s = 128_000 if is_mpeg_1 else 80_000
     num_bytes = (144 if is_mpeg_1 else 72) * bits_per_s // RATES_HZ[_version(header)][_rate_code(header)]
-    # No checksum, the bitrate above; the rate and the channels are those of the file.
+    # No checksum, and the bitrate above; sample rate and channels are those of the file.
     header = bytes([0xFF, header[1] | 1, 0x90 | header[2] & 0x0C, header[3]])
     note = b"Xing" + struct.pack(">II", 1, NUM_FRAMES)
     return (header + bytes(_num_side_bytes(header)) + note).ljust(num_bytes, b"\0")
@@ -59,7 +59,7 @@ def _rate_code(header: bytes) -> int:
 
 
 def _num_side_bytes(header: bytes) -> int:
-    """How far behind its header a frame's data begin, and with them a note."""
+    """Bytes between a frame's header and its data, which a note begins."""
     is_mono = header[3] >> 6 == 3
     if _version(header) == 3:
         return 17 if is_mono else 32

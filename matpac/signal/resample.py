@@ -13,10 +13,10 @@ ZERO_CROSSINGS = 64
 ROLLOFF = 0.9475937167399596
 KAISER_BETA = 14.769656459379492
 WIDTH = 160
-"""Outputs of a row of the matrix products: phases beyond share no row, which bounds the memory for rates
-without a common divisor; where there are fewer, several periods share a row."""
+"""Outputs in a row of the matrix products. More phases are split into several products, which bounds the
+memory for rates without a common divisor; with fewer phases, several periods share a row."""
 BLOCK_SAMPLES = 2**18
-"""Of the matrix products' left sides, which repeat input samples; what fits in a processor's cache."""
+"""Samples in the left side of a matrix product, which repeats inputs; they fit into a cache."""
 
 
 def resample(
@@ -25,14 +25,14 @@ def resample(
     to_hz: int,
     method: Literal["soxr_hq", "kaiser_best"],
 ) -> Float32[np.ndarray, " resampled"]:
-    """Of length ceil(time * to_hz / from_hz)."""
+    """The waveform at `to_hz`, ceil(time * to_hz / from_hz) samples long."""
     if from_hz == to_hz:
         return samples
     num_samples = -(-len(samples) * to_hz // from_hz)
     if method == "kaiser_best":
         return kaiser_sinc(samples, from_hz, to_hz)[:num_samples]
     resampled = soxr.resample(samples, from_hz, to_hz, quality="HQ")[:num_samples]
-    # soxr rounds the length to nearest, so it may be one sample short.
+    # soxr rounds the length to the nearest integer, so one sample may be missing.
     missing = num_samples - len(resampled)
     return np.pad(resampled, (0, missing)) if missing else resampled
 
@@ -40,7 +40,7 @@ def resample(
 def kaiser_sinc(
     samples: Float32[np.ndarray, " time"], from_hz: int, to_hz: int
 ) -> Float32[np.ndarray, " resampled"]:
-    """Band-limited interpolation by a sinc under a Kaiser window; at least the samples asked for.
+    """Band-limited interpolation by a sinc under a Kaiser window. The result may be a little longer.
 
     Output sample `j` lies at input time `j * from_hz / to_hz`. With both rates divided by their
     greatest common divisor, the filters repeat every `to` outputs (phases) while the input advances
@@ -70,7 +70,7 @@ def kaiser_sinc(
 def _filters(
     step: int, num_phases: int, first: int, reach: int, num_periods: int
 ) -> Float32[np.ndarray, "tap output"]:
-    """Filters of the phases from `first` on; for several periods, each moved on by `step`."""
+    """Filters of the phases from `first` on, repeated for several periods that are `step` apart."""
     filters = _filters_of_period(step, num_phases, first, reach)
     num_taps, width = filters.shape
     repeated = np.zeros((num_taps + (num_periods - 1) * step, num_periods * width), dtype=np.float32)
@@ -83,8 +83,9 @@ def _filters(
 def _filters_of_period(
     step: int, num_phases: int, first: int, reach: int
 ) -> Float32[np.ndarray, "tap phase"]:
-    """In single precision throughout, as the released code computes them: with exact filters the
-    waveform differs by 7e-6, which in nearly silent mel bands is 1e-3 of log-mel.
+    """Filters in single precision throughout, as in the released code.
+
+    With exact filters the waveform would differ by 7e-6, and nearly silent mel bands by 1e-3.
     """
     last = min(first + WIDTH, num_phases) - 1
     first_tap = first * step // num_phases - reach

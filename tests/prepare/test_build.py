@@ -23,7 +23,7 @@ import soundfile
 
 from matpac.clip import Rejection
 from matpac.prepare.build import SHARDS_VERSION, build_shard
-from matpac.prepare.publish import finish
+from matpac.prepare.publish import publish
 from matpac.prepare.workers import Workers
 from matpac.shards.folder import ShardFolder, sample
 from matpac.signal.audio import mute_c_libraries, read_audio
@@ -112,7 +112,7 @@ def test_too_many_rejections_are_an_error_of_one_line_and_cost_no_shard(root, tm
     ):
         build(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert all(plan.store.tar(key).exists() for key in plan.shards)
+    assert all(plan.workspace.tar(key).exists() for key in plan.shards)
     assert (
         (tmp_path / "work/rejected.csv").read_text().splitlines()[1].startswith("001.wav,cannot be decoded")
     )
@@ -131,7 +131,7 @@ def test_a_dataset_without_a_usable_clip_is_refused(root, tmp_path):
 
 
 def test_what_is_left_out_by_design_does_not_count_against_the_limit(root, tmp_path):
-    # In one fold.
+    # Both are in one fold.
     (root / "004.wav").write_bytes((root / "001.wav").read_bytes())
     items = list(plan_clips(root))
     items[6] = Rejection("006.wav", "not listed (in no list)")
@@ -142,7 +142,7 @@ def test_what_is_left_out_by_design_does_not_count_against_the_limit(root, tmp_p
 
 
 def test_duplicates_stay_where_they_are_wanted(root, tmp_path):
-    # In one fold.
+    # Both are in one fold.
     (root / "004.wav").write_bytes((root / "001.wav").read_bytes())
     assert build(plan_of(root, tmp_path / "work", reject=()), tmp_path / "out").num_clips == 7
 
@@ -150,7 +150,7 @@ def test_duplicates_stay_where_they_are_wanted(root, tmp_path):
 def test_a_finished_shard_is_not_built_again(root, tmp_path):
     plan = plan_of(root, tmp_path / "work")
     first = jobs(plan)[0]
-    tar, record = plan.store.tar(first.key), plan.store.record(first.key)
+    tar, record = plan.workspace.tar(first.key), plan.workspace.record(first.key)
     result = build_shard(first)
     changed = tar.stat().st_mtime_ns
     assert build_shard(first) == result
@@ -177,13 +177,13 @@ def test_trouble_that_may_pass_is_tried_again_by_the_next_run(root, tmp_path, fo
     build(plan_of(root, tmp_path / "work0", format=format), whole)
     plan = plan_of(root, tmp_path / "work", format=format)
     (root / "001.wav").rename(tmp_path / "away.wav")
-    with plan.store.joined():
+    with plan.workspace.joined():
         assert build(plan, out).num_rejected == {"cannot be read": 1}
         (tmp_path / "away.wav").rename(root / "001.wav")
-        # Not by somebody who joins: the shard would change while others publish it.
-        with plan.store.joined():
+        # A process that joins does not try again: the shard would change while others publish it.
+        with plan.workspace.joined():
             assert build(plan, out).num_rejected == {"cannot be read": 1}
-    with plan.store.joined():
+    with plan.workspace.joined():
         assert build(plan, out).num_clips == 7
     assert digests(out) == digests(whole)
 
@@ -206,7 +206,7 @@ def test_a_folder_of_which_a_kill_left_a_part_is_not_taken_for_whole(root, tmp_p
         with pytest.raises(KeyboardInterrupt):
             build(new, tmp_path / "out")
     assert not (tmp_path / "out/shard-000001.tar").exists()
-    finish(old, tmp_path / "out")
+    publish(old, tmp_path / "out")
     assert digests(tmp_path / "out") == whole
 
 
@@ -220,7 +220,7 @@ def test_a_stricter_limit_holds_for_what_is_published_already(root, tmp_path):
 def test_a_shard_that_another_process_builds_is_left_to_it(root, tmp_path):
     plan = plan_of(root, tmp_path / "work")
     first = jobs(plan)[0]
-    with plan.store.claimed(first.key) as ours:
+    with plan.workspace.claimed(first.key) as ours:
         assert ours
         assert build_shard(first) is None
     assert build_shard(first) is not None
@@ -230,7 +230,7 @@ def test_the_result_is_assembled_once_and_then_taken_over(root, tmp_path):
     plan = plan_of(root, tmp_path / "work")
     summary = build(plan, tmp_path / "out")
     made = (tmp_path / "out/index.parquet").stat().st_ino
-    assert finish(plan, tmp_path / "out") == summary
+    assert publish(plan, tmp_path / "out") == summary
     assert (tmp_path / "out/index.parquet").stat().st_ino == made
     other = plan_of(root, tmp_path / "work", clips_per_shard=2)
     build(other, tmp_path / "out")
@@ -240,15 +240,15 @@ def test_the_result_is_assembled_once_and_then_taken_over(root, tmp_path):
 def test_what_other_plans_left_goes_when_nobody_else_is_at_work(root, tmp_path):
     old, new = plan_of(root, tmp_path / "work"), plan_of(root, tmp_path / "work", clips_per_shard=2)
     build(old, tmp_path / "out")
-    with new.store.joined(), new.store.joined() as users:
-        new.store.keep_only(new.shards, new.key, users)
-        assert old.store.tar(old.shards[0]).exists()
-    with new.store.joined() as users:
-        new.store.keep_only(new.shards, new.key, users)
-    # The last shard of both holds the same single clip: it is one file, and stays.
+    with new.workspace.joined(), new.workspace.joined() as users:
+        new.workspace.keep_only(new.shards, new.key, users)
+        assert old.workspace.tar(old.shards[0]).exists()
+    with new.workspace.joined() as users:
+        new.workspace.keep_only(new.shards, new.key, users)
+    # The last shard of both plans holds the same single clip, so it is one file, which stays.
     assert [path.stem for path in (tmp_path / "work/tars").iterdir()] == [new.shards[-1]] == [old.shards[-1]]
-    assert new.store.plan(new.key).exists()
-    assert not old.store.plan(old.key).exists()
+    assert new.workspace.plan(new.key).exists()
+    assert not old.workspace.plan(old.key).exists()
 
 
 def test_a_worker_of_another_version_refuses_the_job(root, tmp_path):
@@ -325,7 +325,9 @@ def test_whoever_changes_the_bytes_of_a_shard_raises_their_version(tmp_path):
             boundary = (rounded.astype(np.float64) + neighbor.astype(np.float64)) / 2
             assert (np.abs(exact - boundary) > 1e-5 * np.abs(exact)).all(), "choose other noise"
 
-    found = hashlib.sha256(plan.store.tar(job.key).read_bytes() + plan.store.record(job.key).read_bytes())
+    found = hashlib.sha256(
+        plan.workspace.tar(job.key).read_bytes() + plan.workspace.record(job.key).read_bytes()
+    )
     assert found.hexdigest() == SHARD_OF_VERSION.get(SHARDS_VERSION), (
         "this code makes other shards than were recorded: raise SHARDS_VERSION in matpac/prepare/build.py "
         f"and record {found.hexdigest()} for it here"
@@ -338,14 +340,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from matpac.prepare.build import build_shard
-from matpac.prepare.publish import finish
-from matpac.prepare.workspace import Store
+from matpac.prepare.publish import publish
+from matpac.prepare.workspace import Workspace
 from matpac.prepare.workers import Workers
 from matpac.signal.audio import mute_c_libraries
 from tests.recordings import jobs, plan_of
 
 def main(root, work, out, format, num_workers):
-    with Store(Path(work)).joined():
+    with Workspace(Path(work)).joined():
         plan = plan_of(Path(root), Path(work), format=format, clips_per_shard=2)
         workers = Workers(int(num_workers), mute_c_libraries)
         def build(job):
@@ -354,7 +356,7 @@ def main(root, work, out, format, num_workers):
         with ThreadPoolExecutor(int(num_workers)) as threads:
             list(threads.map(build, jobs(plan)))
         workers.close()
-        finish(plan, Path(out))
+        publish(plan, Path(out))
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

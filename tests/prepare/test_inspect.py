@@ -44,7 +44,7 @@ def flat(text) -> str:
 
 @pytest.fixture
 def messy(tmp_path):
-    """Two dogs with the bytes of two cats, a group in two splits, and files that are no use."""
+    """A dog with the bytes of a cat, a group in two splits, and unusable files."""
     for number in range(6):
         write_noise(
             tmp_path / f"{number}.wav", 0.3 + 0.1 * number, seed=number, rate_hz=8000 + 8000 * (number > 3)
@@ -153,7 +153,7 @@ def test_json_holds_the_counts_and_the_warnings(messy, pretrain):
 
 
 def test_the_command_writes_json_alone_to_standard_output(messy, project, tmp_path):
-    """Progress and what decoders complain about go elsewhere."""
+    """Progress and the complaints of decoders go to standard error."""
     params = yaml.safe_load((project / "presets/demo.yaml").read_text())
     params["datasets"]["mine"] = own(messy).model_dump()
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(params))

@@ -11,8 +11,8 @@ from matpac.datasets.registry import READERS
 from matpac.params import AudioSet, Demo, Folder, Public
 from matpac.prepare.build import build_shard
 from matpac.prepare.plan import clips_in_parts, plan_dataset, plan_shards, rules_for, write_plan
-from matpac.prepare.publish import finish
-from matpac.prepare.workspace import Store
+from matpac.prepare.publish import publish
+from matpac.prepare.workspace import Workspace
 from tests.recordings import LOGMEL, recording_of, shards_params, write_recordings
 
 SPLITS = ("train", "train", "validation", "test", "test", None)
@@ -35,7 +35,9 @@ def planned(root, *, groups=NO_GROUPS, task=TASK, reject=()):
     ]
     recordings = [recording_of(root, item.path) for item in items]
     params = shards_params(reject=reject, clips_per_shard=2)
-    return plan_shards(items, recordings, root, Store(root.parent / "work"), lambda _: task, LOGMEL, params)
+    return plan_shards(
+        items, recordings, root, Workspace(root.parent / "work"), lambda _: task, LOGMEL, params
+    )
 
 
 def test_nothing_is_planned_with_a_group_in_two_splits(root):
@@ -88,7 +90,7 @@ def test_official_splits_stay_as_they_are_and_say_so(root):
     )
     for number in range(len(plan.shards)):
         build_shard(plan.job(number))
-    assert describe(finish(plan, root.parent / "out")).endswith(
+    assert describe(publish(plan, root.parent / "out")).endswith(
         "; nothing left out; in the official split, which stays as it is: group in several splits or folds: "
         "'rex' in train, test (2 clips); in the official split, which stays as it is: recording in several "
         "splits or folds: 000.wav (train) = 004.wav (test)"
@@ -178,7 +180,7 @@ def test_two_clips_of_one_id_are_refused(root, tmp_path):
             clips,
             [recording_of(root, clip.path) for clip in clips],
             root,
-            Store(tmp_path / "work"),
+            Workspace(tmp_path / "work"),
             lambda _: TASK,
             LOGMEL,
             shards_params(),

@@ -181,7 +181,7 @@ def test_a_batch_of_a_mixture_has_the_crops_of_its_clips(tmp_path, folder):
 def test_shards_of_another_front_end_are_refused_by_the_name_of_the_field(tmp_path, folder):
     changed = LogMel(**{**LOGMEL.model_dump(), "hop_ms": 20})
     other = make_folder(tmp_path, name="other", logmel=changed)
-    with pytest.raises(ValueError, match=r"logmel\.hop_ms: need one front end .* got 10\.0 .* and 20\.0"):
+    with pytest.raises(ValueError, match=r"logmel\.hop_ms: need one front end .* found 10\.0 .* and 20\.0"):
         crops_of(folder, other)
 
 

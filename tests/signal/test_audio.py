@@ -88,7 +88,7 @@ def test_reasons(tmp_path, noise):
     assert reason(tmp_path / "zeros.mp3") == "cannot be decoded (no valid MP3 frame)"
     assert reason(tmp_path / "nothing.flac") == "cannot be decoded (the file is empty)"
     assert reason(tmp_path / "none.wav") == "cannot be read (no such file)"
-    assert reason(tmp_path) == "cannot be read (a folder, no file)"
+    assert reason(tmp_path) == "cannot be read (a folder, not a file)"
     assert reason(tmp_path / "loop.wav") == "cannot be read (no such file)"
     assert reason(Path("/proc/self/mem")) == "cannot be read (Input/output error)"
     assert reason(tmp_path / ("a" * 300)) == "cannot be read (File name too long)"
@@ -96,7 +96,7 @@ def test_reasons(tmp_path, noise):
 
 @pytest.mark.parametrize("level", [0, 0.25])
 def test_silence_is_refused_on_demand(tmp_path, level):
-    """A constant is silence too; so are two channels that cancel out. One sample that differs is sound."""
+    """Constant samples are silence, and so are channels that cancel out. One different sample is sound."""
     path = tmp_path / "a.wav"
     samples = np.full((1_000, 2), float(level))
     soundfile.write(path, samples, 16_000)
@@ -151,7 +151,7 @@ def test_a_file_without_permission_is_refused(tmp_path):
 
 
 def test_flac_of_unknown_length_is_decoded(noise):
-    """As encoders write it that stream: the number of samples in the header is 0."""
+    """Streaming encoders write 0 as the number of samples."""
     file = BytesIO()
     soundfile.write(file, noise[:, 0], RATE_HZ, format="FLAC")
     data = bytearray(file.getvalue())

@@ -48,7 +48,7 @@ def seconds_of(data: bytes) -> float:
 
 
 def is_refused(data: bytes) -> bool:
-    """As truncated, with the check that finds it; any other refusal fails the test."""
+    """Whether the file is refused as truncated; any other refusal fails the test."""
     try:
         decode(data, reject=("truncated",))
     except UnusableAudio as error:
@@ -68,7 +68,7 @@ def test_a_cut_recording_is_refused_and_a_whole_one_is_not(container, subtype):
 
 @pytest.mark.parametrize(("container", "subtype"), [item for item in FORMATS if item[0] != "FLAC"])
 def test_what_is_there_of_a_cut_recording_can_be_had(container, subtype):
-    """All but FLAC, which libsndfile gives up in the middle of a frame."""
+    """Without FLAC: libsndfile gives up on it in the middle of a frame."""
     whole = recording(container, subtype)
     samples, rate_hz = decode(whole[: len(whole) // 2])
     assert 2 < len(samples) / rate_hz < 6
@@ -141,7 +141,7 @@ def test_a_tag_in_front_changes_nothing(container, subtype):
 
 
 def test_flac_cut_between_two_frames_is_refused_too():
-    """libsndfile stops there without a word."""
+    """libsndfile stops at the hole without a word."""
     whole = recording("FLAC", channels=1)
     frames = [
         position for position in range(100, len(whole)) if whole[position : position + 2] == b"\xff\xf8"
@@ -191,7 +191,7 @@ def test_an_ogg_file_must_end_with_a_whole_page(subtype):
     assert is_refused(overwritten(whole, len(whole) - 100, bytes(50)))
     assert is_refused(whole[:last] + bytes(len(whole) - last))
     assert is_refused(whole[: len(whole) // 4] + bytes(100_000))
-    # A recorder that was stopped: nothing tells this from a cut.
+    # A cut between pages looks like a recorder that was stopped.
     assert not is_refused(whole[:last])
     # Chained: the second stream is not decoded, but nothing is missing in the file.
     assert not is_refused(whole + whole)

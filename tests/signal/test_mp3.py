@@ -33,7 +33,7 @@ def without_note(data: bytes) -> bytes:
 @pytest.mark.parametrize("num_channels", [1, 2])
 @pytest.mark.parametrize("bitrate_mode", ["CONSTANT", "VARIABLE"])
 def test_all_of_a_file_without_a_count_is_decoded(rate_hz, num_channels, bitrate_mode):
-    """Two frames more at most: the count also says what the encoder put around the sound."""
+    """At most two frames more: the count includes the encoder's padding around the sound."""
     counted = mp3(rate_hz, num_channels, bitrate_mode)
     assert counts_frames(BytesIO(counted), 0)
     uncounted = without_note(counted)

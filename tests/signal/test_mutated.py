@@ -1,7 +1,7 @@
 """Thousands of damaged recordings: each becomes samples, or is refused with a documented reason.
 
-The files are made and decoded in another process: a crash of the C library, a file that takes for ever or
-gigabytes of memory would end the test's own.
+The files are made and decoded in another process, because a crash of the C library, an endless loop or
+gigabytes of memory would end the process of the tests.
 """
 
 import json
@@ -70,7 +70,7 @@ def originals(generator):
 
 
 def mutated(original, others, generator):
-    """One way in which files go bad, or two."""
+    """The file after one or two of the ways in which files go bad."""
     data = bytearray(original)
     for _ in range(generator.integers(1, 3)):
         position = int(generator.integers(len(data) + 1))
@@ -109,7 +109,7 @@ def flip(data, positions, generator):
 
 
 def decode_many(seed, num_files, folder):
-    """What became of `num_files`, in the process that may crash. Writes found.json."""
+    """Decode `num_files` in the process that may crash; write the outcomes to found.json."""
     mute_c_libraries()
     generator = np.random.default_rng(seed)
     sources = originals(generator)

@@ -51,7 +51,7 @@ def test_long_recordings_have_no_seams():
 
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100, 48_000])
 def test_kaiser_best_is_the_sum_it_stands_for(rate_hz):
-    """Whether a row of the matrix product holds a part of a period, a whole one, or many."""
+    """A row of the matrix product holds a part of a period, a whole period, or many."""
     samples = np.random.default_rng(0).uniform(-1, 1, rate_hz // 4).astype(np.float32)
     resampled = resample(samples, rate_hz, 16_000, "kaiser_best")
     cutoff = min(1, 16_000 / rate_hz) * ROLLOFF

@@ -12,7 +12,7 @@ from matpac.model.pretext import Pretext
 from matpac.model.sizes import Size
 from matpac.params import Online
 from matpac.prepare.plan import plan_shards
-from matpac.prepare.workspace import Store
+from matpac.prepare.workspace import Workspace
 from matpac.training.online import OnlineProbe, nearest_label
 from matpac.weights.checkpoint import Standard
 from tests.recordings import LOGMEL, build, recording_of, shards_params
@@ -37,8 +37,8 @@ def write_tones(root: Path, *, num_folds: int | None, multi_label: bool = False)
         clips.append(Clip(f"c{number}", f"{number}.wav", labels=(label,), split=split, fold=fold))
     recordings = [recording_of(root / "audio", clip.path) for clip in clips]
     task = Task(("low", "high"), multi_label, "mAP" if multi_label else "accuracy", num_folds)
-    store = Store(root / "work")
-    plan = plan_shards(clips, recordings, root / "audio", store, lambda _: task, LOGMEL, shards_params())
+    workspace = Workspace(root / "work")
+    plan = plan_shards(clips, recordings, root / "audio", workspace, lambda _: task, LOGMEL, shards_params())
     build(plan, root / "shards")
     return root / "shards"
 

@@ -16,10 +16,10 @@ class Norm(nn.LayerNorm):
 
 
 class Blocks(nn.ModuleList):
-    """Pre-norm blocks with exact GELU, MLP ratio 4 and biases, without dropout (ViT, as in M2D)."""
+    """Pre-norm blocks: exact GELU, MLP ratio 4, biases, no dropout (ViT, as in M2D)."""
 
     recompute = False
-    """Whether to keep only the input of each block, and compute the rest again in the backward pass."""
+    """Whether to keep only the inputs of blocks, and recompute the rest in the backward pass."""
 
     def __init__(self, dim: int, depth: int, num_heads: int) -> None:
         super().__init__(

@@ -30,7 +30,10 @@ class Flops(NamedTuple):
 
 
 def training_flops(pretext: Pretext, mask_ratio: float, *, classify: bool) -> Flops:
-    """A backward pass costs two forward passes; the teacher has none. `classify` is False at alpha = 1."""
+    """A backward pass costs two forward passes; the teacher has none.
+
+    `classify` is False at alpha = 1.
+    """
     visible = num_visible(pretext.num_patches, mask_ratio)
     masked = pretext.num_patches - visible
     predictor = pretext.predictor

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Head(nn.Module):
-    """h in the paper: three-layer MLP, unit vectors, weight-normalized linear layer (as in DINO)."""
+    """h in the paper: three-layer MLP, unit vectors, weight-normalized linear layer (DINO)."""
 
     def __init__(self, dim: int, hidden: int, bottleneck: int, num_clusters: int) -> None:
         super().__init__()
@@ -26,6 +26,6 @@ class Head(nn.Module):
     def forward(self, latents: Float[Tensor, "batch masked dim"]) -> Float[Tensor, "batch masked cluster"]:
         prototypes = self.direction * (self.scale / self.direction.norm(dim=1, keepdim=True))
         directions = F.normalize(self.mlp(latents), dim=-1)
-        # Float32: in bfloat16 cosines are 0.004 apart, too coarse to divide by a temperature of 0.04.
+        # Float32: cosines in bfloat16 are 0.004 apart, too coarse for a temperature of 0.04.
         with torch.autocast(latents.device.type, enabled=False):
             return F.linear(directions.float(), prototypes)

@@ -26,7 +26,7 @@ class Patches(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, log_mel: Float[Tensor, "batch mel frame"]) -> Float[Tensor, "batch patch dim"]:
-        """The number of frames must be a multiple of 16. Patch (f, t) is number `f * num_time + t`."""
+        """Frames must be a multiple of 16; patch (f, t) is number `f * num_time + t`."""
         num_time = log_mel.shape[2] // PATCH
         pixels = log_mel.unflatten(2, (num_time, PATCH)).unflatten(1, (self.num_freq, PATCH))
         pixels = pixels.transpose(2, 3).flatten(3).flatten(1, 2)

@@ -121,8 +121,8 @@ class Pretext(nn.Module):
         LayerNorm                                    1, 0
         last layer of the head                       v uniform within 1/sqrt(fan-in), g 1
         CLS and mask token                           normal, 0.02
-        teacher encoder                              like the student's, drawn independently (as in M2D)
-        teacher head                                 MLP truncated normal, 0.02; last layer the student's
+        teacher encoder                              like the student's, drawn independently (M2D)
+        teacher head                                 MLP truncated normal 0.02, last layer student's
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):

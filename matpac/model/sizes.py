@@ -20,7 +20,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    # Trains in minutes on two cores: for the demo, tests of the whole pipeline, a first try on your data.
+    # Trains in minutes on two cores: for the demo, pipeline tests, a first try on your data.
     "tiny": Size(128, 4, 4, 96, 2, 4, 256, 64),
     # The paper's: ViT-B, with predictor and heads as in M2D and DINO (118 M trainable parameters).
     "base": Size(768, 12, 12, 512, 8, 16, 2048, 256),

@@ -1,20 +1,22 @@
 """embeddings over time, labels, folds -> test logits of attentive probes, a second reading.
 
-A linear probe reads the mean over a clip's steps. An attentive probe (Chen et al., Context Autoencoder,
-https://arxiv.org/abs/2202.03026; Bardes et al., V-JEPA, https://arxiv.org/abs/2404.08471) reads the
-result of cross attention with learned queries, and so learns when to listen. In this one
+A linear probe reads the mean over a clip's steps. An attentive probe (Chen et al., Context
+Autoencoder, https://arxiv.org/abs/2202.03026; Bardes et al., V-JEPA,
+https://arxiv.org/abs/2404.08471) reads the result of cross attention with learned queries, and so
+learns when to listen. In this one
 
-- each head compares its query with the steps themselves. Projecting the steps into keys first would only
+- each head compares its query with the steps themselves. Projecting steps into keys would only
   turn the query (Psomas et al., https://arxiv.org/abs/2506.10178);
-- each head averages its share of the dimensions, and the linear layer reads these averages. It replaces
-  the projections of values and of the output: it learns the same sums with fewer weights;
+- each head averages its share of the dimensions, and the linear layer reads these averages. It
+  replaces the projections of values and of the output: the same sums with fewer weights;
 - all queries start at 0. Attention is even then, and the probe is the linear probe. It has only
   `num_heads * dim` more numbers to learn, so any gain comes from listening at the right moments;
-- the inputs of the linear layer are standardized by the clips' means over time, as for the linear probe.
-  Single steps deviate much more; dividing by their deviation would make inputs small and learning slow.
+- the inputs of the linear layer are standardized by the clips' means over time, as for the linear
+  probe. Dividing by the much larger deviation of single steps would make learning slow.
 
-Training is that of the linear probe (matpac/probing/linear.py): the same folds, first weights, orders of
-clips, batches, losses, optimizer and stopping. The order of a clip's steps has no influence.
+Training is that of the linear probe (matpac/probing/linear.py): the same folds, first weights,
+orders of clips, batches, losses, optimizer and stopping. The order of a clip's steps has no
+influence.
 """
 
 import math
@@ -56,12 +58,12 @@ def fit_attentive_probes(
     multi_label: bool,
     on_epoch: Callable[[], object] = lambda: None,
 ) -> list[Fit]:
-    """Train `num_repeats` attentive probes per fold, on the device of `labels`; repeats first, then folds.
+    """Train `num_repeats` attentive probes per fold, on the device of `labels`.
 
-    Arguments as in `fit_probes`. Steps are read anew in each epoch, a batch at a time. With
-    `params.standardize`, the linear layer's inputs are scaled by mean and deviation of the training
-    clips' means over time, and steps are compared with queries in units of the deviation of all the
-    training clips' steps. Raises ValueError as `check_heads` does.
+    Arguments and order of fits as in `fit_probes`. Steps are read anew in each epoch, a batch at
+    a time. With `params.standardize`, the linear layer's inputs are scaled by mean and deviation of
+    the training clips' means over time, and steps are compared with queries in units of the
+    deviation of all the training clips' steps. Raises ValueError as `check_heads` does.
     """
     check_heads(steps, num_heads)
     data = AttentiveData(steps, labels, observed, folds, params.standardize, multi_label)
@@ -176,7 +178,7 @@ class AttentiveProbe(nn.Module):
         mean: Float32[Tensor, " dim"],
         factor: Float32[Tensor, " dim"],
     ) -> None:
-        """`weight`, `bias`: first weights of the linear layer, which reads `(averages - mean) * factor`.
+        """`weight`, `bias`: first weights of the linear layer on `(averages - mean) * factor`.
         `step_factor`: queries are compared with `steps * step_factor`."""
         super().__init__()
         self.queries = nn.Parameter(weight.new_zeros(num_heads, weight.shape[1]))
@@ -188,12 +190,12 @@ class AttentiveProbe(nn.Module):
     ) -> Float32[Tensor, "clip class"]:
         """Logits of the clips.
 
-        Queries are scaled instead of steps: there are far fewer of them. The mean of the steps need not
-        be subtracted, because it adds the same to all scores of a clip, which the softmax cancels.
+        Queries are scaled instead of steps, because there are far fewer. The mean of the steps need
+        not be subtracted: it adds the same to all scores of a clip, which the softmax cancels.
         """
         scores = steps @ (self.queries * self.step_factor / math.sqrt(steps.shape[2])).T
         attention = scores.masked_fill(~present[:, :, None], -math.inf).softmax(1)
-        # Every head averages all dimensions and then keeps its own: faster than averaging only those.
+        # Each head averages all dimensions, then keeps its own: faster than averaging only those.
         by_head = (attention.mT @ steps).unflatten(2, (len(self.queries), -1))
         averages = by_head.diagonal(dim1=1, dim2=2).mT.flatten(1)
         return F.linear((averages - self.mean) * self.factor, self.weight, self.bias)
@@ -233,7 +235,7 @@ class Training:
         return self.problem.fit(logits)
 
     def _train(self) -> float:
-        """Train for an epoch; return the mean loss over observed entries, taken while the weights move."""
+        """Train for an epoch; return the mean loss over observed entries while the weights move."""
         order = self.problem.order_random.permutation(self.fold.train)
         total = self.data.labels.new_zeros(())
         for first in range(0, len(order), self.params.batch_size):

@@ -24,13 +24,13 @@ from matpac.shards.leaks import refuse_leaks
 
 
 def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, params: Embed) -> None:
-    """Embed a labelled dataset: trained encoder, untrained encoder, log-mel statistics, other encoders.
+    """Embed a labelled dataset by trained, untrained and other encoders and log-mel statistics.
 
-    Clips without a split or fold are left out, because no probe uses them. Only other encoders read the
-    recordings (`located`); ours read the shards.
-    Raises ValueError if the dataset has no labels or cannot be probed (`folds_of`), a group is in several
-    splits or folds that are not official, the shards have another front end than the checkpoint, or
-    another encoder cannot be used (`load_other`).
+    Clips without a split or fold are left out, because no probe uses them. Only other encoders read
+    the recordings (`located`); ours read the shards. Raises ValueError if the dataset has no labels
+    or cannot be probed (`folds_of`), a group is in several splits or folds that are not official,
+    the shards have another front end than the checkpoint, or another encoder cannot be used
+    (`load_other`).
     """
     folder = ShardFolder(shards)
     task = read_task(shards)

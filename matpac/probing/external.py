@@ -60,7 +60,7 @@ class OtherEncoder:
     def embed(
         self, ids: Sequence[str], sounds: Iterable[NDArray[np.float32]], batch_size: int
     ) -> Iterator[Float32[np.ndarray, " dim"]]:
-        """A scene embedding for each sound [time], in order; neighbors of equal length share a batch.
+        """A scene embedding for each sound [time], in order; equal lengths in a row share a batch.
 
         Raises ValueError that names encoder and clip if the module fails or returns another shape.
         """
@@ -172,9 +172,9 @@ def read_sounds(
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Mono samples of each recording, decoded and resampled as for shards, from -1 to 1.
 
-    Values beyond full scale (from MP3 and resampling) are clipped, as the API demands. Threads decode
-    the next few recordings ahead. Raises ValueError if a recording is missing or has changed since the
-    inventory was taken.
+    Values beyond full scale (from MP3 and resampling) are clipped, as the API demands. Threads
+    decode the next few recordings ahead. Raises ValueError if a recording is missing or has changed
+    since the inventory was taken.
     """
 
     def decoded(name: Path, source: Path | bytes) -> Float32[np.ndarray, " time"]:

@@ -19,7 +19,7 @@ class Fold(NamedTuple):
 def folds_of(clips: EmbeddedClips) -> list[Fold]:
     """One fold from the dataset's splits, or all K folds of a cross-validation.
 
-    Clips without split or fold are not used. Raises ValueError if a part has no clips or no observed
+    Clips without split or fold are not used. Raises ValueError if a part has no clips or observed
     labels, no class can be scored, or a clip of a single-label task has not exactly one label.
     """
     num_folds = clips.task.num_folds
@@ -51,8 +51,8 @@ def folds_of(clips: EmbeddedClips) -> list[Fold]:
 def scored_classes(clips: EmbeddedClips, fold: Fold) -> Bool[np.ndarray, " class"]:
     """Classes that enter the score of a fold.
 
-    For accuracy the classes of its test clips. For mAP the classes that some observed test clip has and
-    another has not: for all others average precision is undefined, or 1 for any answer.
+    For accuracy the classes of its test clips. For mAP the classes that some observed test clip has
+    and another has not: for all others average precision is undefined, or 1 for any answer.
     """
     labels, observed = clips.labels[fold.test], clips.observed[fold.test]
     if clips.task.metric == "accuracy":

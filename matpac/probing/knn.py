@@ -1,4 +1,4 @@
-"""features, labels, folds -> votes of the nearest training clips: a second reading, without learning."""
+"""features, labels, folds -> votes of the nearest training clips, a second reading."""
 
 from collections.abc import Sequence
 
@@ -25,13 +25,13 @@ def neighbor_votes(
     *,
     standardize: bool,
 ) -> list[Float[np.ndarray, "test class"]]:
-    """For each fold: the share of a test clip's nearest training clips, by cosine, that have a class.
+    """For each fold, the share of a test clip's nearest training clips (cosine) with a class.
 
-    The class with the highest share is the answer of k-NN; ties go to the first class. If some entries
-    were not observed, each class has its own neighbors: the nearest training clips observed for it (all
-    of them if they are fewer than `num_neighbors`; the share is 0 if there is none).
-    Nothing is tuned: validation clips are not used. `standardize`: by mean and deviation of the fold's
-    training clips. Raises ValueError if a fold trains on fewer clips than `num_neighbors`.
+    The class with the highest share is the answer of k-NN; ties go to the first class. If some
+    entries were not observed, each class has its own neighbors: the nearest training clips observed
+    for it (all of them if they are fewer than `num_neighbors`; the share is 0 if there is none).
+    Nothing is tuned: validation clips are not used. `standardize`: by mean and deviation of the
+    fold's training clips. Raises ValueError if a fold trains on fewer clips than `num_neighbors`.
     """
     num_train = min(len(fold.train) for fold in folds)
     if num_neighbors > num_train:

@@ -1,9 +1,9 @@
-"""features, labels, folds -> test logits of linear probes; repeats and folds train together in stacks.
+"""features, labels, folds -> test logits of linear probes, trained together in stacks.
 
-One linear probe cannot fill a device. A stack holds several problems (a problem is one repeat of one
-fold) in tensors with a leading axis `problem`. Each problem moves exactly as it would alone: it has its
-own first weights, order of clips, short last batch, step count and best epoch. A GPU trains all problems
-as one stack; a CPU trains stacks that fit its cache, one after another in every epoch.
+One linear probe cannot fill a device. A stack holds several problems (a problem is one repeat of
+one fold) in tensors with a leading axis `problem`. Each problem moves exactly as it would alone: it
+has its own first weights, order of clips, short last batch, step count and best epoch. A GPU trains
+all problems as one stack; a CPU trains stacks that fit its cache, one after another in every epoch.
 """
 
 import math
@@ -32,7 +32,7 @@ from matpac.probing.problems import (
 from matpac.probing.scores import Fit
 
 CACHE_BYTES = 16 * 2**20
-"""Memory of a stack on a CPU: weights, gradients and moments of its problems, and a batch of each."""
+"""Memory of a stack on a CPU: weights, gradients, moments and a batch of each problem."""
 
 
 def fit_probes(
@@ -47,11 +47,11 @@ def fit_probes(
 ) -> list[Fit]:
     """Train `num_repeats` linear probes per fold, on the device of `features`.
 
-    Single-label tasks use cross-entropy. Multi-label tasks use binary cross-entropy, as the mean over the
-    observed entries [clip, class] of a batch; other entries have no influence. So each observed entry
-    weighs the same, however many of its neighbors were not observed. (PaSST's code for OpenMIC divides by
-    the number of all entries, which only makes losses smaller; Adam takes nearly the same steps.) A batch
-    without observed entries is skipped.
+    Single-label tasks use cross-entropy. Multi-label tasks use binary cross-entropy, as the mean
+    over the observed entries [clip, class] of a batch; other entries have no influence. So each
+    observed entry weighs the same, however many of its neighbors were not observed. (PaSST's code
+    for OpenMIC divides by the number of all entries, which only makes losses smaller; Adam takes
+    nearly the same steps.) A batch without observed entries is skipped.
 
     Args:
         features: Embeddings [clip, dim].
@@ -191,7 +191,7 @@ def clip_gradients(
     observed: Float[Tensor, "problem clip class"],
     multi_label: bool,
 ) -> Float[Tensor, "problem clip class"]:
-    """Gradients of `clip_losses` with respect to the logits; single-label clips have exactly one label."""
+    """Gradients of `clip_losses` by the logits; single-label clips have exactly one label."""
     if multi_label:
         return (logits.sigmoid() - labels) * observed / logits.shape[-1]
     return logits.softmax(-1) - labels
@@ -203,9 +203,9 @@ class StackedBatch:
 
     clips: Int64[Tensor, "problem batch"]
     present: Float[Tensor, "problem batch"]
-    """0 for padding, which must not count. A problem that has finished its epoch has only padding."""
+    """0 for padding, which must not count; a problem whose epoch is over has only padding."""
     loss_weights: Float[Tensor, "problem batch"]
-    """Weight of each clip's loss: the weighted sum is the mean over observed entries of the batch."""
+    """Weights that make the sum of clip losses the mean over observed entries of the batch."""
     moving: list[bool]
     """Whether each problem makes a step: only if its batch has an observed entry."""
 
@@ -244,7 +244,7 @@ def rows(
 
 
 class StackedAdam:
-    """torch's Adam with a step count per problem; a problem without a step keeps all its state."""
+    """torch's Adam with a step count per problem; without a step, a problem keeps its state."""
 
     def __init__(self, parameters: Sequence[Float[Tensor, "problem ..."]], learning_rate: float) -> None:
         self.learning_rate = learning_rate
@@ -260,7 +260,7 @@ class StackedAdam:
         )
 
     def _hold(self, states: list[tuple[Tensor, ...]]) -> None:
-        """`states`: for each parameter its value, gradient, mean, mean square and number of steps."""
+        """`states`: value, gradient, mean, mean square and number of steps of each parameter."""
         self._states = states
         # Slices of single problems, which torch's Adam takes for parameters of their own.
         self._of_problem = [

@@ -36,10 +36,10 @@ OVER_TIME = ("pretrained", "random_init")
 def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     """Probe the store `embeddings`; write scores to `out` and `<dataset>.details.json` beside it.
 
-    In each repeat, all features share the order of clips, and features of equal length (those of the
-    trained and the untrained encoder) share the first weights, so differences are paired. Second
-    readings (`params.knn`, `params.attentive`) appear in the details and in no score.
-    Raises ValueError, before any training, if the store cannot be probed: without validation clips, for
+    In each repeat, all features share the order of clips, and features of equal length (those of
+    the trained and the untrained encoder) share the first weights, so differences are paired.
+    Second readings (`params.knn`, `params.attentive`) appear in the details and in no score. Raises
+    ValueError, before any training, if the store cannot be probed: without validation clips, for
     example, or without embeddings over time for an attentive probe.
     """
     clips = read_clips(embeddings)

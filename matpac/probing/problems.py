@@ -62,8 +62,8 @@ class Problem:
 def problems_of(folds: Sequence[Fold], params: Probe) -> list[Problem]:
     """One problem per repeat and fold; repeats first, then folds.
 
-    Each has random numbers of its own. First weights depend on the number of features, orders of clips
-    do not, so repeats of two encoders are pairs.
+    Each has random numbers of its own. First weights depend on the number of features, orders of
+    clips do not, so repeats of two encoders are pairs.
     """
     problems = []
     for number, fold in product(range(params.num_repeats), range(len(folds))):
@@ -98,7 +98,7 @@ class Data:
         """Share of the classes that were observed, for each clip."""
 
     def share(self, clips: Int64[np.ndarray, " chosen"]) -> float:
-        """Sum of the clips' shares, which turns a sum of `clip_losses` into a mean over observed entries."""
+        """Sum of the shares; `clip_losses` divided by it are a mean over observed entries."""
         return float(self.shares[clips].sum())
 
 
@@ -108,7 +108,7 @@ def clip_losses(
     observed: Float[Tensor, "problem clip class"],
     multi_label: bool,
 ) -> Float[Tensor, "problem clip"]:
-    """Cross-entropy of each clip; if multi-label, summed over observed and divided by all classes."""
+    """Cross-entropy; if multi-label, summed over observed and divided by all classes."""
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits, labels, weight=observed, reduction="none").mean(-1)
     return -(labels * logits.log_softmax(-1)).sum(-1)
@@ -141,8 +141,8 @@ class Scaler:
 def threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
     """A pool with one thread per core on a CPU, with one thread on a GPU.
 
-    Each thread computes on a single core: a probe's operations are so small that cores working on one
-    together would mostly wait for each other.
+    Each thread computes on a single core: a probe's operations are so small that cores working on
+    one together would mostly wait for each other.
     """
     num_threads = torch.get_num_threads()
     num_workers = num_threads if device.type == "cpu" else 1

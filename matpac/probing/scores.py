@@ -1,8 +1,8 @@
 """test logits -> scores with intervals, score files and tables.
 
-`<dataset>.json` holds the few numbers that `dvc metrics` compares between runs. `<dataset>.details.json`
-holds the summary with its intervals, and scores of all repeats, folds and classes, confusions and
-learning curves.
+`<dataset>.json` holds the few numbers that `dvc metrics` compares between runs.
+`<dataset>.details.json` holds the summary with its intervals, and scores of all repeats, folds and
+classes, confusions and learning curves.
 """
 
 import math
@@ -54,10 +54,10 @@ def accuracy(confusion: Int64[np.ndarray, "class class"]) -> float:
 
 
 def average_precisions(logits: Logits, labels: Labels, observed: Labels) -> Float[np.ndarray, " class"]:
-    """Average precision of each class over the clips observed for it (PaSST's measure on OpenMIC).
+    """Average precision of each class over the clips observed for it, as PaSST on OpenMIC.
 
-    Equals scikit-learn's with `observed` as sample weights. NaN if none or all of these clips have the
-    class.
+    Equals scikit-learn's with `observed` as sample weights. NaN if none or all of these clips have
+    the class.
     """
     from sklearn.metrics import average_precision_score
 
@@ -87,7 +87,7 @@ def mean_and_interval(values: Sequence[float]) -> dict[str, float]:
 
 
 def repeat_scores(scores: Sequence[Sequence[float]]) -> list[float]:
-    """`scores`: for each repeat a score of each fold. Returns the mean over folds of each repeat."""
+    """Mean over folds of each repeat; `scores` holds a list of folds for each repeat."""
     return [float(np.mean(folds)) for folds in scores]
 
 
@@ -143,9 +143,9 @@ def summary_of(
 ) -> dict[str, Any]:
     """Scores of a dataset for tables and the report, as fractions.
 
-    `num_classes_scored` is the number of classes behind accuracy or mAP, in the fold with the fewest.
-    `observed` is the share of entries [test clip, class] that were observed. `others` holds the scores
-    of other encoders, and their lead over the trained encoder, repeat by repeat.
+    `num_classes_scored` is the number of classes behind accuracy or mAP, in the fold with the
+    fewest. `observed` is the share of entries [test clip, class] that were observed. `others` holds
+    the scores of other encoders, and their lead over the trained encoder, repeat by repeat.
     """
     task, tested = clips.task, np.concatenate([fold.test for fold in folds])
     repeats = {name: repeat_scores(details[name]["scores"]) for name in clips.features}
@@ -229,7 +229,10 @@ def with_star(gap: dict[str, float], said: str = "") -> str:
 
 
 def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
-    """Plain text: a line per task, then one per task and other encoder. `datasets` as in `read_summaries`."""
+    """Plain text: a line per task, then one per task and other encoder.
+
+    `datasets` as in `read_summaries`.
+    """
     summaries = read_summaries(folder, datasets)
     if not summaries:
         return f"No scores in {folder}: probe.datasets in params.yaml names no dataset."

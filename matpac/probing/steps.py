@@ -1,8 +1,8 @@
 """embeddings over time <-> ragged arrays in the store of embeddings.
 
 `<feature>_steps` [step, dim] holds the steps of all clips one after another, in float16.
-`<feature>_num_steps` [clip] holds the number of steps of each clip. The steps are split into files of many
-chunks (Zarr's sharding) and not compressed, so the steps of a clip are one or two runs of bytes.
+`<feature>_num_steps` [clip] holds the number of steps of each clip. The steps are split into files
+of many chunks (Zarr's sharding), uncompressed, so the steps of a clip are one or two runs of bytes.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ class StepWriter:
         self._array: zarr.Array[Any] | None = None
 
     def append(self, steps: Float32[np.ndarray, "step dim"], clip: str) -> None:
-        """Raises ValueError that names the clip if a value is not finite or too large for float16."""
+        """Raises ValueError naming the clip if a value is not finite or too large for float16."""
         with np.errstate(over="ignore"):
             rounded = steps.astype(np.float16)
         if not np.isfinite(rounded).all():
@@ -98,7 +98,7 @@ class Steps:
     def padded(
         self, clips: Int64[np.ndarray, " chosen"]
     ) -> tuple[Float16[np.ndarray, "chosen step dim"], Bool[np.ndarray, "chosen step"]]:
-        """Steps of the clips, padded with zeros to the longest clip, and a mask that is False for padding."""
+        """Steps of the clips, padded with zeros, and a mask that is False for padding."""
         num_steps = self.num_steps[clips]
         present = np.arange(num_steps.max()) < num_steps[:, None]
         steps = np.empty((*present.shape, self.dim), dtype=np.float16)

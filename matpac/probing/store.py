@@ -18,17 +18,17 @@ from matpac.probing.steps import StepWriter
 
 BASELINES = ("random_init", "logmel_statistics")
 FEATURES = ("pretrained", *BASELINES)
-"""Features of every store: embeddings of the encoder, embeddings of the same encoder before training, and
-mean, standard deviation and maximum of the log-mel over time."""
+"""Features of every store: embeddings of the encoder, embeddings of the same encoder before
+training, and mean, standard deviation and maximum of the log-mel over time."""
 
 
 class Origin(NamedTuple):
-    """Identity of an encoder in `embed.others`, whatever name it is given there."""
+    """Identity of an encoder in `embed.others`, whatever its name."""
 
     module: str
     model: str | None
     digest: str
-    """Digest of the code of the module's package, and of the contents of `model` if it is a path."""
+    """Digest of the code of the module's package and, if `model` is a path, its contents."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def write_embeddings(
 ) -> None:
     """Replace the store `folder`; its bytes depend on the values only.
 
-    `features` (keys: `clips.features`) give a row per clip, in order. An `OverTime` row also has its
-    steps stored (matpac/probing/steps.py). Features are consumed one after another, with at most
-    CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps in memory.
-    Raises ValueError if lengths differ, an id occurs twice or a value is not finite.
+    `features` (keys: `clips.features`) give a row per clip, in order. An `OverTime` row also has
+    its steps stored (matpac/probing/steps.py). Features are consumed one after another, with at
+    most CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps in memory. Raises ValueError if lengths
+    differ, an id occurs twice or a value is not finite.
     """
     check(clips)
     partial = folder.with_name(f".{folder.name}.partial")

@@ -1,8 +1,8 @@
 """views -> signs of collapse.
 
-A collapsed run has a low loss and useless latents: they no longer differ from patch to patch, or the
-teacher puts every patch into the same class. In a third form, student and teacher agree on classes and
-on nothing else. All three show here long before a probe score does.
+A collapsed run has a low loss and useless latents: they no longer differ from patch to patch, or
+the teacher puts every patch into the same class. In a third form, student and teacher agree on
+classes and on nothing else. All three show here long before a probe score does.
 """
 
 import math
@@ -99,11 +99,11 @@ def rankme(singular_values: Float[Tensor, " dim"]) -> Float[Tensor, ""]:
 def describe_collapse(row: dict[str, float], num_clusters: int) -> str | None:
     """One line if a row of metrics.csv shows a collapse, else None.
 
-    The last check catches training by classification alone (alpha 0). Answering every patch with the
-    mean of the teacher's unit vectors, whose squared length is 1 - variance, costs a prediction loss
-    (Eq. 1) of 2 - 2 sqrt(1 - variance); unrelated directions cost 2. If nothing can be predicted, as
-    in white noise, a sound student comes close to that constant. A student a quarter of the way from
-    there to 2 shares no latent space with the teacher.
+    The last check catches training by classification alone (alpha 0). Answering every patch with
+    the mean of the teacher's unit vectors, whose squared length is 1 - variance, costs a prediction
+    loss (Eq. 1) of 2 - 2 sqrt(1 - variance); unrelated directions cost 2. If nothing can be
+    predicted, as in white noise, a sound student comes close to that constant. A student a quarter
+    of the way from there to 2 shares no latent space with the teacher.
     """
     spread, perplexity = row["teacher_variance"], row["teacher_perplexity"]
     if spread < 0.01:

@@ -39,7 +39,7 @@ class Log:
         rows = self.history.updates
         if report.health is not None:
             row = row_of(report, self.durations.total / self.params.pretrain.num_epochs)
-            # Read the clock only now: the host runs ahead of the device, and `row_of` waited for it.
+            # Read the clock only now, because `row_of` has waited for the device.
             row |= self._speed(report.update + 1, waited_s)
             collapse = self._collapse(row)
             if collapse and not (rows and rows[-1]["collapsing"]):

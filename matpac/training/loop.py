@@ -39,7 +39,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Results of one update. Tensors stay on the device; reading one waits until the update is done."""
+    """Results of one update. Tensors stay on the device; reading one waits for the update."""
 
     update: int
     losses: Float[Tensor, " loss"]
@@ -53,7 +53,7 @@ class Report:
     knobs: Knobs
 
     def wait(self) -> bool:
-        """Wait until the update is done; return whether some rank was asked to stop. Raises NonFinite."""
+        """Wait for the update; return whether some rank was asked to stop. Raises NonFinite."""
         if not self.finite:
             raise NonFinite(self.update, self.losses[2].item(), self.grad_norm.item())
         return self.stop.item() > 0
@@ -111,8 +111,8 @@ def pretrain(
 ) -> Iterator[Report]:
     """Yield after every update, so the caller decides when to log, to save and to stop.
 
-    The host runs one update ahead of the device. NonFinite is raised for an update when the next one
-    has been queued, or when the caller waits for its report.
+    The host runs one update ahead of the device. NonFinite is raised for an update when the next
+    one has been queued, or when the caller waits for its report.
     """
     before: Report | None = None
     for update, example in enumerate(examples, start=first_update):
@@ -181,7 +181,7 @@ def update_(
     grad_norm = clip_grad_norm_(pretext.parameters(), params.max_grad_norm or math.inf)
     finite = torch.isfinite(losses.sum() + grad_norm)
 
-    # As in the released code: followers take the weights of this forward pass, and rest at update 0.
+    # As in the released code: followers take the weights of this forward pass; not at update 0.
     if params.teacher_follows == "before_step" and update > 0:
         pretext.follow_student_(knobs.encoder_decay, knobs.head_decay)
     if classify:

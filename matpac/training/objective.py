@@ -21,8 +21,8 @@ class Outcome(NamedTuple):
     loss: Float[Tensor, ""]
     """The total loss, Eq. (5)."""
     means: Float[Tensor, " mean"]
-    """Means over the masked patches, without gradient: prediction, classification and total loss, then
-    the values the center follows, one per cluster. 0 if not computed."""
+    """Means over the masked patches, without gradient: prediction, classification and total loss,
+    then the values the center follows, one per cluster. 0 if not computed."""
     views: Views
     target_probs: Float[Tensor, "batch masked cluster"] | None
     """None if nothing is classified."""

@@ -21,7 +21,7 @@ from matpac.training.history import Row
 from matpac.weights.checkpoint import Standard
 
 VOTE_TEMPERATURE = 0.07
-"""A neighbor's vote weighs e to the cosine over this (Wu et al., 2018, https://arxiv.org/abs/1805.01978)."""
+"""A vote weighs e to the cosine over this (Wu et al., https://arxiv.org/abs/1805.01978)."""
 BATCH_SIZE = 64
 """Clips in one forward pass. Bounds the memory; results do not depend on it."""
 
@@ -37,8 +37,8 @@ class Labelled(NamedTuple):
 class OnlineProbe:
     """Labelled clips that the student embeds now and then, without learning from them.
 
-    Clips of the train split vote on those of the validation split; the test split is never read. If a
-    dataset has folds, fold 1 (test) is left out, fold 2 is the validation split, the rest vote.
+    Clips of the train split vote on those of the validation split; the test split is never read. If
+    a dataset has folds, fold 1 (test) is left out, fold 2 is the validation split, the rest vote.
     """
 
     def __init__(self, shards: Path, params: Online, standard: Standard, crop_frames: int) -> None:
@@ -70,9 +70,9 @@ class OnlineProbe:
     def evaluate(self, pretext: Pretext, update: int) -> Row:
         """One row of online.csv. Draws no random numbers and leaves the networks unchanged.
 
-        knn_accuracy: share of validation clips whose label wins the vote of the k nearest train clips.
-        rankme: RankMe of the train clips' embeddings [clip, dim]. variance_*: smallest, median and
-        largest variance of a single dimension of these embeddings. seconds: time this took.
+        knn_accuracy: share of validation clips whose label wins the vote of the k nearest train
+        clips. rankme: RankMe of the train clips' embeddings [clip, dim]. variance_*: smallest,
+        median and largest variance of a dimension of these embeddings. seconds: time this took.
         """
         started_s = time.monotonic()
         # Eager, because compiled blocks would be compiled again for these shapes.
@@ -138,9 +138,9 @@ def nearest_label(
     labels: Int64[Tensor, " memory"],
     k: int,
 ) -> Int64[Tensor, " query"]:
-    """Weighted vote of the k nearest clips of `memory` by cosine, after subtracting its mean embedding.
+    """Weighted vote of the k nearest clips of `memory` by cosine of the differences from its mean.
 
-    Without that subtraction all cosines are near 1, because embeddings have much in common.
+    Cosines of the embeddings themselves are all near 1, because embeddings have much in common.
     """
     shared = memory.mean(0)
     query_units, memory_units = (F.normalize(clips - shared, dim=1) for clips in (queries, memory))

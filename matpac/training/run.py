@@ -48,8 +48,8 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     """Pre-train on the shards below `root` that `corpus` names, and move the result to `out`.
 
     An interrupted run resumes from its last saved state, in mid-epoch and with the same batches, on
-    any number of GPUs. Its state lies in a folder keyed by the digest of parameters, data and initial
-    weights, so a changed parameter starts a new run.
+    any number of GPUs. Its state lies in a folder keyed by the digest of parameters, data and
+    initial weights, so a changed parameter starts a new run.
     """
     initial = None if params.pretrain.init is None else open_weights(params.pretrain.init)
     if initial is not None and not params.pretrain.num_epochs:
@@ -95,7 +95,7 @@ def online_probe(root: Path, params: Params, standard: Standard) -> OnlineProbe 
 
 
 def export_untrained(initial: Weights, out: Path, params: Params) -> None:
-    """Write the initial weights to `out` as a checkpoint; networks they do not cover stay random."""
+    """Write the initial weights to `out` as a checkpoint; other networks stay random."""
     work = WORK / "pretrain" / digest(params.logmel, params.model, params.pretrain, initial.digest)
     pretext = new_pretext(params.logmel, params.model, params.pretrain)
     begin_with_(pretext, initial, params.logmel)
@@ -142,7 +142,7 @@ class Run:
         initial: Weights | None = None,
         online: OnlineProbe | None = None,
     ) -> None:
-        """Raises ValueError if there are too few clips for an update, or fewer in a batch than GPUs."""
+        """Raises ValueError if there are too few clips, or fewer in a batch than GPUs."""
         self.work, self.crops, self.params, self.ranks = work, crops, params, ranks
         self.data_digest, self.initial, self.online = data_digest, initial, online
         self.standard = standard_of(crops, initial)
@@ -197,7 +197,7 @@ class Run:
         """Networks with the weights that the run begins with, and their optimizer."""
         params = self.params.pretrain
         if params.precision == "bfloat16":
-            # Autocast leaves the head's last product in float32; this gives it ten bits of mantissa.
+            # The head's last product stays in float32; give it ten bits of mantissa.
             torch.set_float32_matmul_precision("high")
         pretext = new_pretext(self.params.logmel, self.params.model, params)
         if self.initial is not None:

@@ -67,7 +67,7 @@ class Project:
     def interrupt(self, number: signal.Signals, updates: int, ranks: int = 1) -> tuple[int, str]:
         """Start a run and send it a signal once it has saved `updates`; return exit code and stderr."""
         process = self.start(ranks=ranks)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while self.saved_updates() < updates and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         # Processes that torchrun started outlive it.

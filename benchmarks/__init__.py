@@ -1,1 +1,1 @@
-"""One file per claim of speed, with its peer measured in the same run. `make bench` runs them all."""
+"""One file per claim of speed, with a peer measured in the same run. `make bench` runs all."""

@@ -1,7 +1,8 @@
 """All benchmarks, or those named: python -m benchmarks [feeding probing ...]
 
-Each runs in a process of its own. The figures go to benchmarks/results/<date>-<machine>.json and into the
-table of benchmarks/README.md. Figures of the same day from benchmarks that are not named stay.
+Each benchmark runs in a process of its own. The figures go to
+benchmarks/results/<date>-<machine>.json and into the table of benchmarks/README.md. Figures of the
+same day from benchmarks that are not named stay.
 """
 
 import argparse

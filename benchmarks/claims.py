@@ -1,12 +1,12 @@
-"""What a benchmark says: our figure, its peer's from the same run, and the goal.
+"""Results of a benchmark: our figure, the peer's from the same run, and the goal.
 
 A benchmark is a module with a function `measure() -> list[Claim]`, and ends with
 
     if __name__ == "__main__":
         run(measure, __doc__)
 
-It checks that peer and ours give the same results before it times them. Machines are noisy, so both are timed
-in turn, several times, and ratios are quoted.
+It checks that peer and ours give the same results before it times them. Machines are noisy, so both
+are timed alternately, several times, and their ratio is reported.
 """
 
 import argparse
@@ -28,10 +28,10 @@ class Claim:
     unit: str
     ours: float
     peer: str | None = None
-    """Its name; the peer does the same work with the same result."""
+    """Name of the peer, which does the same work with the same result."""
     theirs: float | None = None
     goal: float | None = None
-    """Of `ratio` where there is a peer, else of `ours`; None: shown without a goal."""
+    """Goal for `ratio` if there is a peer, else for `ours`; None if there is no goal."""
     less_is_better: bool = False
 
     @property
@@ -57,7 +57,7 @@ class Claim:
         return cls(**{name: value for name, value in raw.items() if name not in ("ratio", "met")})
 
     def cells(self) -> list[str]:
-        """what, ours, peer, ratio, goal: as a person reads them."""
+        """The cells what, ours, peer, ratio and goal, formatted for people."""
         ours = f"{number(self.ours)} {self.unit}"
         peer = "" if self.theirs is None else f"{self.peer}: {number(self.theirs)}"
         ratio = "" if self.ratio is None else f"{number(self.ratio)} x"
@@ -89,7 +89,7 @@ def as_text(claims: Sequence[Claim]) -> str:
 
 
 def seconds(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of a call of each, called in turn so that all meet the same weather."""
+    """Median seconds per call of each, called in turn so that noise hits all alike."""
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
@@ -100,7 +100,7 @@ def seconds(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def run(measure: Callable[[], list[Claim]], about: str | None) -> None:
-    """The command line of a benchmark: print its claims, with `--json` write them, too."""
+    """The command line of a benchmark: print its claims, and with `--json` also write them."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the claims")
     arguments = parser.parse_args()

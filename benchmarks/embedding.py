@@ -1,9 +1,10 @@
 """Embeddings of whole clips: clips per second.
 
-Clips of 0.5 to 30 s are embedded as the paper does: the log-mel is standardised, filled to whole patches, cut
-into chunks of 608 frames; the frequency patches are put side by side, the chunks joined, the mean taken over
-time. Ours is `AudioEncoder.embed_log_mels`. The peer does it in the released manner, clip by clip and chunk
-by chunk. Both have the same untrained weights and float32, on a GPU where there is one.
+Clips of 0.5 to 30 s are embedded as the paper does: the log-mel is standardised, filled to whole
+patches, cut into chunks of 608 frames; the frequency patches are put side by side, the chunks
+joined, the mean taken over time. Ours is `AudioEncoder.embed_log_mels`. The peer does it in the
+released manner, clip by clip and chunk by chunk. Both have the same untrained weights and float32,
+on a GPU if there is one.
 """
 
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def untrained(size: str) -> AudioEncoder:
 
 
 def clips(number: int) -> list[NDArray[np.float16]]:
-    """Log-mels `[frame, mel]` as shards hold them, their lengths spread evenly on a logarithmic scale."""
+    """Log-mels `[frame, mel]` as in shards, with lengths spread evenly on a logarithmic scale."""
     random = np.random.default_rng(0)
     lengths_s = np.geomspace(SHORTEST_S, LONGEST_S, number)
     random.shuffle(lengths_s)

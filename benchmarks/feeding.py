@@ -1,15 +1,19 @@
 """Clips on disk -> batches of random crops (float16 [256, 608, 80]).
 
-4,096 clips of 10 s (noise: nothing is compressed) lie as shards and as one float32 .npy each. The peers:
+4,096 clips of 10 s (noise: nothing is compressed) lie as shards and as one float32 .npy each. The
+peers:
 
-- a DataLoader over the .npy files in the released manner: load a clip, cut, standardize, collate; the faster
-  of none and one worker process. Ours leaves standardizing to the device; one line has it done on the core.
-- WebDataset's own decoding of the same shards, shards and samples shuffled.
-- the limit, a memory copy of as many crops: from random places of one array that holds all clips, into three
+- a DataLoader over the .npy files in the released manner: load a clip, cut, standardize, collate;
+the faster
+  of none and one worker process. Ours leaves standardizing to the device; one line has it done on
+  the core.
+- WebDataset's own decoding of the same shards, shards and samples shuffled. - the limit, a memory
+copy of as many crops: from random places of one array that holds all clips, into three
   arrays in turn, as many as a stream fills.
 
-Page cache warm: every file was read once from front to back, as by `cat`. Cold: before each round the system
-was told to forget the files, and did; there both use all cores, the peer a worker for each of our threads.
+Page cache warm: every file was read once from front to back, as by `cat`. Cold: before each round
+the system was told to drop the files, which is checked; both then use all cores, the peer one
+worker for each of our threads.
 """
 
 import os
@@ -38,7 +42,7 @@ from matpac.shards.index import SCHEMA, Index, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
 
 if TYPE_CHECKING:
-    # And where it is used: a process that loads two million clips must not pay for it.
+    # And in the function that uses it: a process that loads two million clips must not pay for it.
     import torch
 
 NUM_CLIPS, CLIP_FRAMES, NUM_MELS, CROP_FRAMES = 4096, 998, 80, 608
@@ -51,10 +55,10 @@ LOGMEL = LogMel(
 )
 ROUNDS, COLD_ROUNDS = 7, 3
 EPOCHS = 5
-"""Of ours and of the copy in a round; an epoch would be over too soon to time."""
+"""Crops of ours and of the copy in a round; a single epoch would be too short to time."""
 STREAM_ARRAYS = 3
 MANY_CLIPS = 2_000_000
-"""AudioSet's."""
+"""Number of clips in AudioSet."""
 
 
 def measure() -> list[Claim]:
@@ -130,7 +134,7 @@ def make_clips(folder: Path) -> None:
 
 
 def make_many_clips(folder: Path) -> None:
-    """Index and tars of two million clips; the tars are of the right size and hold nothing."""
+    """Index and tars of two million clips; the tars have the right size and no content."""
     folder.mkdir()
     letters = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
     names = letters[np.random.default_rng(0).integers(0, len(letters), (MANY_CLIPS, 11))].view("U11").ravel()
@@ -220,7 +224,7 @@ def crops_per_s_cold(folder: Path) -> dict[str, float]:
 
 
 def growth_over_epochs(shards: Path) -> float:
-    """Megabytes that the process has more, at any later moment, than after a tenth of the batches."""
+    """Growth of the process in megabytes after the first tenth of the batches, at most."""
     small, num_batches = 64, 20 * NUM_CLIPS // 64
     held = [megabytes() for _ in open_crops(shards).stream(0, small, num_batches)]
     return max(held[num_batches // 10 :]) - held[num_batches // 10]
@@ -231,7 +235,7 @@ def load_index(folder: Path) -> None:
 
 
 def first_clips(folder: Path) -> None:
-    """All that comes before the first read: index, open files, the order of the epoch."""
+    """Everything before the first read: index, open files, the order of the epoch."""
     assert len(open_crops(folder).clips(0, BATCH)) == BATCH
 
 
@@ -337,7 +341,7 @@ def check(folder: Path, crops: Crops, clips: NDArray[np.float16]) -> None:
 
 
 def read_through(folder: Path) -> None:
-    """Into the page cache, in the large steps of a file that is read from front to back."""
+    """Read the file into the page cache, front to back in large steps."""
     forget(folder)
     for path in files_of(folder):
         with path.open("rb", buffering=0) as file:
@@ -346,10 +350,10 @@ def read_through(folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Out of the page cache. Raises RuntimeError where more than a few files stay in it."""
+    """Drop files from the page cache. Raises RuntimeError if more than a few stay in it."""
     files = files_of(folder)
     for _ in range(10):
-        # What is not on the disk yet cannot be forgotten.
+        # Pages that are not on the disk yet cannot be dropped.
         os.sync()
         drop(files)
         if sum(is_cached(path) for path in files) <= 0.01 * len(files):
@@ -357,7 +361,7 @@ def forget(folder: Path) -> None:
         time.sleep(1)
     else:
         raise RuntimeError(f"{folder}: need a disk, this file system keeps files in memory. Set TMPDIR.")
-    # Looking made the system read ahead.
+    # The check itself made the system read ahead.
     drop(files)
 
 
@@ -368,7 +372,7 @@ def drop(files: Iterable[Path]) -> None:
 
 
 def is_cached(path: Path) -> bool:
-    """Whether a byte in the middle comes without waiting for the disk."""
+    """Whether a byte in the middle can be read without waiting for the disk."""
     with path.open("rb") as file:
         try:
             os.preadv(file.fileno(), [bytearray(1)], path.stat().st_size // 2, os.RWF_NOWAIT)

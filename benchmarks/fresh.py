@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 class Measured(NamedTuple):
     result: Any
     seconds: float
-    """Without the imports."""
+    """Seconds without the imports."""
     peak_megabytes: float
 
 
@@ -22,7 +22,7 @@ def fresh(step: Callable[..., Any], *arguments: object) -> Measured:
 
 
 def megabytes(line: str = "VmRSS") -> float:
-    """Of this process now; `VmHWM`: at most. Not getrusage: that remembers the parent, too."""
+    """Memory of this process now, or its peak (`VmHWM`). getrusage would count the parent too."""
     status = dict(row.split(":") for row in Path("/proc/self/status").read_text().splitlines())
     return int(status[line].split()[0]) * 1024 / 1e6
 

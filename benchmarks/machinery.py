@@ -1,13 +1,14 @@
-"""What DVC and Prefect cost: the default run as `dvc repro`, beside the same work as plain Python calls.
+"""What DVC and Prefect cost: the default run as `dvc repro`, beside the same work as plain Python
+calls.
 
-The project is copied to a new folder, and its work made small: a quarter of the clips, in as many shards,
-and short training. Of the machinery only DVC's hashing grows with the data, by 0.3 s in the default run.
-`dvc repro` runs there, and a stage counts from the line in which DVC announces it to the next such line.
-That holds the work, and the machinery: DVC's hashes and locks, starts of processes, imports, the start of
-Prefect's server with a new database, its bookkeeping of flows and tasks, artifacts. The peer is one Python
-process that calls the functions of `matpac` one after another, on another copy of the project; its imports
-count, too, once. What DVC takes longer is the machinery. Both must end with the same shards, weights and
-scores.
+The project is copied to a new folder and reduced to a quarter of the clips, in as many shards, and
+short training. Of the machinery only DVC's hashing grows with the data, by 0.3 s in the default
+run. `dvc repro` runs there, and a stage counts from the line in which DVC announces it to the next
+such line. That holds the work, and the machinery: DVC's hashes and locks, starts of processes,
+imports, the start of Prefect's server with a new database, its bookkeeping of flows and tasks,
+artifacts. The peer is one Python process that calls the functions of `matpac` one after another, on
+another copy of the project; its imports count, too, once. The difference is the cost of the
+machinery. Both must end with the same shards, weights and scores.
 """
 
 import json
@@ -109,7 +110,7 @@ def copied(folder: Path) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / ".gitignore").write_text("__pycache__/\n.prefect/\n/data/\n")
     subprocess.run([sys.executable, "-m", "compileall", "-q", "."], cwd=folder, check=True)
-    # With an identity of its own: a machine's settings may have none.
+    # With an identity of its own, since the machine's settings may have none.
     git = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "The project"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
@@ -117,7 +118,7 @@ def copied(folder: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """As in a fresh shell: nothing of Prefect's, `python` is this one. One thread, for an even pace."""
+    """A fresh shell's environment: none of Prefect's variables, this `python`, one thread."""
     kept = {
         name: value for name, value in os.environ.items() if "PREFECT" not in name and "MATPAC" not in name
     }
@@ -258,7 +259,7 @@ def convert(name: str, source: "Dataset", raw: Path, out: Path, params: "Params"
 
 
 def check_same(plain: Path, piped: Path) -> None:
-    """Raises AssertionError where a result differs."""
+    """Raises AssertionError if a result differs."""
     found = [
         sorted(path.relative_to(root) for name in SAME for path in root.glob(name)) for root in (plain, piped)
     ]
@@ -268,7 +269,7 @@ def check_same(plain: Path, piped: Path) -> None:
 
 
 def stop_server(home: Path) -> None:
-    """It would wait a minute for more stages, in a folder that goes away."""
+    """Stop the server, which would wait a minute for more stages in a folder that is removed."""
     from flows.server import is_locked  # imports Prefect, which the plain calls do without
 
     with suppress(OSError):

@@ -1,8 +1,9 @@
 """Plan and index AudioSet's size: python -m benchmarks.plan_two_million [--clips 2000000]
 
-Synthetic recordings of AudioSet, as many rows in the official lists, are planned into shards, and the index
-is put together from records of shards as a conversion leaves them. Only the log-mels are missing (0.3 TB):
-the tars are empty. Every step runs in a process of its own, whose time and peak memory are taken.
+Synthetic recordings of AudioSet, as many rows in the official lists, are planned into shards, and
+the index is put together from records of shards as a conversion leaves them. Only the log-mels are
+missing (0.3 TB): the tars are empty. Every step runs in a process of its own, whose time and peak
+memory are taken.
 
 Peer, of memory only: the same clips as a list of Python objects, as a manifest is usually held.
 """
@@ -46,7 +47,7 @@ RAW, OUT = Path("data/raw/audioset"), Path("data/shards/audioset")
 
 
 def ids(number: int) -> Iterator[str]:
-    """YouTube's, sorted as a folder lists them."""
+    """Identifiers like YouTube's, sorted as a folder lists them."""
     generator = random.Random(0)
     yield from sorted({"".join(generator.choices(LETTERS, k=11)) for _ in range(number)})
 
@@ -104,7 +105,7 @@ def pretend_to_convert() -> None:
 
 
 def index() -> float:
-    """Seconds, without planning again: that is part of what a run does, and measured above."""
+    """Seconds without planning, which is measured above."""
     planned = plan_dataset("audioset", SOURCE, RAW, LOGMEL, SHARDS)
     started = time.monotonic()
     publish(planned, OUT)
@@ -122,11 +123,11 @@ def as_objects() -> None:
 
 
 def nothing() -> None:
-    """What the imports cost."""
+    """Cost of the imports."""
 
 
 def measure(number: int) -> list[Claim]:
-    """In the working directory, which is empty."""
+    """Write the inputs into the working directory, which is empty."""
     make_recordings(number)
     imports = fresh(nothing)
     objects = fresh(as_objects)

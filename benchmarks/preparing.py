@@ -1,20 +1,21 @@
 """Audio files to shards: clips per second on one core, and on two.
 
-Clips of ten seconds at 44.1 kHz and 16 bits, half of them mono, half stereo, played by the synthesis of the
-demo (melodies, rhythms, scenes; FLAC shrinks them to a half, as it does music). Ours is the whole path of a
-shard in a worker process: checksum of the file, decoding, checks for damage and silence, resampling, log-mel,
-statistics, tar and record flushed to disk. Everybody has one core, and the files in the page cache.
-All decode with libsndfile, so the line of decoding alone is the most that anybody can reach.
+Clips of ten seconds at 44.1 kHz and 16 bits, half of them mono, half stereo, played by the
+synthesis of the demo (melodies, rhythms, scenes; FLAC shrinks them to a half, as it does music).
+Ours is the whole path of a shard in a worker process: checksum of the file, decoding, checks for
+damage and silence, resampling, log-mel, statistics, tar and record flushed to disk. Each gets one
+core and finds the files in the page cache. All decode with libsndfile, so decoding alone is an
+upper bound for all.
 
 Peers:
 released recipe   What the authors' code does: soundfile, mean of the channels, a sinc under a Kaiser window
-                  (width 64) as a strided convolution with a channel per phase, torch.stft, a float32 .npy a
-                  clip. It computes its filters for every clip, as torchaudio's function does; with filters
-                  that are kept it stands in a line of its own.
+                  (width 64) as a strided convolution with a channel per phase, torch.stft, a
+                  float32 .npy a clip. It computes its filters for every clip, as torchaudio's
+                  function does; with filters that are kept it stands in a line of its own.
 librosa           librosa.load (soxr_hq), librosa.feature.melspectrogram, a float32 .npy a clip.
 
-First the log-mels of all clips are compared: ours with kaiser_best and the released recipe's, ours with
-soxr_hq and librosa's.
+First the log-mels of all clips are compared: ours with kaiser_best and the released recipe's, ours
+with soxr_hq and librosa's.
 """
 
 import hashlib
@@ -68,7 +69,7 @@ SHARDS = Shards(
 )
 EPSILON = 1.1920929e-07
 MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 1.2e-4, 2e-3
-"""Of log-mels in float32; the largest ones are where a band is nearly silent."""
+"""Difference of log-mels in float32; it is largest in nearly silent bands."""
 
 
 def measure() -> list[Claim]:
@@ -160,7 +161,7 @@ def make_clips(folder: Path, container: str) -> list[Path]:
 
 
 def clip(number: int) -> NDArray[np.float32]:
-    """[time, channel]: two players at different places, in rooms, over noise of each channel's own."""
+    """Samples [time, channel]: two players at two places in a room, with noise in each channel."""
     generator = default_rng((0, number))
     players = [Stage(np.zeros(DURATION_S * RATE_HZ, np.float32), RATE_HZ, generator) for _ in range(2)]
     for player in players:
@@ -225,7 +226,7 @@ def check(workers: Workers, shard: Shard, recipe: Callable[[Path], NDArray[np.fl
 
 
 def decode(paths: Sequence[Path]) -> None:
-    """What nobody does without: the samples of each file, in memory that is there already."""
+    """The least that any of them does: decode each file into memory that is allocated already."""
     memory = np.empty(2 * DURATION_S * RATE_HZ, dtype=np.float32)
     for path in paths:
         with soundfile.SoundFile(path) as file:
@@ -290,7 +291,7 @@ kept_kaiser_filters = cache(kaiser_filters)
 
 @cache
 def constants() -> tuple[torch.Tensor, torch.Tensor]:
-    """Window, mel filters [mel, bin]."""
+    """The window and the mel filters [mel, bin]."""
     filters = librosa.filters.mel(sr=16_000, n_fft=400, n_mels=80, fmin=50, fmax=8_000)
     return torch.hann_window(400), torch.from_numpy(filters)
 

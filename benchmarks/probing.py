@@ -1,15 +1,16 @@
 """Linear probes on a dataset of ESC-50's size: epochs of a probe per second.
 
-2,000 clips of 3,840 features, 50 classes, five folds, five repeats: 25 probes. Ours is `fit_probes`. The peer
-is the loop of most evaluation code, one probe after the other: nn.Linear, DataLoader over a TensorDataset,
-torch.optim.Adam, CrossEntropyLoss, the running loss by `.item()`, a validation loss after every epoch, the
-best `state_dict` kept, early stopping. A second peer leaves out what such a loop can do without: its batches
-are rows of one tensor, and only the validation loss is read back.
+2,000 clips of 3,840 features, 50 classes, five folds, five repeats: 25 probes. Ours is
+`fit_probes`. The peer is the loop of most evaluation code, one probe after the other: nn.Linear,
+DataLoader over a TensorDataset, torch.optim.Adam, CrossEntropyLoss, the running loss by `.item()`,
+a validation loss after every epoch, the best `state_dict` kept, early stopping. A second peer
+leaves out what such a loop can do without: its batches are rows of one tensor, and only the
+validation loss is read back.
 
-All begin with the same weights and see the clips in the same order, so the scores are the same: best epochs
-and accuracies are compared for the probes that are timed, and for smaller ones that train until they stop.
-Float32, on a GPU where there is one. The bare matrix products of forward and backward pass are a floor:
-nothing that takes these steps can be faster.
+All begin with the same weights and see the clips in the same order, so the scores are the same:
+best epochs and accuracies are compared for the probes that are timed, and for smaller ones that
+train until they stop. Float32, on a GPU if there is one. The bare matrix products of forward and
+backward pass are a floor: nothing that takes these steps can be faster.
 """
 
 import copy
@@ -54,7 +55,7 @@ Fitting = Callable[[Dataset, Probe], list[Score]]
 def measure() -> list[Claim]:
     check(dataset(400, 512, 10, distance=4), params(60, patience_epochs=3, learning_rate=1e-2))
     esc50, probe = dataset(2000, 3840, 50, distance=8), params(5, patience_epochs=5, learning_rate=1e-3)
-    # This call warms up, too.
+    # This call is also the warm-up.
     check(esc50, probe)
     spent = seconds(
         {
@@ -79,13 +80,13 @@ def check(data: Dataset, probe: Probe) -> None:
     expected = np.array(usual_loop(data, probe))
     for fitting in (ours, lean_loop):
         off_by, difference = np.abs(np.array(fitting(data, probe)) - expected).T
-        # By rounding a clip between two classes may change sides.
+        # A clip between two classes may change sides by rounding.
         if np.mean(off_by == 0) < SAME_BEST_EPOCHS or difference.mean() > SAME_ACCURACY:
             raise RuntimeError(f"{fitting.__name__}: need the peer's scores, got {off_by}, {difference}")
 
 
 def dataset(num_clips: int, dim: int, num_classes: int, distance: float) -> Dataset:
-    """Unit noise around a mean per class, `distance` from the origin: a probe is right most of the time."""
+    """Unit noise around class means at `distance` from the origin; a probe is mostly right."""
     random = np.random.default_rng(0)
     classes = np.arange(num_clips) % num_classes
     means = random.normal(0, distance / dim**0.5, (num_classes, dim))
@@ -132,7 +133,7 @@ def ours(data: Dataset, probe: Probe) -> list[Score]:
 
 
 class Shuffled(Sampler[int]):
-    """DataLoader's `shuffle=True`, in the order that ours has."""
+    """Like DataLoader's `shuffle=True`, but in the order of ours."""
 
     def __init__(self, clips: np.ndarray, random: np.random.Generator) -> None:
         self.clips, self.random = clips, random
@@ -219,7 +220,7 @@ def lean_loop(data: Dataset, probe: Probe) -> list[Score]:
 
 
 def first_layer(data: Dataset, random: np.random.Generator) -> nn.Linear:
-    """With the weights that ours begins with."""
+    """A layer with the initial weights of ours."""
     dim, num_classes = data.features.shape[1], int(data.classes.max()) + 1
     drawn = random.uniform(-1 / dim**0.5, 1 / dim**0.5, (dim + 1, num_classes))
     layer = nn.Linear(dim, num_classes)
@@ -234,7 +235,7 @@ def accuracy(logits: Tensor, classes: Tensor) -> float:
 
 
 def bare_products(data: Dataset, probe: Probe) -> None:
-    """As many as training needs, on one batch that stays in the cache; on a GPU for all probes at once."""
+    """The matrix products of training on one cached batch; on a GPU for all probes at once."""
     dim, num_classes = data.features.shape[1], int(data.classes.max()) + 1
     num_probes = probe.num_repeats * len(data.folds)
     num_together = num_probes if DEVICE.type == "cuda" else 1

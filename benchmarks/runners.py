@@ -1,9 +1,9 @@
 """10,000 short clips under each task runner: python -m benchmarks.runners --audio <folder>
 
-Real recordings below that folder (WAV, FLAC, Ogg, MP3, ... of any length) are cut into clips of 0.3 s, which
-the flow `shards` converts under `threads`, `processes` and `dask`, each in a new project folder with a server
-that runs already. Measured: clips per second of the whole flow and peak memory of all processes together. The
-shards must be the same bytes.
+Real recordings below that folder (WAV, FLAC, Ogg, MP3, ... of any length) are cut into clips of 0.3
+s, which the flow `shards` converts under `threads`, `processes` and `dask`, each in a new project
+folder with a server that runs already. Measured: clips per second of the whole flow and peak memory
+of all processes together. The shards must be the same bytes.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def project(folder: Path, clips: Path, runner: str) -> dict[str, str]:
 
 
 class Memory:
-    """Peak of the memory that a process and its descendants hold together, looked at ten times a second."""
+    """Peak memory of a process and its descendants together, sampled ten times a second."""
 
     def __init__(self, pid: int) -> None:
         self.peak_megabytes = 0.0
@@ -92,7 +92,7 @@ class Memory:
 
 
 def run(folder: Path, environment: dict[str, str], stage: str) -> tuple[float, float]:
-    """Seconds and peak megabytes, the server's not counted: it runs already."""
+    """Seconds and peak megabytes, without the server, which runs already."""
     started = time.monotonic()
     command = [sys.executable, "-m", f"flows.{stage}", "clips"]
     with (folder / f"{stage}.log").open("wb") as log:
@@ -111,7 +111,7 @@ def digest(folder: Path) -> str:
 
 
 def measure(audio: Path, wanted: int) -> list[Claim]:
-    """Raises RuntimeError where the shards of two runners differ."""
+    """Raises RuntimeError if the shards of two runners differ."""
     claims = []
     digests = set()
     with tempfile.TemporaryDirectory() as name:

@@ -1,8 +1,8 @@
-"""How long one waits for a fresh process: the command line, the import, the first embedding.
+"""Waiting times of a fresh process: the command line, the import, the first embedding.
 
-Every figure is the median of several new Python processes, with their files in the page cache; that of
-`python -c pass` is the floor below which nothing comes. There is no peer. Checked: all commands succeed and
-say something, and the embedding of ten seconds of noise is finite and of the encoder's size.
+Every figure is the median of several new Python processes, with their files in the page cache; that
+of `python -c pass` is the lower bound. There is no peer. Checked: all commands succeed and say
+something, and the embedding of ten seconds of noise is finite and of the encoder's size.
 """
 
 import subprocess
@@ -82,7 +82,7 @@ def commands() -> list[str]:
 
 
 def untrained_checkpoint(folder: Path) -> Path:
-    """Of the model of presets/demo.yaml, before its first update."""
+    """Checkpoint of the model of presets/demo.yaml before its first update."""
     from matpac.params import load_params
     from matpac.training.loop import new_optimizer
     from matpac.weights.checkpoint import Meta, Standard, new_pretext, save_checkpoint

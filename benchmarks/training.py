@@ -1,12 +1,14 @@
 """The training step at the paper's size: python -m benchmarks.training
 
-Ours: the networks, losses and update of matpac, in bfloat16, on a GPU also compiled.
-Peer: the same networks in the released code's manner: float32, eager; an optimiser and a moving average that
-go from tensor to tensor; the average kept in dictionaries of its own beside the teacher; metrics computed and
-read at every update. Both do the same updates, which is checked first, in float32 on a small model.
+Ours: the networks, losses and update of matpac, in bfloat16, on a GPU also compiled. Peer: the same
+networks in the released code's manner: float32, eager; an optimiser and a moving average that go
+from tensor to tensor; the average kept in dictionaries of its own beside the teacher; metrics
+computed and read at every update. Both do the same updates, which is checked first, in float32 on a
+small model.
 
-Memory is the peak of a process that does nothing else. Share of the peak: floating-point operations a second,
-by matpac/model/flops.py, over those of the largest matrix products this machine does in the same run.
+Memory is the peak of a process that does nothing else. Share of the peak: floating-point operations
+a second, by matpac/model/flops.py, over those of the largest matrix products this machine does in
+the same run.
 """
 
 import itertools
@@ -43,7 +45,7 @@ CROPS_OF_THE_PAPER = 604_000_000
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
 DENSE_BFLOAT16_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}
-"""By data sheet."""
+"""Figures of the data sheets."""
 
 
 class Plain:
@@ -171,7 +173,7 @@ def example(params: Params, number: int, device: torch.device = DEVICE) -> Examp
 
 
 def knobs_of(params: Params, number: int) -> Knobs:
-    """In the middle of the warm-up, so that weights move."""
+    """A step in the middle of the warm-up, so that weights move."""
     return knobs_at(number + 10_000, LASTING, params.pretrain)
 
 
@@ -198,7 +200,7 @@ def settled(work: Callable[[], object]) -> None:
 
 
 def updates_of(kind: type[Plain] | type[Ours], params: Params) -> Callable[[], None]:
-    """A call does an update on a batch that lies on the device; one is done already."""
+    """A call does one update on a batch on the device; a first one is done already."""
     learner = kind(networks(params), params)
     batch = example(params, 0)
     numbers = itertools.count()
@@ -221,7 +223,7 @@ def matrix_flops() -> float:
 
 
 def peak_megabytes(kind: type[Plain] | type[Ours], params: Params) -> float:
-    """Of a process that does one update; on a CPU without what imports cost."""
+    """Peak memory of a process that does one update; on a CPU without the cost of imports."""
     found: float = fresh(_peak, kind, params).result
     return found
 
@@ -233,7 +235,7 @@ def _peak(kind: type[Plain] | type[Ours], params: Params) -> float:
 
 
 def largest_micro_batch(params: Params) -> int:
-    """That fits on the GPU, by doubling."""
+    """The largest batch that fits on the GPU, found by doubling."""
     size = 64
     while True:
         try:

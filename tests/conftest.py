@@ -1,4 +1,4 @@
-"""Fixtures for all tests. Real recordings and golden values are used where they are, else skipped."""
+"""Fixtures for all tests. Tests of real recordings and golden values are skipped without them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the system allows to files, for the time of a block."""
+"""Limits of the system on files, set for the time of a block."""
 
 import os
 import resource
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def files_end_at(num_bytes: int) -> Iterator[None]:
-    """As on a full disk, writing fails beyond so many."""
+    """Writing beyond `num_bytes` fails, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:

@@ -22,7 +22,7 @@ PACKAGES = sorted(
 SHARED = {"params", "clip", "files", "progress", "threads", "git", "walk", "devices", "neighbors"}
 """Root modules that import none of ours but each other; every package may use them."""
 NAMED_BY_OTHERS = {"hear": {"encoder"}}
-"""Root modules with the interface of others' programs, and the packages they offer; no package uses them."""
+"""Root modules with an interface for other programs, and the packages they use; none uses them."""
 ARROWS = {
     "fetch": set(),
     "datasets": {"fetch"},
@@ -40,7 +40,7 @@ STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 IMPORTED_BY_NAME = {"matpac/datasets/registry.py": "matpac.datasets.public"}
 """Files that import every module of a package, whatever its name."""
 UNTRACKED = {"matpac/__init__.py", "matpac/__main__.py", "matpac/cli.py", "matpac/params.py"}
-"""Code that every stage runs and no result depends on; DVC tracks the values of params.py by themselves."""
+"""Code that no result depends on although every stage runs it; DVC tracks values of parameters."""
 
 
 def imports_of(tree: ast.AST) -> set[str]:

@@ -1,4 +1,4 @@
-"""The pipeline as users run it: `dvc repro` in a clone or an archive, on a few synthesised recordings."""
+"""The pipeline as users run it: `dvc repro` in a clone or an archive, on a few recordings."""
 
 import csv
 import json

@@ -35,7 +35,7 @@ STAGES = {
 
 
 def heed_signals():
-    """Also where the tests run in the background of a shell, or under nohup: both ignore some."""
+    """Tests that run in the background of a shell or under nohup inherit ignored signals."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

@@ -22,7 +22,7 @@ def digests(folder):
 
 
 def beside(project, folder):
-    """Another project with the same recordings, at the same server, which is up for half a minute."""
+    """Another project with the same recordings at the same server, which runs for two more minutes."""
     code, output = project.run("download")
     assert code == 0, output
     url = answering_url(project.folder / ".prefect")

@@ -299,10 +299,23 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
     )
 
 
+PIPELINE = {
+    *("dvclive", "librosa", "matplotlib", "prefect", "pyarrow", "sklearn", "threadpoolctl"),
+    *("webdataset", "zarr"),
+}
+"""Packages of the extra `pipeline`, as they are imported."""
+
+
 def main() -> None:
     """Run a command. An error that the user can fix is one line, not a traceback."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PIPELINE:
+            raise
+        sys.stderr.write(f"matpac: this needs {package}. Install it: pip install 'matpac[pipeline]'\n")
+        raise SystemExit(1) from None
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise

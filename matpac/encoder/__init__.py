@@ -6,4 +6,5 @@ hub.py      a trained encoder <-> a folder or a Hugging Face repository
 inputs.py   arrays as callers have them -> mono clips and their sample rates
 onnx.py     encoder -> ONNX file, front end included
 tables.py   embeddings of files -> .npz, .parquet or .zarr
+zarr.py     arrays with named axes <-> a Zarr group
 """

@@ -1,14 +1,14 @@
 """audio files -> a table of embeddings, resumable.
 
-Beside the result lies its working folder until it is whole, `.<name>.work/`:
+Until the result is whole, its working folder lies beside it, `.<name>.work/`:
 
 parts/<made_from>/part-000000.npz embeddings [row, dim], num_rows [file], reasons [file] of some files
 parts.lock                        held by the process that works on it
 whole.zarr, old.zarr              the result before it is in place, and the one it replaces
 
-Which files share a part, and so a batch, follows from their list alone: a call that goes on where another was
-killed gives the same bits. `made_from` is the digest of encoder, device and list (names, sizes, times of
-change); the result has it, too, so a call after the last one knows that nothing is left to do.
+The list of files alone decides which of them share a part, and so a batch: a call that resumes after
+a kill gives the same bits. `made_from` is the digest of encoder, device and list (names, sizes, times
+of change). The result stores it, so a later call knows that nothing is left to do.
 """
 
 import hashlib
@@ -37,41 +37,48 @@ from matpac.threads import ahead
 from matpac.walk import audio_files, is_utf8
 
 FILES_PER_PART, BYTES_PER_PART = 256, 2**26
-"""A part ends at whichever comes first: what a kill costs at most. Bytes are of files, compressed or not; how
-long they are, only reading them would tell. The embeddings of a part are in memory, few but in time: of 64
-MiB with 32 kbit/s, 4.7 hours, they are 1.6 GB (3,840 dimensions), and twice that while they are joined."""
+"""A part ends at this many files or bytes, whichever comes first; a kill costs at most one part. Bytes are
+those of the files, because only decoding would tell their length. The embeddings of a part are in memory:
+over time, 64 MiB of 32 kbit/s (4.7 hours) make 1.6 GB of 3,840 dimensions, twice that while being joined."""
 MOST_THREADS = 4
-"""That read files ahead of the encoder, two each: bounds the memory."""
+"""Threads that read files ahead of the encoder, two files each; this bounds the memory."""
 
 
 class File(NamedTuple):
     path: Path
     bytes: int
-    """-1 where there is none."""
+    """Size, or -1 if the file cannot be found."""
     changed_ns: int
 
 
 class Part(NamedTuple):
-    """What became of some files."""
+    """Results for some files."""
 
     embeddings: Float32[np.ndarray, "row dim"]
     num_rows: Int64[np.ndarray, " file"]
-    """1, in time the number of steps; 0 where a file could not be used."""
+    """Rows of each file: 1, or the number of steps in time; 0 if the file could not be used."""
     reasons: list[str]
-    """Why it could not; else empty."""
+    """Why a file could not be used; empty if it could."""
 
 
 def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, in_time: bool = False) -> None:
-    """Write the embeddings of files, and of all audio files below folders, to .npz, .parquet or .zarr.
+    """Write the embeddings of files, and of all audio files below folders, to a table.
 
-    `in_time`: one every 16 frames with its time instead of one a file. `matpac.encoder.tables` says what
-    is where in the result. A file that cannot be used is named on standard error, left out, and listed in the
-    result with the reason. Killed at any moment, the same call goes on where it was; once that has finished,
-    it does nothing.
+    A file that cannot be used is named on standard error, left out, and listed in the table with the
+    reason. If the call is killed, the same call resumes; once the table is whole, it does nothing.
 
-    Raises ValueError where a source is not there, a folder holds no audio, a name is not UTF-8, no file can
-    be used, or `out` ends in anything else or is where no file can be; RuntimeError where another process
-    writes the same `out`; OSError, which names `out`, where the disk is full.
+    Args:
+        sources: Audio files, and folders to search for some.
+        checkpoint: Path or name that `matpac.load` opens.
+        out: Table to write: .npz, .parquet or .zarr (see `matpac.encoder.tables`).
+        in_time: Whether to write one row every 16 frames, with its time in ms, instead of one per file.
+
+    Raises:
+        ValueError: A source is missing, a folder holds no audio, a name is not UTF-8, no file can be
+            used, or `out` has another ending or cannot be written.
+        ModuleNotFoundError: The package for this format is not installed (extra `pipeline`).
+        RuntimeError: Another process writes the same `out`.
+        OSError: The disk is full; the error names `out`.
     """
     kind = format_for(out)
     files = list_files(sources)
@@ -84,7 +91,7 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
             shutil.rmtree(work)
             sys.stderr.write(
                 f"{out}: whole, of the same encoder and {len(files):,} files: nothing to do. "
-                f"Remove it to embed them anew.\n"
+                f"Remove it to embed them again.\n"
             )
             return
         folder = _folder_for(work / "parts", made_from)
@@ -108,9 +115,9 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
 
 
 def _replace(out: Path, whole: Path) -> None:
-    """Move the old folder beside the new one and that into its place: `out` is never a part of either.
+    """Move the old folder beside the new one, and the new one into its place: `out` is always whole.
 
-    The old one is deleted with the working folder; killed before that, it is left to the next call.
+    The old folder is deleted with the working folder, by the next call if this one is killed.
     """
     if out.exists():
         old = whole.with_stem("old")
@@ -123,7 +130,8 @@ def _replace(out: Path, whole: Path) -> None:
 def list_files(sources: Iterable[Path]) -> list[File]:
     """Each file once, those of a folder sorted by name.
 
-    Raises ValueError as `audio_files` does, and where a source is not there or its name is not UTF-8.
+    Raises:
+        ValueError: A source is missing, its name is not UTF-8, or a folder holds no audio.
     """
     paths: dict[Path, None] = {}
     for source in sources:
@@ -164,13 +172,13 @@ def _made_from(checkpoint_digest: str, device: str, files: Sequence[File], *, in
 
 
 def _folder_for(parts: Path, made_from: str) -> Path:
-    """Where the parts of this work are; those of any other are removed."""
+    """Folder for the parts of this work; parts of other work are removed."""
     folder = parts / made_from[:16]
     for other in parts.iterdir():
         if other != folder:
             shutil.rmtree(other)
             sys.stderr.write(
-                "embed: encoder or files are not those of the unfinished work here: begins anew\n"
+                "embed: encoder or files have changed since the unfinished work here: starts again\n"
             )
     folder.mkdir(exist_ok=True)
     return folder
@@ -229,7 +237,7 @@ def _embed(
     counted = 0
     for of_file in embedded:
         rows.append(np.atleast_2d(of_file))
-        # Files are embedded many at a time: with the first of them, all that have been read are done.
+        # Files are embedded in batches: when the first one is done, so are all that have been read.
         if len(reasons) > counted:
             progress.advance(len(reasons) - counted)
             counted = len(reasons)
@@ -245,7 +253,7 @@ def _path(folder: Path, number: int) -> Path:
 
 
 def _read(folder: Path, number: int, name: str) -> np.ndarray:
-    """A field of `Part`."""
+    """Read one field of a `Part`."""
     with np.load(_path(folder, number), allow_pickle=False) as file:
         return cast(np.ndarray, file[name])
 

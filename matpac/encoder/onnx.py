@@ -1,7 +1,6 @@
 """encoder -> ONNX file, front end included.
 
-One graph, without loops or branches, does for a batch of equally long clips what `AudioEncoder.embed` does
-with clips one by one.
+One graph, without loops or branches, embeds a batch of equally long clips as `AudioEncoder.embed` does.
 """
 
 from importlib.util import find_spec
@@ -21,15 +20,23 @@ from matpac.signal.logmel import FLOOR, hann
 
 
 def export_onnx(encoder: AudioEncoder, out: Path) -> None:
-    """Write the graph `waveform` [batch, time] -> `embedding` [batch, dim], any numbers of both.
+    """Write an encoder as a graph from `waveform` `[batch, time]` to `embedding` `[batch, dim]`.
 
-    It expects float32 samples in -1 to 1 at the encoder's rate (`sample_rate_hz` in the file's metadata),
-    and does not resample. Raises ValueError where packages are missing, or `out` is no name for such a file.
+    The graph takes any number of clips of any length, as float32 samples in -1 to 1. It does not
+    resample: the rate it needs is `sample_rate_hz` (Hz) in the metadata of the file.
+
+    Args:
+        encoder: Encoder to export; its front end becomes part of the graph.
+        out: File to write; its name ends in .onnx.
+
+    Raises:
+        ValueError: The packages of the extra `onnx` are missing, or no such file can be made at `out`.
+        OSError: The disk is full; the error names `out`.
     """
     check_out(out)
     if not (find_spec("onnx") and find_spec("onnxscript")):
         raise ValueError(
-            "export: needs the packages onnx and onnxscript. Install them: pip install 'matpac[onnx]'"
+            "export: need the packages onnx and onnxscript. Install them: pip install 'matpac[onnx]'"
         )
     rate_hz = encoder.logmel.sample_rate_hz
     with torch.no_grad():
@@ -42,14 +49,14 @@ def export_onnx(encoder: AudioEncoder, out: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # as it would be of the older exporter
+    assert program is not None  # only the older exporter returns None
     program.model.metadata_props["sample_rate_hz"] = str(rate_hz)
     with whole_file(out) as partial:
         program.save(partial, external_data=False)
 
 
 def check_out(out: Path) -> None:
-    """Raises ValueError where the name does not end in .onnx, or no file can be there."""
+    """Refuse a name that does not end in .onnx, or a place for no file, with ValueError."""
     if out.suffix != ".onnx":
         raise ValueError(f"--out: need a name that ends in .onnx, got {out}")
     if out.is_dir():
@@ -66,7 +73,7 @@ class LogMels(nn.Module):
     def __init__(self, params: LogMel, mel_filters: Float32[np.ndarray, "bin mel"]) -> None:
         super().__init__()
         self.hop = params.hop_samples
-        # Row n: what a sample of 1 at n adds to the spectrum of its window.
+        # Row n is the spectrum of a window whose only sample, 1, is at n.
         spectra = np.fft.rfft(np.diag(hann(params.window_samples)))
         basis = np.concatenate([spectra.real, spectra.imag], axis=1).T[:, None]
         self.register_buffer("basis", torch.from_numpy(basis.astype(np.float32)))
@@ -80,8 +87,8 @@ class LogMels(nn.Module):
 class EmbedClips(nn.Module):
     """waveforms at the encoder's rate -> mean embeddings.
 
-    The last chunk of a clip is as long as the others, so that all share a forward pass. Attention and mean
-    leave out its patches after the end of the clip: the result is that of a chunk cut short.
+    The last chunk of a clip is as long as the others, so that all share a forward pass. Attention and
+    mean skip the patches after the end of the clip, so the result is that of a shorter chunk.
     """
 
     def __init__(self, encoder: AudioEncoder) -> None:
@@ -94,7 +101,7 @@ class EmbedClips(nn.Module):
 
     def forward(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
         batch, time = waveform.shape
-        # A clip shorter than a window has one frame too. `sym_max`: its length is unknown in the graph.
+        # A clip shorter than a window has one frame. `sym_max`, since the graph does not know its length.
         last_frame = torch.sym_max(time - self.window, 0) // self.log_mels.hop
         num_chunks = last_frame // self.max_chunk_frames + 1
         chunk_frames = PATCH * torch.sym_min(last_frame // PATCH + 1, self.max_chunk_frames // PATCH)

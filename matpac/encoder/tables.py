@@ -1,61 +1,57 @@
 """embeddings of files -> .npz, .parquet or .zarr, in memory that does not grow with their number.
 
-         npz: arrays              parquet: columns, a row each        zarr: as npz, arrays with named axes
+         npz: arrays              parquet: columns                    zarr: arrays with named axes
 row      embeddings [row, dim]    embedding (fixed size list)         embeddings [row, dim]
 file     paths [file]             path                                paths [file]
 in time  file [row], the position of its path, and time_ms [row]; in parquet the column time_ms
 left out left_out, reasons        metadata `left_out` (JSON)          left_out, reasons
 digests  checkpoint, made_from    metadata of these names             attributes of these names
 
-Without time, row and file are the same. The bytes of a file depend on the values only.
+Without time there is one row per file. The bytes of a file depend on the values only.
 """
 
 import json
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zarr
 from jaxtyping import Float32, Int64
-from zarr.errors import ZarrUserWarning
 
 from matpac.files import check_place
 
 TEXT = np.dtypes.StringDType()
-CLIPS_PER_CHUNK = 1024
 MINUTE_ONE = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip archive can hold, in place of the clock's."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """All but the embeddings, which may be larger than memory: those come in parts `[row, dim]`, in order."""
+    """All of a table but the embeddings, which may exceed memory and come in parts `[row, dim]`, in order."""
 
     paths: list[str]
-    """Of the files that could be used."""
+    """Paths of the files that could be used."""
     num_rows: int
     dim: int
     left_out: dict[str, str]
-    """Reason by path."""
+    """Reason for each path that could not be used."""
     checkpoint: str
     """Digest of the encoder."""
     made_from: str
-    """Digest of everything the table follows from: encoder, files, how they were embedded."""
+    """Digest of encoder, device, list of files and kind of embeddings."""
     file: Int64[np.ndarray, " row"] | None = None
-    """In time only: of each row, the position of its file in `paths`."""
+    """Position in `paths` of the file of each row; None without time."""
     time_ms: Float32[np.ndarray, " row"] | None = None
-    """In time only: what each row is centered at."""
+    """Center of each row in ms; None without time."""
 
     def digests(self) -> dict[str, str]:
         return {"checkpoint": self.checkpoint, "made_from": self.made_from}
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Arrays for those formats that hold arrays."""
+        """Arrays by name, for .npz and .zarr."""
         found = {
             "paths": texts(self.paths),
             "left_out": texts(self.left_out),
@@ -74,7 +70,7 @@ def texts(values: Iterable[str]) -> np.ndarray:
 
 
 def write_npz(path: Path, table: Table, parts: Parts) -> None:
-    """What `np.load` reads: `np.savez`, which wants all in memory and writes down the time."""
+    """Write what `np.load` reads. `np.savez` would need all in memory and store the time of writing."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         with file.open(_entry("embeddings"), "w", force_zip64=True) as stream:
             shape = (table.num_rows, table.dim)
@@ -84,7 +80,7 @@ def write_npz(path: Path, table: Table, parts: Parts) -> None:
                 stream.write(part.astype("<f4", copy=False).tobytes())
         columns = table.columns() | {name: np.array(value) for name, value in table.digests().items()}
         for name, values in columns.items():
-            # Strings of one width: those of any need pickles here.
+            # Strings of fixed width: others would be pickled.
             plain = np.array(values.tolist(), np.str_) if values.dtype == TEXT else values
             with file.open(_entry(name), "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, plain, allow_pickle=False)
@@ -100,6 +96,9 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def write_parquet(path: Path, table: Table, parts: Parts) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     fields: dict[str, pa.DataType] = {"path": pa.string(), "embedding": pa.list_(pa.float32(), table.dim)}
     if table.time_ms is not None:
         fields["time_ms"] = pa.float32()
@@ -120,11 +119,17 @@ def write_parquet(path: Path, table: Table, parts: Parts) -> None:
 
 
 def _parquet_made_from(path: Path) -> str:
+    import pyarrow.parquet as pq
+
     return str(pq.read_schema(path).metadata[b"made_from"], "utf-8")
 
 
 def write_zarr(path: Path, table: Table, parts: Parts) -> None:
-    """A folder; attributes and layout as in the project's stores of embeddings."""
+    """Write a folder with the layout of the project's stores of embeddings."""
+    import zarr
+
+    from matpac.encoder.zarr import consolidate, create_array, put_array
+
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs.update(table.digests())
     row = "file" if table.file is None else "row"
@@ -140,11 +145,13 @@ def write_zarr(path: Path, table: Table, parts: Parts) -> None:
 
 
 def _zarr_made_from(path: Path) -> str:
+    import zarr
+
     return str(zarr.open_group(path, mode="r").attrs["made_from"])
 
 
 def _numbered(parts: Parts) -> Iterator[tuple[int, Float32[np.ndarray, "row dim"]]]:
-    """Each part that has rows, with the number of its first."""
+    """Each part that has rows, with the number of its first row."""
     first = 0
     for part in parts:
         if len(part):
@@ -155,9 +162,11 @@ def _numbered(parts: Parts) -> Iterator[tuple[int, Float32[np.ndarray, "row dim"
 class Format(NamedTuple):
     write: Callable[[Path, Table, Parts], None]
     read_made_from: Callable[[Path], str]
+    package: str
+    """Package that writes it."""
 
     def made_from(self, path: Path) -> str | None:
-        """As the table at `path` says; None where there is none, or one of another program."""
+        """`Table.made_from` of the table at `path`; None if there is none, or another program's."""
         try:
             return self.read_made_from(path)
         except Exception:  # other programs' files raise whatever their bytes lead to
@@ -165,15 +174,20 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    ".npz": Format(write_npz, _npz_made_from),
-    ".parquet": Format(write_parquet, _parquet_made_from),
-    ".zarr": Format(write_zarr, _zarr_made_from),
+    ".npz": Format(write_npz, _npz_made_from, "numpy"),
+    ".parquet": Format(write_parquet, _parquet_made_from, "pyarrow"),
+    ".zarr": Format(write_zarr, _zarr_made_from, "zarr"),
 }
-"""By the ending of a name."""
+"""Formats by the ending of a name."""
 
 
 def format_for(out: Path) -> Format:
-    """Raises ValueError where the ending names no format, or no such file can be there."""
+    """The format of the table to be written to `out`.
+
+    Raises:
+        ValueError: The ending names no format, or no such file can be made at `out`.
+        ModuleNotFoundError: The package that writes this format is not installed.
+    """
     if out.suffix not in FORMATS:
         raise ValueError(f"--out: need a name that ends in {', '.join(FORMATS)}, got {out}")
     is_folder = out.suffix == ".zarr"
@@ -183,30 +197,5 @@ def format_for(out: Path) -> Format:
     if in_the_way:
         raise ValueError(f"--out: need a new name or one to replace, found something else at {out}")
     check_place(out)
+    import_module(FORMATS[out.suffix].package)
     return FORMATS[out.suffix]
-
-
-def put_array(group: zarr.Group, name: str, values: np.ndarray, *dimensions: str) -> None:
-    create_array(group, name, values.shape, values.dtype, *dimensions)[...] = values
-
-
-def create_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, *dimensions: str
-) -> zarr.Array:
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=(max(1, min(shape[0], CLIPS_PER_CHUNK)), *shape[1:]),
-        dtype=dtype,
-        dimension_names=dimensions,
-        # Embeddings hardly compress, and the bytes must not depend on a compressor's version.
-        compressors=None,
-    )
-
-
-def consolidate(group: zarr.Group) -> None:
-    """All metadata in one file, once nothing more is added."""
-    with warnings.catch_warnings():
-        # xarray warns where this is missing, zarr warns where it is written; both read it silently.
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(group.store)

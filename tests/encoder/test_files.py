@@ -207,7 +207,7 @@ def test_a_finished_result_is_recognised_and_left_alone(
     embed_files([recordings], checkpoint, out, in_time=in_time)
     said = capsys.readouterr().err
     assert said == (
-        f"{out}: whole, of the same encoder and 15 files: nothing to do. Remove it to embed them anew.\n"
+        f"{out}: whole, of the same encoder and 15 files: nothing to do. Remove it to embed them again.\n"
     )
     assert {path: path.stat().st_mtime_ns for path in [out, *out.rglob("*")]} == before
     assert not list(tmp_path.glob(".e.*"))
@@ -430,7 +430,7 @@ def test_unfinished_work_of_other_files_or_weights_is_not_used(
         meta["standard"]["mean"] = -6.0
         (checkpoint / "meta.json").write_text(json.dumps(meta))
     embed_files([many], checkpoint, out)
-    assert "begins anew" in capsys.readouterr().err
+    assert "starts again" in capsys.readouterr().err
     encoder = load_encoder(checkpoint)
     _, embeddings, _ = read(out)
     np.testing.assert_allclose(embeddings[0], encoder.embed_file(many / "0000.wav"), **CLOSE)

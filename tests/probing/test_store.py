@@ -8,7 +8,7 @@ import xarray
 import zarr
 
 from matpac.clip import Task
-from matpac.encoder.tables import CLIPS_PER_CHUNK
+from matpac.encoder.zarr import CLIPS_PER_CHUNK
 from matpac.probing.store import FEATURES, EmbeddedClips, read_clips, read_feature, write_embeddings
 
 

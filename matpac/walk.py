@@ -79,8 +79,8 @@ def is_utf8(path: str) -> bool:
 def _walk(root: Path, folder: str, suffixes: frozenset[str]) -> Iterator[str]:
     """Files below `folder` ("" or with a slash at its end), in the order of their paths as strings.
 
-    Memory holds the names of one folder and of those above it. A folder sorts with its slash, as the
-    paths in it do. A folder that cannot be read is passed over.
+    Memory holds the names of one folder and of those above it. A folder sorts with its slash, as
+    the paths in it do. A folder that cannot be read is passed over.
     """
     names = []
     with suppress(OSError), os.scandir(root / folder) as entries:

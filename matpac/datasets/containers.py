@@ -1,4 +1,4 @@
-"""tar or parquet file -> the recordings inside, listed and read without unpacking."""
+"""tar or parquet file -> the recordings in it, listed and read without unpacking."""
 
 import errno
 import json
@@ -18,9 +18,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 NOTES = (".json", ".cls", ".txt")
-"""Members of a WebDataset sample that say something about its audio."""
+"""Suffixes of the members of a WebDataset sample that describe its audio."""
 ROWS_AT_ONCE = 16
-"""A row holds a whole recording: few of them fit into memory."""
+"""Rows per batch; a row holds a whole recording, so few of them fit into memory."""
 BUFFER_BYTES = 2**20
 
 
@@ -34,24 +34,28 @@ class Place(NamedTuple):
 class Member(NamedTuple):
     name: str
     occurrence: int
-    """From 1: a tar may hold one name several times."""
+    """Number of this occurrence from 1, since a tar may hold one name several times."""
     place: Place | None
-    """None where the bytes do not lie in one run: a link, a sparse file."""
+    """None if the bytes are not in one run, as for a link or a sparse file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TarListing:
     members: list[Member]
-    """In the order in which they lie in the tar."""
+    """Members in their order in the tar."""
     notes: Mapping[tuple[str, int], Place]
-    """By name and occurrence."""
+    """Place of each note, by name and occurrence."""
     is_whole: bool
-    """False where the tar is cut short or damaged: there may have been more members."""
+    """False if the tar is cut short or damaged: there may have been more members."""
 
     def about(self, path: Path, member: Member) -> str:
-        """JSON of the member's sample, with its `.cls` and `.txt` as further keys; "" where there is none.
+        """JSON of the member's sample, with its `.cls` and `.txt` as further keys; "" if there is
+        none.
 
-        What is no JSON object is given back as it is. Raises OSError where the tar cannot be read.
+        A text that is no JSON object is returned as it is.
+
+        Raises:
+            OSError: If the tar cannot be read.
         """
         notes = {}
         for suffix in NOTES:
@@ -59,7 +63,7 @@ class TarListing:
             if place is None:
                 continue
             note = read_place(path, place)
-            if len(note) == place.num_bytes:  # Else its end was cut off.
+            if len(note) == place.num_bytes:  # Else it is cut off.
                 notes[suffix] = note.decode(errors="replace")
         text = notes.pop(".json", "{}" if notes else "")
         try:
@@ -71,7 +75,7 @@ class TarListing:
         return json.dumps(sample | {suffix[1:]: note.strip() for suffix, note in notes.items()})
 
     def _note(self, member: Member, suffix: str) -> Place | None:
-        """WebDataset cuts names at the first dot; many people cut them at the last one."""
+        """WebDataset cuts a name at the first dot, many people at the last one: try both."""
         path = PurePosixPath(member.name)
         keys = path.with_suffix(""), path.with_name(path.name.partition(".")[0])
         places = (self.notes.get((f"{key}{suffix}", member.occurrence)) for key in keys)
@@ -79,9 +83,9 @@ class TarListing:
 
 
 def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
-    """Members with one of the suffixes, hidden ones left out, and the notes about them.
+    """Members with one of the suffixes, except hidden ones, and the notes about them.
 
-    Reads the headers only, and holds one line per member. Never raises for what is in the file.
+    Reads the headers only and keeps one line per member. No content of the file makes it raise.
     """
     members: list[Member] = []
     notes: dict[tuple[str, int], Place] = {}
@@ -93,7 +97,7 @@ def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
                 if archive.offset <= end:
                     raise tarfile.ReadError("a header of negative size, which would be read for ever")
                 end = archive.offset
-                archive.members.clear()  # type: ignore[attr-defined] # Which would keep every header in memory.
+                archive.members.clear()  # type: ignore[attr-defined] # Else it keeps every header.
                 name = PurePosixPath(_utf8(header.name).lstrip("/")).as_posix()
                 suffix = PurePosixPath(name).suffix.lower()
                 if header.isdir() or suffix not in suffixes.union(NOTES) or _is_hidden(name):
@@ -106,13 +110,13 @@ def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
                 elif place is not None:
                     notes[name, num_named[name]] = place
             is_whole = _has_end_mark(path, archive.offset)
-    except (tarfile.TarError, OSError, ValueError, RecursionError):  # Many headers inside each other.
+    except (tarfile.TarError, OSError, ValueError, RecursionError):  # Nested headers.
         is_whole = False
     return TarListing(members, notes, is_whole)
 
 
 def _has_end_mark(path: Path, position: int) -> bool:
-    """Whether there is a block of zeros: tarfile also takes a damaged header for the end."""
+    """Whether a block of zeros is there; tarfile also takes a damaged header for the end."""
     return read_place(path, Place(position, tarfile.BLOCKSIZE)) == bytes(tarfile.BLOCKSIZE)
 
 
@@ -125,7 +129,7 @@ def _utf8(name: str) -> str:
 
 
 def read_place(path: Path, place: Place) -> bytes:
-    """Fewer bytes where the file ends before. Raises OSError."""
+    """The bytes of a place, fewer if the file ends before. Raises OSError."""
     with path.open("rb") as file:
         # A damaged header may ask for more than fits into memory.
         num_left = max(path.stat().st_size - place.position, 0)
@@ -136,9 +140,9 @@ def read_place(path: Path, place: Place) -> bytes:
 class Row(NamedTuple):
     number: int
     content: bytes | None
-    """None where the row has no audio."""
+    """Bytes of the audio file; None if the row has none."""
     about: str
-    """JSON of the other columns, but for binary ones."""
+    """JSON of the other columns, except binary ones."""
 
 
 def audio_column(schema: pa.Schema) -> str | None:
@@ -161,9 +165,10 @@ def _is_binary(kind: pa.DataType | None) -> bool:
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """All rows in their order; none where the file has no column of audio.
+    """All rows in their order; none if the file has no column of audio.
 
-    Raises OSError where the file is damaged, perhaps after some rows.
+    Raises:
+        OSError: If the file is damaged, perhaps after some rows.
     """
     with _damage_is_os_error(), _open(path) as file:
         schema = file.schema_arrow
@@ -174,7 +179,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         batches = file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False)
         rows = chain.from_iterable(batch.to_pylist() for batch in batches)
         for number, row in enumerate(rows):
-            # The other fields of a struct, `path` above all, may be all that tells the name of the file.
+            # Other fields of the struct, such as `path`, may be the only place with the name of the
+            # file.
             about = (row[audio] if isinstance(row[audio], dict) else {}) | row
             del about[audio]
             about.pop("bytes", None)
@@ -182,7 +188,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def read_row(path: Path, number: int) -> bytes:
-    """The audio of one row; fast where rows are asked for in their order. Raises OSError."""
+    """The audio of one row; fast if rows are asked for in their order. Raises OSError."""
     stat = path.stat()
     with _damage_is_os_error():
         rows = _rows_of(path, stat.st_mtime_ns, stat.st_size, threading.get_ident())
@@ -190,7 +196,7 @@ def read_row(path: Path, number: int) -> bytes:
 
 
 class _Rows:
-    """The audio of one parquet file, read forwards from anywhere."""
+    """The audio of one parquet file, read forwards from any row."""
 
     def __init__(self, path: Path) -> None:
         self.file = _open(path)
@@ -204,7 +210,7 @@ class _Rows:
         group = bisect_right(self.first_rows, number) - 1
         if not self.first_rows[group] <= self.next_row <= number:
             self.cells, self.next_row = self._from_group(group), self.first_rows[group]
-        place, self.next_row = number - self.next_row, -1  # So after an error it starts anew.
+        place, self.next_row = number - self.next_row, -1  # So that an error starts anew.
         content = _content(next(islice(self.cells, place, None), None))
         self.next_row = number + 1
         if content is None:
@@ -219,7 +225,7 @@ class _Rows:
 
 
 _rows_of = lru_cache(maxsize=8)(
-    lambda path, mtime_ns, num_bytes, thread: _Rows(path)  # A thread's own: it has a place in the file.
+    lambda path, mtime_ns, num_bytes, thread: _Rows(path)  # One for each thread: it has a position.
 )
 
 
@@ -228,7 +234,7 @@ def _content(cell: Any) -> bytes | None:  # noqa: ANN401 - bytes, or a struct th
 
 
 def _open(path: Path) -> parquet.ParquetFile:
-    # Read as it goes: a whole row group of audio may not fit into memory.
+    # No pre-buffering: a whole row group of audio may not fit into memory.
     return parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a public dataset before it is downloaded: the fields of its page that code reads."""
+"""The page of a public dataset: the facts that code needs before anything is downloaded."""
 
 import csv
 from collections.abc import Collection, Iterator, Sequence
@@ -71,7 +71,8 @@ class Page:
 
 
 def base_of(root: Path, landmark: str) -> Path:
-    """The folder that holds `landmark` (a relative path): the root, or one up to two levels below it.
+    """The folder that holds `landmark` (a relative path): the root, or one up to two levels below
+    it.
 
     People point `source` at what they unpacked, at its parent, or at its top folder.
 

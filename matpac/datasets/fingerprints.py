@@ -5,9 +5,9 @@ initial-weights.json       `pretrain.init`
 other-encoders.json        `embed.others`: modules and their weights
 
 The pipeline cannot name the paths of params.yaml as dependencies, since most runs have none. It
-looks at these small files instead. For recordings we read names, sizes and times, which takes seconds
-for many thousand files. For weights and code we read the contents: a copy of the same weights must not
-repeat a long training.
+looks at these small files instead. For recordings we read names, sizes and times, which takes
+seconds for many thousand files. For weights and code we read the contents: a copy of the same
+weights must not repeat a long training.
 """
 
 import hashlib
@@ -112,7 +112,7 @@ def fingerprint(params: Dataset) -> dict[str, str | int]:
 
 
 def _files(root: Path) -> Iterator[str]:
-    """A line per file, in an order that does not depend on the file system; none if there is no root."""
+    """A line per file, in the same order on all file systems; none if there is no root."""
     if root.is_file():
         yield _line(root.name, root.stat())
     for folder, subfolders, files in os.walk(root):

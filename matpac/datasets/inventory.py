@@ -1,6 +1,6 @@
-"""folder -> its recordings: plain files, members of tars, rows of parquet files, with their checksums.
+"""folder -> its recordings with checksums: plain files, members of tars, rows of parquet files.
 
-Millions of recordings pass through here one after the other; they never stand in memory together.
+Millions of recordings pass through here one after the other and are never in memory together.
 """
 
 import hashlib
@@ -42,17 +42,18 @@ class Recording:
     """One piece of audio: a file, a member of a tar, or a row of a parquet file."""
 
     path: str
-    """Unique in its dataset: of the file relative to the root, with forward slashes; inside a container
-    followed by the name of the member or the number of the row."""
+    """Unique name in the dataset: path of the file relative to the root, with forward slashes.
+    Inside a container, the name of the member or the number of the row follows."""
     bytes: int
     sha256: str
-    """Empty where it cannot be read (no permission, a dead link, a damaged tar): it will be rejected."""
+    """Checksum, empty if the recording cannot be read (no permission, a dead link, a damaged tar)
+    and so will be rejected."""
     file: str
-    """That holds it, relative to the root; `path` itself for a plain file."""
+    """Path of the file that holds it, relative to the root; `path` itself for a plain file."""
     position: int = 0
-    """Of the first byte of a tar's member, or number of the row; 0 for a plain file."""
+    """Position of the first byte of a tar's member, or number of the row; 0 for a plain file."""
     about: str = ""
-    """What its container says about it (JSON): the member `<key>.json`, or the other columns of the row."""
+    """JSON about it in its container: the member `<key>.json`, or the other columns of the row."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class Inventory:
 def take_inventory(root: Path, stored_as: Collection[Storage] = PLAIN_FILES) -> Iterator[Recording]:
     """Every recording with its size and checksum, in the order of `file`, then `position`.
 
-    `stored_as` says what to look for: audio files, tars of them, parquet files with a column of audio.
-    From a damaged container we list all that can be read; the rest is one recording without a checksum,
-    named by the file.
+    `stored_as` says what to look for: audio files, tars of them, parquet files with a column of
+    audio. From a damaged container we list all that can be read; the rest is one recording without
+    a checksum, named by the file.
 
     Raises:
         ValueError: As audio_files does.
@@ -99,7 +100,7 @@ def _tar_jobs(root: Path, file: str) -> Iterator[Job]:
 
 
 def _parquet_jobs(root: Path, file: str) -> Iterator[Job]:
-    """Rows are read and hashed here and now, so that few of them are in memory at once."""
+    """Read and hash rows at once, so that few of them are in memory together."""
     try:
         for row in parquet_rows(root / file):
             sha256 = "" if row.content is None else hashlib.sha256(row.content).hexdigest()
@@ -123,7 +124,7 @@ def _plain(root: Path, paths: Sequence[str]) -> list[Recording]:
 
 def _checksum(path: Path) -> tuple[int, str]:
     try:
-        if not path.is_file():  # A pipe, which would be waited for.
+        if not path.is_file():  # A pipe would block.
             return 0, ""
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -155,12 +156,12 @@ def _rest_of(file: str) -> list[Recording]:
 
 
 def open_path(root: Path, recording: Recording) -> Path | None:
-    """Where the recording lies as a file of its own; None inside a container."""
+    """Path of the recording if it is a file of its own; None inside a container."""
     return root / recording.path if recording.file == recording.path else None
 
 
 def read_bytes(root: Path, recording: Recording) -> bytes:
-    """All bytes of the recording. Rows are read fastest in their order. Raises OSError."""
+    """All bytes of the recording. Rows are fastest in their order. Raises OSError."""
     file = root / recording.file
     if recording.file == recording.path:
         return file.read_bytes()
@@ -170,7 +171,7 @@ def read_bytes(root: Path, recording: Recording) -> bytes:
 
 
 def content_digest(recordings: Iterable[Recording]) -> str:
-    """One checksum of the names and contents of all files, however they were packed."""
+    """One checksum of all names and contents, however the files were packed."""
     lines = sorted(f"{recording.path} {recording.sha256}\n" for recording in recordings)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -180,7 +181,7 @@ def has_inventory(folder: Path) -> bool:
 
 
 def write_recordings(folder: Path, recordings: Iterable[Recording]) -> Inventory:
-    """Write `recordings.parquet` as the recordings come; it appears when all of them are in it."""
+    """Write `recordings.parquet` as the recordings come. It appears when it is complete."""
     num_recordings = num_bytes = num_unreadable = 0
     with (
         whole_file(folder / TABLE) as partial_table,
@@ -197,7 +198,7 @@ def write_recordings(folder: Path, recordings: Iterable[Recording]) -> Inventory
 
 
 def read_recordings(folder: Path) -> Iterator[Recording]:
-    """In the order in which they were written."""
+    """The recordings in the order in which they were written."""
     with parquet.ParquetFile(folder / TABLE, pre_buffer=False) as table:
         for batch in table.iter_batches(BATCH_ROWS):
             columns = [column.to_pylist() for column in batch.columns]
@@ -205,7 +206,7 @@ def read_recordings(folder: Path) -> Iterator[Recording]:
 
 
 class Recordings:
-    """The recordings of a dataset; every iteration reads them anew."""
+    """The recordings of a dataset; every iteration reads them again."""
 
     def __init__(self, raw: Path) -> None:
         self.raw = raw
@@ -215,7 +216,12 @@ class Recordings:
 
 
 def unchanged(recording: Recording, root: Path) -> Path | bytes:
-    """A shard must follow from the inventory, which the pipeline tracks, and not from later edits."""
+    """The recording, if it is still as the inventory says: a shard must not follow from later
+    edits.
+
+    Raises:
+        UnusableAudio: If it cannot be read or has changed.
+    """
     if not recording.sha256:
         raise UnusableAudio(Path(recording.path), "cannot be read (nor could it for the inventory)")
     path = open_path(root, recording)

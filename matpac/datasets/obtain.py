@@ -1,4 +1,4 @@
-"""page -> folder of recordings: archives, downloaded or local, unpacked, counted and moved into place."""
+"""page -> folder of recordings, from archives that are downloaded or local."""
 
 import logging
 import os
@@ -29,16 +29,18 @@ def fetch_page(
     *,
     patience: Patience = PATIENT,
 ) -> None:
-    """Make the recordings of a page appear at `root`, whole and counted, or not at all.
+    """Make the recordings of a page appear at `root`, complete, or not at all.
 
-    They are downloaded where `source` is None, and unpacked from there where it is an archive or a folder
-    of the page's archives (see is_packed). Any other folder is taken for the official layout and used
-    where it is. Nothing is done where the root is there; what an interrupted call left is used. While
-    another process works on the same root, it is waited for. `report` hears of bytes downloaded, then of
-    bytes unpacked, archive by archive.
+    With `source` None they are downloaded. If it is an archive or a folder of the page's archives
+    (see is_packed), they are unpacked from there. Any other folder counts as the official layout
+    and is used in place. If the root is there, nothing is done. The call uses what an interrupted
+    one left, and waits while another process works on the same root. `report` receives bytes
+    downloaded, then bytes unpacked, archive by archive.
 
-    Raises ValueError, in one line, where the archives cannot be had, are not the official ones, cannot be
-    unpacked, or hold something else, and where the disk is too small.
+    Raises:
+        ValueError: In one line, if archives cannot be downloaded, are not the official ones, cannot
+        be
+            unpacked or hold something else, or if the disk is too small.
     """
     local = None if source is None else Path(source).expanduser()
     if local is not None and not is_packed(local, page):
@@ -54,7 +56,7 @@ def fetch_page(
     with _alone(work, page):
         if not root.is_dir():
             if local is None:
-                # What is unpacked takes at least as much room again.
+                # The unpacked files take at least as much room again.
                 download(_files(page), work, report, patience=patience, room_factor=2.0)
                 packed = _packed(page, work)
             else:
@@ -71,7 +73,7 @@ def fetch_page(
 
 
 def is_packed(source: Path, page: Page) -> bool:
-    """Whether a local source is to be unpacked: a file, or a folder of archives of the page without audio."""
+    """Whether to unpack a local source: a file, or a folder of archives without audio."""
     if source.is_file():
         return True
     names = [part.name for archive in page.archives if archive.unpack for part in archive.parts]
@@ -101,7 +103,7 @@ def _packed(page: Page, folder: Path) -> list[Packed]:
 
 
 def _local(page: Page, source: Path) -> list[Packed]:
-    """Raises ValueError where one of the official archives is missing or is another."""
+    """Raises ValueError if an official archive is missing or has other bytes."""
     files = _files(page)
     if source.is_file() and source.name not in [file.name for file in files]:
         return [Packed([source], unpack=True)]
@@ -137,12 +139,12 @@ def _unpack_all(page: Page, packed: list[Packed], root: Path, report: Report | N
     except UnusableArchive:
         shutil.rmtree(unpacked)
         raise
-    os.sync()  # One call is quicker than flushing each of 300,000 files.
+    os.sync()  # One call is faster than flushing each of 300,000 files.
     move_into_place(unpacked, root)
 
 
 def _check(page: Page, unpacked: Path) -> None:
-    """Raises UnusableArchive where the recordings are not those of the page."""
+    """Raises UnusableArchive if the recordings are not those of the page."""
     try:
         num_found = len(audio_files(unpacked))
     except ValueError as error:
@@ -151,7 +153,7 @@ def _check(page: Page, unpacked: Path) -> None:
         raise UnusableArchive(f"{page.title}: need {page.num_recordings:,} recordings, found {num_found:,}")
     if page.content_digest is not None:
         tops = list(unpacked.iterdir())
-        # Code hosts pack into a top folder, whose name is not a part of the contents.
+        # Code hosts pack into a top folder, and its name is no part of the contents.
         found = content_digest(take_inventory(tops[0] if len(tops) == 1 else unpacked))
         if found != page.content_digest:
             raise UnusableArchive(
@@ -160,7 +162,7 @@ def _check(page: Page, unpacked: Path) -> None:
 
 
 def _throw_away(page: Page, work: Path) -> Iterator[str]:
-    """Remove the archives that nobody vouches for, so that the next run downloads them anew."""
+    """Remove archives without a matching checksum, so that the next run downloads them again."""
     for file in _files(page):
         path = work / file.name
         if file.checksum is None or file.mismatch(path) is not None:

@@ -1,4 +1,4 @@
-"""params.yaml, pages of public datasets and the disk -> what is here, and what a download would need."""
+"""params.yaml and pages of public datasets -> what is on the disk, and what a download needs."""
 
 import shutil
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ ROOM_FACTOR = 2.0
 
 @dataclass(frozen=True)
 class Prospect:
-    """A dataset that is not here yet: what would come, from where, and whether there is room for it."""
+    """A dataset that is not here yet: its facts, its source, and the room that it needs."""
 
     dataset: str
     kind: str

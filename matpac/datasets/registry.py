@@ -6,10 +6,11 @@ clips      (params, root, recordings) -> a Clip or a Rejection for each recordin
 PAGE       what is known of a public dataset before it is downloaded
 CLASSES    the classes in the order of their indices; or, if a file of the dataset tells them,
 task       (params, root, labels, num_folds) -> the Task; None without labels
-tables     (params, root) -> files beside the recordings that `clips` and `task` read; none by default
-fetch      (params, root, report): make the recordings appear; downloads PAGE by default
-missing    (params, root, recordings) -> how many recordings of the complete dataset are not here, by list
-STORED_AS  what the recordings may be stored in; plain files by default
+tables     (params, root) -> files beside the recordings that `clips` and `task` read; default: none
+fetch      (params, root, report): make the recordings appear; default: download PAGE
+missing    (params, root, recordings) -> the number of recordings that are not here, by list;
+           default: by the number in PAGE
+STORED_AS  what the recordings may be stored in; default: plain files
 
 `params` is the dataset's section of params.yaml. Every file of `public` is a public dataset.
 """
@@ -101,7 +102,7 @@ class Reader:
         recordings: Iterable[Recording],
         num_recordings: int,
     ) -> dict[str, int]:
-        """Recordings of the complete dataset that are not here, by list; empty if none are, or unknown."""
+        """Recordings of the complete dataset that are not here, by list, if known."""
         if hasattr(self.module, "missing"):
             missing = self.module.missing(params, root, recordings)
         elif self.page is not None and self.page.num_recordings is not None:

@@ -1,6 +1,6 @@
 """urls -> files.
 
-archive.py        archives -> files, safely
+archive.py        archive -> files, without trust in what it says
 http.py           urls -> verified files
-split_archive.py  an archive in several files, read as one
+split_archive.py  parts of an archive -> one file to read
 """

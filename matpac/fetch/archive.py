@@ -1,4 +1,7 @@
-"""archive -> folder: zip, tar or tar.gz, in one file or in parts, without trust in what it says."""
+"""archive -> folder: zip, tar or tar.gz, in one file or in parts, without trust in what it says.
+
+tarfile's filter="data" would refuse some of these members, but not in zips, nor in our words.
+"""
 
 import errno
 import gzip
@@ -19,13 +22,14 @@ from matpac.fetch.split_archive import Joined, joined
 
 CHUNK_BYTES = 2**20
 MOST_GROWTH, ALWAYS_ALLOWED_BYTES = 100, 2**26
-"""What is unpacked may be so many times the archive, or 64 MiB: no audio shrinks like that, a bomb does."""
+"""Limits of the unpacked size: this many times the archive, or 64 MiB if that is more. Audio never
+shrinks like that, a bomb does."""
 TAR_GZ_GROWTH = 2.0
-"""Guess of the room that a .tar.gz needs, which has no list of sizes: 16-bit music takes 1.2 to 1.7."""
+"""Room to expect for a .tar.gz, which has no list of sizes. 16-bit music takes 1.2 to 1.7."""
 MOST_HEADER_BYTES = 2**24
-"""Of a member of a tar: its headers are read into memory."""
+"""Limit for the headers of a tar's member, which are read into memory."""
 MOST_NAME_BYTES, MOST_PATH_BYTES = 240, 2000
-"""Less than file systems allow (255, 4096), so that there is room for the folder and for working names."""
+"""Less than file systems allow (255, 4096), to leave room for the folder and for working names."""
 
 ZIP_ENCRYPTED, ZIP_UTF8 = 0x1, 0x800
 FILE, FOLDER = "a file", "a folder"
@@ -45,9 +49,10 @@ BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError),
     *(NotImplementedError, RecursionError, ValueError, OverflowError),
 )
-"""What the readers of archives raise for damaged ones."""
+"""Errors that the readers raise for damaged archives."""
 ARCHIVE_ERRORS = (None, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
-"""Of the archive, not of this machine: bad data, a place before the first byte, a file that is a folder."""
+"""Errors of the archive, not of this machine: bad data, a position before the first byte, a file
+that is a folder."""
 
 
 class UnusableArchive(ValueError):
@@ -57,13 +62,15 @@ class UnusableArchive(ValueError):
 def unpack(parts: Sequence[Path], folder: Path, report: Report | None = None) -> None:
     """Unpack an archive, given as its parts in their order, into the folder.
 
-    Parts are a file cut into pieces (name.zip.001, .002, ...) or a split zip (name.z01, ..., name.zip).
-    Members appear whole or not at all, and those that are there in the right size are not written again:
-    an interrupted call can be repeated. Nothing is written outside the folder, but for one working file
-    beside it. `report` hears of bytes of the archive.
+    Parts are a file cut into pieces (name.zip.001, .002, ...) or a split zip (name.z01, ...,
+    name.zip). Members appear whole or not at all, and members that are there in the right size are
+    not written again, so an interrupted call can be repeated. Nothing is written outside the folder
+    except one working file beside it. `report` receives bytes of the archive.
 
-    Raises UnusableArchive, in one line that names archive and member, for what is damaged, reaches outside,
-    is neither a file nor a folder, comes twice, or grows like a bomb; DiskTooSmall where there is no room.
+    Raises:
+        UnusableArchive: In one line that names archive and member, if a member is damaged, reaches
+            outside, is neither a file nor a folder, comes twice, or grows like a bomb.
+        DiskTooSmall: If there is no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -91,7 +98,7 @@ def unpack(parts: Sequence[Path], folder: Path, report: Report | None = None) ->
 def _unpack_zip(whole: Joined, writer: "_Writer") -> Iterator[None]:
     with zipfile.ZipFile(io.BufferedReader(whole)) as archive:
         members = archive.infolist()
-        # All are judged before the first byte is written.
+        # We judge all members before writing the first byte.
         targets = [writer.claim(_name(info), _kind(info), info.file_size) for info in members]
         missing = [
             (info, target)
@@ -108,7 +115,7 @@ def _unpack_zip(whole: Joined, writer: "_Writer") -> Iterator[None]:
 def _name(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & ZIP_UTF8:
         return info.orig_filename
-    try:  # Many programs write UTF-8 and do not say so; zipfile takes it for code page 437.
+    try:  # Many programs write UTF-8 without saying so; zipfile takes it for code page 437.
         return info.orig_filename.encode("cp437").decode()
     except UnicodeError:
         return info.orig_filename
@@ -126,7 +133,7 @@ def _kind(info: zipfile.ZipInfo) -> str:
 
 
 def _unpack_tar(stream: io.BufferedIOBase, growth: float, writer: "_Writer") -> Iterator[None]:
-    """`growth`: a guess at the size of the tar, as a multiple of the archive."""
+    """`growth` is the expected size of the tar, as a multiple of the archive."""
     there = sum(path.stat().st_size for path in writer.folder.rglob("*") if path.is_file())
     check_room(writer.folder, growth * writer.archive_bytes - there, "unpacking")
     source = _Rationed(stream)
@@ -136,7 +143,7 @@ def _unpack_tar(stream: io.BufferedIOBase, growth: float, writer: "_Writer") -> 
         raise tarfile.ReadError(f"neither zip nor tar: {error}") from error
     with archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
+            archive.members.clear()  # type: ignore[attr-defined] # Else it keeps them all.
             source.ration = member.size + MOST_HEADER_BYTES
             kind = "a file with holes" if member.issparse() else KINDS.get(member.type, "a special file")
             target = writer.claim(member.name, kind, member.size)
@@ -145,13 +152,13 @@ def _unpack_tar(stream: io.BufferedIOBase, growth: float, writer: "_Writer") -> 
                 assert content is not None, "a file has content"
                 yield from writer.write(target, member.size, content.read)
         while source.read(CHUNK_BYTES):
-            pass  # Behind the tar, a .gz has its checksum.
+            pass  # The checksum of a .gz comes after the tar.
 
 
 class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
-        """TarFile takes a bad or missing header, but for the first, for the end of the archive."""
+        """TarFile takes a bad header for the end of the archive, unless it is the first."""
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
@@ -161,7 +168,7 @@ class _Member(tarfile.TarInfo):
 
 
 class _Rationed(io.RawIOBase):
-    """A stream of which only so much may be read before the next ration."""
+    """A stream that fails if more is read than the present ration."""
 
     def __init__(self, stream: io.BufferedIOBase) -> None:
         self.stream, self.ration = stream, MOST_HEADER_BYTES
@@ -178,18 +185,18 @@ class _Rationed(io.RawIOBase):
 
 
 class _Writer:
-    """Judges the members of one archive, writes them, and says in one line what is wrong with them."""
+    """Judges the members of one archive, writes them, and words what is wrong with them."""
 
     def __init__(self, archive: str, archive_bytes: int, folder: Path) -> None:
         self.archive, self.archive_bytes, self.folder = archive, archive_bytes, folder
         self.most_bytes = max(MOST_GROWTH * archive_bytes, ALWAYS_ALLOWED_BYTES)
         self.member = ""
-        """In hand, for messages."""
+        """Name of the present member, for messages."""
         self.claimed: set[str] = set()
         self.claimed_bytes = 0
 
     def claim(self, name: str, kind: str, num_bytes: int) -> Path | None:
-        """Where the member goes; None for a folder. Raises UnusableArchive where it must not go anywhere."""
+        """Path for the member; None for a folder. Raises UnusableArchive if it is refused."""
         self.member = name
         path = PurePosixPath(name).as_posix()
         objection = _objection(name, kind)
@@ -209,7 +216,7 @@ class _Writer:
         return self.folder / path
 
     def write(self, target: Path, num_bytes: int, read: Callable[[int], bytes]) -> Iterator[None]:
-        """Yields after every piece. Believes what comes, not the size that the archive tells."""
+        """Yield after every piece. Trusts the bytes that come, not the size in the archive."""
         partial = self.folder.with_name(f"{self.folder.name}.member")
         written = 0
         try:
@@ -235,7 +242,7 @@ class _Writer:
         except (UnusableArchive, DiskTooSmall):
             raise
         except OSError as error:
-            # Other errors of the operating system are not the archive's.
+            # Other errors of the operating system are not the archive's fault.
             kind = UnusableArchive if error.errno in ARCHIVE_ERRORS else ValueError
             raise kind(self._line(error)) from error
         except BROKEN as error:
@@ -248,7 +255,7 @@ class _Writer:
 
 
 def _short(text: str) -> str:
-    """Names in archives, and messages that quote them, may be long."""
+    """Cut a name, or a message that quotes one: names in archives may be long."""
     return text if len(text) <= MOST_NAME_BYTES else f"{text[:MOST_NAME_BYTES]}..."
 
 
@@ -257,7 +264,7 @@ def _is_whole(path: Path, num_bytes: int) -> bool:
 
 
 def _objection(name: str, kind: str) -> str | None:
-    """Why a member is refused, whatever else is in the archive."""
+    """Reason to refuse a member, whatever else is in the archive; None if there is none."""
     parts = PurePosixPath(name).parts
     if kind not in (FILE, FOLDER):
         return f"is {kind}"

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 
@@ -21,33 +19,33 @@ import urllib3
 from matpac.files import flush_to_disk, is_full, read_json, write_json
 
 Report = Callable[[int, int], None]
-"""Hears of (bytes done, bytes in all; 0 where nobody knows)."""
+"""Receives (bytes done, bytes in all); the latter is 0 if unknown."""
 
 FILES_AT_ONCE = 4
 CHUNK_BYTES = 2**14
-"""A cut costs less than so much: what came of a chunk is lost with it."""
+"""Most bytes that a cut connection costs: those of an unfinished chunk."""
 REPORT_EVERY_S = 0.2
 logger = logging.getLogger(__name__)
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers that may be better a little later; after any other error the next mirror is asked."""
+"""Status codes worth another attempt. After any other error we ask the next mirror."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download, by any of several addresses."""
+    """A file to download from any of several addresses."""
 
     name: str
     urls: tuple[str, ...]
-    """Mirrors in the order in which they are tried."""
+    """Mirrors, in the order in which to try them."""
     checksum: str | None
-    """`md5:...` or `sha256:...`; None where the bytes vary, and the unpacked contents are checked instead."""
+    """`md5:...` or `sha256:...`. None if the bytes vary; then the unpacked contents are checked."""
     num_bytes: int | None = None
-    """Where it is known exactly."""
+    """Exact size, if known."""
     otherwise: str = "set `source` in params.yaml to a local copy"
-    """What a person can do where no mirror has it."""
+    """Advice for a person when no mirror has the file."""
 
     def mismatch(self, path: Path) -> str | None:
-        """What is wrong with a copy of this file: `need md5:..., found md5:...`; None where nothing is."""
+        """The fault of a copy, as in `need md5:..., found md5:...`; None if it is right."""
         found_bytes = path.stat().st_size
         if self.num_bytes is not None and found_bytes != self.num_bytes:
             return f"need {self.num_bytes:,} bytes, found {found_bytes:,}"
@@ -55,7 +53,7 @@ class RemoteFile:
             return None
         algorithm = self.checksum.partition(":")[0]
         with path.open("rb") as file:
-            # Some machines allow MD5 only where it is said that it keeps no secrets.
+            # Some machines refuse MD5 unless told that it protects no secrets.
             digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
         found = f"{algorithm}:{digest.hexdigest()}"
         return None if found == self.checksum else f"need {self.checksum}, found {found}"
@@ -63,16 +61,16 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a mirror is given."""
+    """How long to try a mirror."""
 
     attempts: int = 6
-    """In a row that bring nothing new; then the next mirror is asked."""
+    """Attempts in a row without a new byte before the next mirror is asked."""
     first_wait_s: float = 1.0
-    """Doubled with each of these attempts."""
+    """Wait after the first of these attempts; it doubles with each."""
     longest_wait_s: float = 120.0
-    """Also where a server asks for more (Retry-After)."""
+    """Longest wait, even if a server asks for more (Retry-After)."""
     silence_s: float = 30.0
-    """After which a connection counts as dead."""
+    """Silence after which a connection counts as dead."""
 
 
 PATIENT = Patience()
@@ -88,10 +86,12 @@ def download(
 ) -> None:
     """Make every file appear as `folder/<name>`, whole and verified, or not at all.
 
-    Files that are there are taken for whole. The beginning of a file lies in `<name>.part`; another call,
-    after a cut or a kill, asks for the rest only. `room_factor` is the disk space needed per byte of
-    the files (2.0 leaves as much again for unpacking). Raises ValueError, in one line, where a file cannot
-    be had from any mirror or the disk is too small; the beginnings are kept.
+    Files that are there count as whole. The beginning of a file is kept in `<name>.part`; after a
+    cut or a kill, another call asks for the rest only. `room_factor` is the disk space needed per
+    byte of the files: 2.0 leaves as much again for unpacking.
+
+    Raises:
+        ValueError: In one line, if no mirror has a file or the disk is too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tally = _Tally(files, folder, report, room_factor)
@@ -108,17 +108,17 @@ def download(
                 ended.put(None)
             except queue.Empty:
                 return
-            except BaseException as error:  # raised again in the caller's thread
+            except BaseException as error:  # Raised again in the caller's thread.
                 ended.put(error)
 
-    # No pool: the end of a program waits for the threads of a pool, and these may hang on a dead line.
+    # No pool: a program waits for its pools when it ends, and a thread may hang on a dead line.
     threads = [threading.Thread(target=work, daemon=True) for _ in files[:FILES_AT_ONCE]]
     for thread in threads:
         thread.start()
     try:
         left = len(files)
         while left:
-            # Reported from here: what shows it may belong to the caller's thread.
+            # Reported from here, since a progress display may belong to the caller's thread.
             tally.show()
             with suppress(queue.Empty):
                 error = ended.get(timeout=REPORT_EVERY_S)
@@ -129,15 +129,15 @@ def download(
     finally:
         stop.set()
         for thread in threads:
-            thread.join(timeout=0.2)  # Those that hang write nothing when they wake up.
+            thread.join(timeout=0.2)  # A thread that hangs writes nothing when it wakes up.
 
 
 class DiskTooSmall(ValueError):
-    """Free some and run again: what is there stays."""
+    """Too little free space. What has been downloaded stays for the next run."""
 
 
 def check_room(folder: Path, needed_bytes: float, purpose: str) -> None:
-    """Raises DiskTooSmall where the disk of the folder has less than so many free bytes."""
+    """Raises DiskTooSmall if the disk of the folder has fewer free bytes."""
     free_bytes = shutil.disk_usage(folder).free
     if needed_bytes > free_bytes:
         raise DiskTooSmall(
@@ -159,7 +159,7 @@ def full_disk_in_words(path: Path) -> Iterator[None]:
 
 
 class _Tally:
-    """Bytes done and bytes announced, over all files; the threads tell it."""
+    """Bytes done and bytes announced, over all files; the threads update it."""
 
     def __init__(
         self, files: Sequence[RemoteFile], folder: Path, report: Report | None, room_factor: float
@@ -197,7 +197,7 @@ class _Tally:
 
 
 class _Trouble(Exception):
-    """Perhaps better at the next attempt."""
+    """A failure that another attempt may cure."""
 
     def __init__(self, what: str, wait_s: float = 0) -> None:
         super().__init__(what)
@@ -205,7 +205,7 @@ class _Trouble(Exception):
 
 
 class _Hopeless(Exception):
-    """Not better at the next attempt from the same mirror."""
+    """A failure that no other attempt from the same mirror will cure."""
 
 
 class _Stopped(Exception):
@@ -213,7 +213,7 @@ class _Stopped(Exception):
 
 
 class _Transfer:
-    """One file on its way: its beginning in `.part`; in `.part.json`, what is known of the whole."""
+    """One file on its way: `.part` holds its beginning, `.part.json` facts about the whole."""
 
     def __init__(
         self, file: RemoteFile, folder: Path, tally: _Tally, patience: Patience, stop: threading.Event
@@ -256,7 +256,7 @@ class _Transfer:
                     self._finish()
                     return
                 self._discard()
-                # What came in pieces, or before a kill, may have been put together wrongly.
+                # A file received in pieces, or before a kill, may have been put together wrongly.
                 if in_one_piece or not once_more:
                     raise _Hopeless(wrong)
                 once_more, best_bytes, trouble = False, 0, _Trouble(wrong)
@@ -276,13 +276,13 @@ class _Transfer:
                 raise _Stopped
 
     def _receive(self, url: str) -> bool:
-        """Append what is missing; True where all of the file came in this answer."""
+        """Append the missing bytes. True if the whole file came in this answer."""
         start = _size(self.part)
         if self.total is not None and start == self.total:
             return False
         validator = self.validator if self.url == url else ""
         if not validator and self.file.checksum is None:
-            start = 0  # Nothing would tell the rest of this file from the rest of another.
+            start = 0  # Nothing would tell the rest of this file from the rest of another one.
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
@@ -311,7 +311,7 @@ class _Transfer:
             raise _Hopeless("sent a web page instead of the file")
 
     def _agree_on_start(self, url: str, answer: requests.Response, start: int) -> int:
-        """Where the body begins; what is there is thrown away where it is no beginning of this answer."""
+        """Position of the body in the file. Bytes of other versions are discarded."""
         headers, validator = answer.headers, _validator(answer.headers)
         if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
             span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
@@ -337,7 +337,7 @@ class _Transfer:
         return start
 
     def _judge_the_end(self, answer: requests.Response, start: int) -> None:
-        """The server has no bytes after those that are here: all of the file, or of another one."""
+        """The server has no bytes after ours: we have all of the file, or a part of another one."""
         if answer.headers.get("Content-Range") != f"bytes */{start}":
             self._discard()
             raise _Trouble("has fewer bytes than before")
@@ -345,7 +345,8 @@ class _Transfer:
 
     def _append(self, answer: requests.Response) -> None:
         size = _size(self.part)
-        # Unbuffered: what came is there after a kill. As sent: some servers call a .tar.gz a compressed tar.
+        # Unbuffered, so that a kill loses nothing. Not decoded, since some servers call a .tar.gz a
+        # compressed tar.
         with full_disk_in_words(self.part), self.part.open("ab", buffering=0) as part:
             for chunk in answer.raw.stream(CHUNK_BYTES, decode_content=False):
                 if self.stop.is_set():
@@ -378,23 +379,20 @@ def _size(path: Path) -> int:
 
 
 def _validator(headers: requests.structures.CaseInsensitiveDict[str]) -> str:
-    """What If-Range may name: a strong ETag, else the time of the last change, else nothing."""
+    """Value for If-Range: a strong ETag, else the time of the last change, else nothing."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') else headers.get("Last-Modified", "")
 
 
 def _seconds(retry_after: str) -> float:
-    """Retry-After gives seconds or a date."""
-    if retry_after.isdecimal():
-        return float(retry_after)
     try:
-        return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+        return urllib3.Retry().parse_retry_after(retry_after)
+    except urllib3.exceptions.InvalidHeader:
         return 0.0
 
 
 def _in_words(error: BaseException, silence_s: float) -> str:
-    """The innermost cause: libraries wrap it in several others."""
+    """Message of the innermost cause; libraries wrap it in several others."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):

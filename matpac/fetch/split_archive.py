@@ -1,4 +1,4 @@
-"""parts of an archive -> one file to read; they are not joined on the disk."""
+"""parts of an archive -> one file to read, without joining them on the disk."""
 
 import errno
 import io
@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 from zipfile import BadZipFile
 
-# Records of PKWARE's APPNOTE.TXT 6.3: end of the directory, its zip64 version and the locator of that.
+# Records of PKWARE's APPNOTE.TXT 6.3: end of the directory, its zip64 version and its locator.
 END = struct.Struct("<4s4H2LH")
 END64 = struct.Struct("<4sQ2H2L4Q")
 LOCATOR64 = struct.Struct("<4sLQL")
@@ -32,7 +32,7 @@ class Joined(io.RawIOBase):
         return self.starts[-1]
 
     def position_of(self, number: int, offset: int) -> int:
-        """Of a place in one of the files. Raises BadZipFile where there is no such file."""
+        """Position of an offset in one of the files. Raises BadZipFile if there is no such file."""
         if number >= len(self.files):
             raise BadZipFile(f"its directory names a part {number + 1}, of {len(self.files)}")
         return self.starts[number] + offset
@@ -67,9 +67,12 @@ class Joined(io.RawIOBase):
 def joined(files: Sequence[io.BufferedIOBase]) -> Joined:
     """The parts of an archive as one file.
 
-    Parts are a file cut into pieces, or a split zip. That one counts its places from the beginning of the
-    part they lie in: it gets a second directory, in memory, which counts from the first byte of all, so
-    that it reads like any other zip. Raises BadZipFile where parts of a split zip are missing.
+    Parts are a file cut into pieces, or a split zip. A split zip counts positions from the
+    beginning of each part. We give it a second directory in memory that counts from the first byte
+    of all, so that it reads like any other zip.
+
+    Raises:
+        BadZipFile: If parts of a split zip are missing.
     """
     whole = Joined(files)
     end = _find_end(whole)
@@ -82,18 +85,18 @@ def joined(files: Sequence[io.BufferedIOBase]) -> Joined:
 
 
 class _End(NamedTuple):
-    """What the end of a zip says about its directory."""
+    """Facts about the directory of a zip, from the end of the zip."""
 
     num_parts: int
     part: int
-    """In which the directory begins, at `offset`."""
+    """Number of the part in which the directory begins, at `offset`."""
     offset: int
     size: int
     num_entries: int
 
 
 def _find_end(whole: Joined) -> _End | None:
-    """None where this is no zip."""
+    """None if this is no zip."""
     tail_start = max(whole.size - END.size - MAX_16, 0)
     tail = _read(whole, tail_start, whole.size - tail_start)
     position = tail.rfind(b"PK\5\6")
@@ -113,7 +116,7 @@ def _find_end(whole: Joined) -> _End | None:
 
 
 def _directory(whole: Joined, end: _End) -> bytes:
-    """The directory again, and its end, as if there had never been parts; all in the form of zip64."""
+    """A new directory and its end in the form of zip64, as if there had never been parts."""
     old = _read(whole, whole.position_of(end.part, end.offset), end.size)
     new, position = bytearray(), 0
     for _ in range(end.num_entries):
@@ -147,7 +150,7 @@ def _directory(whole: Joined, end: _End) -> bytes:
 
 
 def _without_zip64(extra: bytes) -> tuple[list[int], bytes]:
-    """The large numbers among the extra fields of an entry, and the other fields."""
+    """The zip64 sizes in the extra fields of an entry, and the other fields."""
     large: list[int] = []
     others, position = b"", 0
     while position + 4 <= len(extra):
@@ -162,7 +165,7 @@ def _without_zip64(extra: bytes) -> tuple[list[int], bytes]:
 
 
 def _read(whole: Joined, start: int, num_bytes: int) -> bytes:
-    """Fewer bytes where there are no more: sizes in an archive may be lies."""
+    """At most so many bytes, and fewer if there are no more: sizes in an archive may be lies."""
     whole.seek(start)
     left = max(min(num_bytes, whole.size - start), 0)
     pieces = []

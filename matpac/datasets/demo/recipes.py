@@ -1,18 +1,19 @@
 """demo: short recordings synthesised from a seed, to try everything without a network.
 
-Source   none: a clip is made from (seed, recipe, its number) with matpac/datasets/demo/sounds.py
-License  none needed
+Source   None: matpac/datasets/demo/sounds.py makes a clip from (seed, recipe, number of the clip).
+License  None needed.
 Layout   clip-000000.wav ... (16-bit WAV; 16, 22.05 or 44.1 kHz; mono or stereo) and labels.csv
 
 Four recipes:
 corpus     2.5-4 s, unlabelled: melodies, rhythms and scenes of any kind, for pre-training.
-melodies   One of three instruments plays five notes upwards, downwards, in an arch or a valley:
-           12 classes. Each contour has the same five notes; only their order tells it.
-           60 % train, 15 % validation, 25 % test.
-rhythms    Four low and four high hits: which come first, faster or slower, louder or softer:
-           8 classes, five folds.
-scenes     One to four of ten sources at once; three pairs of them differ in direction only (a siren
-           that rises or falls, bells up or down, wind that grows or dies). Splits as for melodies.
+melodies   One of three instruments plays five notes upwards, downwards, in an arch or a valley: 12
+           classes. All contours have the same five notes; only the order differs. 60 % train, 15 %
+           validation, 25 % test.
+rhythms    Four low and four high hits in eight patterns: which come first, getting faster or
+           slower, louder or softer. 8 classes, five folds.
+scenes     One to four of ten sources at once. Three pairs of sources differ in direction only (a
+           siren that rises or falls, bells up or down, wind that grows or dies). Splits as for
+           melodies.
 """
 
 import csv
@@ -34,7 +35,8 @@ from matpac.files import flush_to_disk, move_into_place
 from matpac.params import Demo
 
 RELEASE = "1"
-"""To be raised with every change of the sound: recordings of another release are made anew."""
+"""Version of the sounds. Raise it with every change: recordings of another release are made
+again."""
 TABLE, RELEASE_FILE = "labels.csv", "release.txt"
 NUM_FOLDS = 5
 SPLIT_CYCLE: tuple[SplitName, ...] = (
@@ -42,7 +44,7 @@ SPLIT_CYCLE: tuple[SplitName, ...] = (
     *("validation", "train", "test", "train", "train", "validation", "train", "test"),
     *("train", "train"),
 )
-"""Of every 20 clips of a class: 12 train, 3 validation, 5 test."""
+"""Splits of every 20 clips of a class: 12 train, 3 validation, 5 test."""
 
 INSTRUMENTS = ("organ", "clarinet", "pluck")
 CONTOURS = {
@@ -55,7 +57,7 @@ MELODIES = tuple(f"{instrument}_{contour}" for instrument in INSTRUMENTS for con
 
 
 class Pattern(NamedTuple):
-    """Low (L) and high (H) hits; by what factor each interval and each hit grows."""
+    """Low (L) and high (H) hits, and the factors by which intervals and loudness grow."""
 
     hits: str
     slowing: float = 1.0
@@ -90,9 +92,9 @@ class Stage(NamedTuple):
 
 
 def fetch(params: Demo, root: Path, report: Callable[[int, int], None] | None) -> None:
-    """Synthesise the recordings; `report` hears of (clips done, clips in all).
+    """Synthesise the recordings; `report` receives (clips done, clips in all).
 
-    Goes on where an interrupted call stopped. The root appears when all of it is there.
+    A call goes on after an interrupted one. The root appears when it is complete.
     """
     release = root / RELEASE_FILE
     if release.exists() and release.read_text() == RELEASE:
@@ -170,7 +172,7 @@ def labels_of(params: Demo, number: int) -> tuple[str, ...]:
         case "rhythms":
             return (tuple(PATTERNS)[number % len(PATTERNS)],)
         case "scenes":
-            # Drawn apart from the sound, so that the table can be written without making it.
+            # A generator of its own, so that the table can be written without making the sound.
             generator = default_rng((params.seed, number, 0))
             chosen = generator.permutation(len(SOURCES))[: generator.integers(1, 5)]
             return tuple(tuple(SOURCES)[index] for index in sorted(chosen))
@@ -181,7 +183,7 @@ def split_and_fold(params: Demo, number: int) -> tuple[SplitName | None, int | N
         case "corpus":
             return None, None
         case "rhythms":
-            # Neighbouring classes start in different folds, so that a few clips fill them all.
+            # Neighboring classes start in different folds, so that a few clips fill all folds.
             place, index = divmod(number, len(PATTERNS))
             return None, (place + index) % NUM_FOLDS + 1
         case "melodies":
@@ -218,7 +220,7 @@ def perform(stage: Stage, recipe: str, labels: tuple[str, ...]) -> None:
 
 
 def _finished(stage: Stage) -> Float32[np.ndarray, "time channel"]:
-    """In a room, over background noise, at some level, on one or two channels."""
+    """The clip in a room, over background noise, at some level, on one or two channels."""
     mix, rate_hz, generator = stage
     mix = synthesis.room(mix, generator.uniform(0.0, 0.5), rate_hz)
     mix = mix / np.abs(mix).max()
@@ -237,7 +239,7 @@ def _finished(stage: Stage) -> Float32[np.ndarray, "time channel"]:
 
 
 def play_melody(stage: Stage, instrument: str, contour: Sequence[int], note_s: float) -> None:
-    """Notes of a random key; `contour` counts steps above its lowest note."""
+    """Play notes of a random key; `contour` counts steps above its lowest note."""
     generator = stage.generator
     lowest_hz = generator.uniform(170, 300)
     step_semitones = generator.uniform(3.5, 5.0)
@@ -250,7 +252,7 @@ def play_melody(stage: Stage, instrument: str, contour: Sequence[int], note_s: f
 
 
 def play_rhythm(stage: Stage, pattern: Pattern, interval_s: float) -> None:
-    """One low and one high sound in turns; `interval_s` is the mean time between hits."""
+    """Play one low and one high sound; `interval_s` is the mean time between hits."""
     generator = stage.generator
     low = synthesis.LOW_HITS[generator.integers(len(synthesis.LOW_HITS))]
     high = synthesis.HIGH_HITS[generator.integers(len(synthesis.HIGH_HITS))]
@@ -267,7 +269,7 @@ def play_rhythm(stage: Stage, pattern: Pattern, interval_s: float) -> None:
 
 
 def play_anything(stage: Stage) -> None:
-    """All that the labelled recipes use, freely strung together, yet with a course to be guessed."""
+    """Play sounds of the labelled recipes, combined freely but in a predictable course."""
     generator = stage.generator
     kind = generator.choice(("melody", "rhythm", "scene"))
     if kind == "melody":
@@ -285,7 +287,7 @@ def play_anything(stage: Stage) -> None:
 
 
 def wandering_contour(num_notes: int, generator: Generator) -> list[int]:
-    """Steps up or down that mostly go on as before, within five notes."""
+    """Steps within five notes that mostly keep their direction."""
     steps, direction = int(generator.integers(5)), int(generator.choice((-1, 1)))
     contour = []
     for _ in range(num_notes):

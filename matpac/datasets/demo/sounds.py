@@ -1,7 +1,7 @@
 """numbers -> sounds: the instruments, noises and rooms that matpac/datasets/demo/recipes.py plays.
 
-Oscillators read tables, and nearly everything else is sums and products: the same numbers give the same
-16-bit samples, whatever mathematical library a machine has, but for rare roundings. All signals are
+Oscillators read tables, and nearly everything else is sums and products. So the same numbers give
+the same 16-bit samples with any mathematical library, except for rare roundings. All signals are
 float32 with peaks near 1, axes [time].
 """
 
@@ -34,7 +34,7 @@ DULL_STRING = wave_table([1.0, 0.3, 0.1])
 
 
 def oscillate(table: Period, phase: Curve) -> Signal:
-    """`phase` in periods."""
+    """The table read at a phase in periods."""
     return table[(phase * TABLE_SAMPLES).astype(np.int64) & (TABLE_SAMPLES - 1)]
 
 
@@ -153,7 +153,7 @@ def noise(num_samples: int, generator: Generator) -> Signal:
 
 
 def smoothed(signal: Signal, num_samples: int) -> Signal:
-    """Running mean, brought back to unit deviation for white noise."""
+    """Running mean, scaled so that white noise keeps unit deviation."""
     sums = np.cumsum(np.pad(signal.astype(np.float64), (num_samples, 0)))
     return ((sums[num_samples:] - sums[:-num_samples]) / np.sqrt(num_samples)).astype(np.float32)
 
@@ -174,7 +174,7 @@ def room(signal: Signal, strength: float, rate_hz: int) -> Signal:
 def add(
     mix: Signal, sound: Float32[np.ndarray, " sound"], start_s: float, rate_hz: int, gain: float = 1.0
 ) -> None:
-    """Play the sound into the mix; what runs over its end is lost."""
+    """Play the sound into the mix and cut it at the end of the mix."""
     start = round(start_s * rate_hz)
     part = sound[: max(len(mix) - start, 0)]
     mix[start : start + len(part)] += np.float32(gain) * part

@@ -1,4 +1,4 @@
-"""Recordings of the user, read where they are.
+"""Recordings of the user, read in place.
 
 folder.py       any tree of audio files
 label_table.py  CSV or parquet table of labels -> annotations

@@ -1,10 +1,10 @@
-"""folder: your own recordings, any tree of audio files, read where they are.
+"""folder: your own recordings in any tree of audio files, read in place.
 
-labels: none      No labels: for pre-training.
-labels: folders   The innermost folder is the class: `dog/a.wav`, `park/dog/a.wav`. Where the outermost
-                  one is called train, validation (valid, val, dev) or test, it is the split.
-labels: <file>    A CSV or parquet table, looked for in the source and then from the project's folder, with
-                  the columns `path` (relative to the source) and `label`, and if you like `split`, `fold`
+labels: none      No labels, for pre-training.
+labels: folders   The innermost folder is the class: `dog/a.wav`, `park/dog/a.wav`. An outermost
+                  folder named train, validation (valid, val, dev) or test is the split.
+labels: <file>    A CSV or parquet table, in the source or relative to the project's folder.
+                  Columns: `path` (relative to the source), `label`, and optionally `split`, `fold`
                   and `group`. See matpac/datasets/own/labels.py.
 
 Recordings outside every folder, or not in the table, have no label.
@@ -21,7 +21,7 @@ from matpac.params import Folder
 
 
 def tables(params: Folder, root: Path) -> list[Path]:
-    """The table that the labels come from, if they do. Raises ValueError where it is missing."""
+    """The table of labels, if there is to be one. Raises ValueError if it is missing."""
     if params.labels in ("none", "folders"):
         return []
     for path in (root / params.labels, Path(params.labels).expanduser()):

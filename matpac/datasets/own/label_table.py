@@ -18,13 +18,14 @@ from matpac.datasets.own.labels import Annotation, annotation_of
 
 COLUMNS = ("path", "label", "split", "fold", "group")
 NUM_SHOWN = 3
-"""Wrong rows that an error names; one who needs more can look."""
+"""Most wrong rows that an error names."""
 
 
 class Annotations:
-    """By path, in 16 bytes each: millions of rows stand in memory beside the work.
+    """Annotations by path, in 16 bytes each, since millions of rows stay in memory during the work.
 
-    A path is known by 64 bits of a digest. Two of two million share one with a chance of 1 in 10 million.
+    64 bits of a digest stand for a path. The chance that two of two million share them is 1 in
+    10 million.
     """
 
     def __init__(self, rows: Iterable[tuple[str, Annotation]]) -> None:
@@ -58,9 +59,11 @@ class Annotations:
 
 
 def read_table(table: Path, recordings: Iterable[Recording], *, multi_label: bool) -> Annotations:
-    """Every row annotates one recording, and no recording has two.
+    """Annotations from a table in which every row names one recording, and no recording has two
+    rows.
 
-    Raises ValueError, which names the table and the line or row.
+    Raises:
+        ValueError: With the table and the line or row, if the table is anything else.
     """
     annotations = Annotations(
         (_path(row), annotation_of(row, "label", f"{table}, {where}", multi_label=multi_label))
@@ -95,7 +98,7 @@ def _path(row: dict[str, Any]) -> str:
 
 
 def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where a row stands in the table, and its values. Raises ValueError where it is no such table."""
+    """The place of each row in the table, and its values. Raises ValueError if damaged."""
     rows = _parquet_rows(table) if table.suffix.lower() == ".parquet" else _csv_rows(table)
     try:
         yield from rows

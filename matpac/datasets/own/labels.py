@@ -1,16 +1,18 @@
-"""What the kinds of own data (folder, tar, parquet) have in common: labels, splits and the task.
+"""Labels, splits and the task of own data, for all its kinds (folder, tar, parquet).
 
-A clip's annotation is its label (several, where `multi_label` is set: a list, or `a;b`), and if you like a
-`split` (train, validation or test), a `fold` or a `group`: clips of one group, of one speaker say, stay
-together when clips are dealt.
+A clip's annotation is its label; with `multi_label`, it may have several (a list, or `a;b`). It may
+also have a `split` (train, validation or test), a `fold` or a `group`. Clips of one group, for
+example of one speaker, stay together when we make a split.
 
-Recordings without a label have no split and no fold: they serve pre-training and take no part in probing.
-In a multi-label dataset an empty label says that nothing was heard, and does take part.
+Recordings without a label have no split and no fold. They serve pre-training and take no part in
+probing. In a multi-label dataset an empty label says that nothing was heard, and such a clip takes
+part.
 
-Where no split and no fold is given, the labelled clips are dealt into `num_folds` folds, or by
-`split_fractions` into train, validation and test: every class spread evenly, groups kept whole, copies of a
-recording that have no group kept together, the same way every time. One label per clip is scored by accuracy,
-several by the mean average precision.
+If neither split nor fold is given, we divide the labelled clips into `num_folds` folds, or by
+`split_fractions` into train, validation and test. Every class is spread evenly, and groups stay
+whole. Copies of a recording without a group stay together. The result is the same every time.
+
+One label per clip is scored by accuracy, several by mean average precision.
 """
 
 import json
@@ -39,7 +41,7 @@ PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class Annotation(NamedTuple):
-    """What is known of a recording; in the order of Clip's fields."""
+    """Facts about a recording, in the order of Clip's fields."""
 
     labels: tuple[str, ...] = ()
     split: SplitName | None = None
@@ -48,9 +50,9 @@ class Annotation(NamedTuple):
 
 
 Annotate = Callable[[Recording], Annotation | None]
-"""None for a recording without a label."""
+"""Annotation of a recording; None if it has no label."""
 Settle = Callable[[int, Annotation], Annotation]
-"""From the number of a labelled clip and what is said about it: its final split or fold."""
+"""(number of a labelled clip, its annotation) -> the annotation with the final split or fold."""
 
 
 def annotated_clips(
@@ -59,10 +61,12 @@ def annotated_clips(
     recordings: Iterable[Recording],
     annotate: Annotate | None,
 ) -> Iterator[Clip]:
-    """A clip for every recording, in their order; `annotate` is None where there are no labels.
+    """A clip for every recording, in their order; `annotate` is None without labels.
 
-    Goes through the recordings twice where there are. Raises ValueError where splits or folds are
-    incomplete, or missing without a way to deal them.
+    With labels the recordings are iterated twice.
+
+    Raises:
+        ValueError: If splits or folds are incomplete, or missing without a way to make them.
     """
     if annotate is None:
         yield from (Clip(path_safe_id(recording.path), recording.path) for recording in recordings)
@@ -81,7 +85,7 @@ def annotated_clips(
 def task(
     params: Folder | Tar | Parquet, root: Path, labels: Collection[str], num_folds: int | None
 ) -> Task | None:
-    """The classes are the labels that occur, sorted."""
+    """The task; its classes are the labels that occur, sorted."""
     if params.labels == "none":
         return None
     classes = sorted(labels)
@@ -98,9 +102,10 @@ def task(
 
 
 def annotation_of(values: Mapping[str, Any], label: str, where: str, *, multi_label: bool) -> Annotation:
-    """From values as a table or JSON holds them; `label` is the key of the label or labels.
+    """The annotation in values of a table or JSON; `label` is the key of the label or labels.
 
-    Raises ValueError, which begins with `where`.
+    Raises:
+        ValueError: With a message that begins with `where`.
     """
     labels = _labels(values.get(label), where, multi_label=multi_label)
     split, fold, group = (_text(values.get(key)) for key in ("split", "fold", "group"))
@@ -116,7 +121,7 @@ def annotation_of(values: Mapping[str, Any], label: str, where: str, *, multi_la
 
 
 def annotate_from_about(labels: str, *, multi_label: bool) -> Annotate | None:
-    """From what a container says about a recording, where `labels` is the key; None for `none`."""
+    """Annotate from the JSON about a recording, with `labels` as the key; None for `none`."""
     if labels == "none":
         return None
 
@@ -156,7 +161,8 @@ def _labels(value: Any, where: str, *, multi_label: bool) -> tuple[str, ...]:  #
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - whatever a table holds
-    """Whole numbers that a table keeps as floats, since others of the column are missing, get no point."""
+    """A value as text. Tables keep whole numbers as floats if some are missing: they get no
+    point."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -167,7 +173,7 @@ def _text(value: Any) -> str:  # noqa: ANN401 - whatever a table holds
 def _settled(
     params: Folder | Tar | Parquet, root: Path, recordings: Iterable[Recording], annotate: Annotate
 ) -> Settle:
-    """Check the given splits or folds, or deal where there are none."""
+    """Check the given splits or folds, or make them if there are none."""
     splits, folds = Counter[SplitName | None](), Counter[int | None]()
     splitter = Splitter()
     for recording in recordings:
@@ -181,7 +187,7 @@ def _settled(
         found = f"none; the first one has {about:.200}" if about else "none"
         raise ValueError(f"{root}: labels: {params.labels}: need recordings with a label, found {found}")
     if set(splits) == {None} and set(folds) == {None}:
-        return _dealt(params, root, splitter)
+        return _divided(params, root, splitter)
     if set(folds) == {None}:
         if set(splits) != set(PARTS):
             found = ", ".join(f"{splits[split]} {split or 'without'}" for split in splits)
@@ -199,7 +205,7 @@ def _settled(
     return lambda number, annotation: annotation._replace(fold=1 + given.index(annotation.fold or 0))
 
 
-def _dealt(params: Own, root: Path, splitter: Splitter) -> Settle:
+def _divided(params: Own, root: Path, splitter: Splitter) -> Settle:
     match params:
         case Own(num_folds=int(num_folds)):
             fold_of_clip = splitter.split([1] * num_folds)

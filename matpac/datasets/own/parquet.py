@@ -1,11 +1,11 @@
-"""parquet: your own recordings in parquet files, as Hugging Face keeps them, read where they are.
+"""parquet: your own recordings in parquet files, as Hugging Face keeps them, read in place.
 
-Layout   any tree of `.parquet` files with a column of audio files as bytes: a struct with a field `bytes`,
-         or a binary column named `audio`. Files without one are passed over.
-Labels   `labels: none`, or the column that holds the label: a text, a number, or a list of them. The
-         columns `split`, `fold` and `group` are heard as well. See matpac/datasets/own/labels.py.
-Defects  Of a damaged file, the rows before the damage are used; a line in rejected.csv names the file.
-         A row group is read from its start: files with few, large ones are slow where shards are small.
+Layout   Any tree of `.parquet` files with a column of audio files as bytes: a struct with a field
+         `bytes`, or a binary column named `audio`. Files without one are passed over.
+Labels   `labels: none`, or the column with the label: a text, a number, or a list of them. The
+         columns `split`, `fold` and `group` count too. See matpac/datasets/own/labels.py.
+Defects  The rows before a damage are used, and a line in rejected.csv names the file. A row group
+         is read from its start: files with few, large row groups are slow if shards are small.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,6 +1,6 @@
 """labelled clips -> folds, or train, validation and test: classes spread evenly, groups kept whole.
 
-Recordings with the same bytes and without a group are one.
+Copies of a recording without a group form a group.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ KEY_BYTES = 16
 
 
 class Splitter:
-    """What dealing needs to know of every labelled clip: 20 bytes each, and each set of labels once."""
+    """Divides labelled clips into parts. It keeps 20 bytes a clip, and each set of labels once."""
 
     def __init__(self) -> None:
         self._keys = bytearray()
@@ -28,26 +28,26 @@ class Splitter:
         return len(self._labels)
 
     def add(self, recording: Recording, labels: tuple[str, ...], group: str | None) -> None:
-        """Empty and unreadable recordings have no content: their paths stand for them."""
+        """Add the next clip. The path stands for an empty or unreadable recording."""
         content = f"content {recording.sha256}" if recording.bytes and recording.sha256 else ""
         name = f"group {group}" if group else content or f"path {recording.path}"
         self._keys += hashlib.sha256(name.encode()).digest()[:KEY_BYTES]
         self._labels.append(self._numbers.setdefault(labels, len(self._numbers)))
 
     def split(self, shares: Sequence[float]) -> Int64[np.ndarray, " clip"]:
-        """For each clip, in the order in which they were added, the number of its part.
+        """The number of the part of each clip, in the order in which the clips were added.
 
-        Groups are dealt, the largest first, each to the part that has least of its labels so far for its
-        share: a class of as many clips as there are parts is in every part. The same clips are dealt the
-        same way in whatever order they come.
+        Each group, the largest first, goes to the part that has least of its labels so far for its
+        share. A class with as many clips as there are parts is in every part. The order of the
+        clips does not matter.
         """
-        # Groups in the order of their digests, not of their names: neighbours in a series are often alike.
+        # Groups in the order of digests, not of names, since neighbors in a series are often alike.
         keys = np.frombuffer(self._keys, dtype=f"S{KEY_BYTES}")
         _, group_of_clip, sizes = np.unique(keys, return_inverse=True, return_counts=True)
         clips_by_group, ends = np.argsort(group_of_clip, kind="stable"), np.cumsum(sizes)
         label_sets = list(self._numbers)
 
-        num_dealt = [Counter[str]() for _ in shares]
+        num_labels = [Counter[str]() for _ in shares]
         num_clips = [0] * len(shares)
         part_of_clip = np.empty(len(self), dtype=np.int64)
         for group in np.argsort(-sizes, kind="stable"):
@@ -56,11 +56,11 @@ class Splitter:
             part = min(
                 range(len(shares)),
                 key=lambda part: (
-                    sum(num_dealt[part][label] for label in labels) / shares[part],
+                    sum(num_labels[part][label] for label in labels) / shares[part],
                     num_clips[part] / shares[part],
                 ),
             )
-            num_dealt[part].update(labels)
+            num_labels[part].update(labels)
             num_clips[part] += len(clips)
             part_of_clip[clips] = part
         return part_of_clip

@@ -1,12 +1,11 @@
-"""tar: your own recordings in tar shards, as WebDataset writes them, read where they are.
+"""tar: your own recordings in tar shards, as WebDataset writes them, read in place.
 
-Layout   any tree of `.tar` files (not compressed); in them audio files, each perhaps with a `<key>.json`
-         beside it: `000017.flac`, `000017.json`. `<key>.cls` and `<key>.txt` count as further keys, `cls` and
-         `txt`, of that JSON.
-Labels   `labels: none`, or the key of the JSON that holds the label: a text, a number, or a list of them.
-         The keys `split`, `fold` and `group` are heard as well. See matpac/datasets/own/labels.py.
-Defects  Of a tar that is cut short or damaged, what lies before the damage is used; a line in rejected.csv
-         names the tar.
+Layout   Any tree of `.tar` files (not compressed) with audio files, each perhaps with a
+         `<key>.json` beside it: `000017.flac`, `000017.json`. `<key>.cls` and `<key>.txt` count as
+         further keys, `cls` and `txt`, of that JSON.
+Labels   `labels: none`, or the key of the JSON with the label: a text, a number, or a list of them.
+         The keys `split`, `fold` and `group` count too. See matpac/datasets/own/labels.py.
+Defects  The members before a cut or a damage are used, and a line in rejected.csv names the tar.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,26 +1,28 @@
-"""AudioSet: two million segments of ten seconds from YouTube videos, 527 classes, several labels each.
+"""AudioSet: two million ten-second segments of YouTube videos, 527 classes, several labels each.
 
-Source   https://research.google.com/audioset: lists of segments. Their makers offer no audio, and videos
-         disappear: whoever has AudioSet has a part of it.
+Source   https://research.google.com/audioset: lists of segments. Their makers offer no audio, and
+         videos disappear, so every copy of AudioSet is a part of it.
 License  Lists CC BY 4.0, ontology CC BY-SA 4.0. The videos belong to those who uploaded them.
-Cite     J. F. Gemmeke, D. P. W. Ellis, D. Freedman, A. Jansen, W. Lawrence, R. C. Moore, M. Plakal, M.
-         Ritter, "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP 2017.
-Layout   `source` is a folder of what you have: audio files, tar shards or parquet files, in folders of any
-         name. A recording is known by the YouTube id of its segment: column or key `video_id` where there is
-         one, else its file name, {id}, Y{id}, {id}_{start} or {id}_{start}_{end}. Mirrors in such forms:
-         https://huggingface.co/datasets/agkphysics/AudioSet (parquet; FLAC, mostly 24 bits and 48 kHz) and
-         https://huggingface.co/datasets/confit/audioset-16khz-wds (tar shards, 16 kHz). The official lists
-         are looked for in `source` and the folders directly in it, and downloaded where they are not there
-         (100 MB).
+Cite     J. F. Gemmeke, D. P. W. Ellis, D. Freedman, A. Jansen, W. Lawrence, R. C. Moore, M. Plakal,
+         M. Ritter, "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP
+         2017.
+Layout   `source` is a folder of audio files, tar shards or parquet files, in folders of any name.
+         The YouTube id of the segment identifies a recording. It is the column or key `video_id` if
+         there is one, else the file name: {id}, Y{id}, {id}_{start} or {id}_{start}_{end}. Mirrors
+         in such forms: https://huggingface.co/datasets/agkphysics/AudioSet (parquet; FLAC, mostly
+         24 bits and 48 kHz) and https://huggingface.co/datasets/confit/audioset-16khz-wds (tar
+         shards, 16 kHz). The official lists are taken from `source` or the folders directly in it,
+         else downloaded (100 MB).
 Task     527 classes, mean average precision. Labels are display names, in the order of
-         class_labels_indices.csv. Where a recording brings `labels` of its own (mids, in a column or its
-         JSON), they win over the lists.
-Split    eval_segments (20,371) tests; balanced_train_segments (22,160) trains, but for a tenth, by a hash of
-         the id, which validates; unbalanced_train_segments (2,041,789) and recordings in no list serve
-         pre-training only. An id in two lists belongs to the first, in this order.
-Defects  Copies have empty, silent and very short files, 16 and 24 bits, one and two channels, several rates.
-         Ids may begin with `-` or `_`, and contain them. Two copies of one segment stay two clips of one
-         group.
+         class_labels_indices.csv. `labels` of the recording itself (mids, in a column or its JSON)
+         win over the lists.
+Split    eval_segments (20,371) is the test split. balanced_train_segments (22,160) is the train
+         split, except for a tenth, by a hash of the id, which validates. unbalanced_train_segments
+         (2,041,789) and recordings in no list serve pre-training only. An id in two lists belongs
+         to the first of them.
+Defects  Copies have empty, silent and very short files, 16 and 24 bits, one and two channels,
+         several rates. Ids may contain `-` or `_` and begin with them. Two copies of one segment
+         stay two clips of one group.
 """
 
 import csv
@@ -59,7 +61,7 @@ PAGE = Page(
     home="https://research.google.com/audioset",
     archives=(
         _table(CLASSES, "sha256:cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429"),
-        # Checked against the number of segments in their own headers: no checksum is published.
+        # No checksum is published: each is checked against the number of segments in its header.
         *(_table(name, None) for name in SEGMENTS),
     ),
     download_gb=0.1,
@@ -76,12 +78,12 @@ VALIDATES_ONE_IN = 10
 
 
 def lists_folder() -> Path:
-    """Where downloaded lists are kept: the root of the recordings is the user's own."""
+    """Folder of downloaded lists, since the root of the recordings is the user's own."""
     return PAGE.root("audioset")
 
 
 def fetch(params: AudioSet, root: Path, report: Callable[[int, int], None] | None) -> None:
-    """Download the lists that the source does not bring."""
+    """Download the lists that are not in the source."""
     there = _lists(root)
     missing = [part for archive in PAGE.archives for part in archive.parts if part.name not in there]
     if missing:
@@ -124,20 +126,20 @@ def task(params: AudioSet, root: Path, labels: Collection[str], num_folds: int |
 
 
 def missing(params: AudioSet, root: Path, recordings: Iterable[Recording]) -> dict[str, int]:
-    """How many segments of each list are not among the recordings, by the list's name."""
+    """Number of segments of each list that are not among the recordings, by the list's name."""
     there = present(params, root, recordings)
     return {name: number - there[name] for name, number in listed(params, root).items()}
 
 
 def listed(params: AudioSet, root: Path) -> dict[str, int]:
-    """How many segments each list has, by its name."""
+    """Number of segments of each list, by the list's name."""
     with closing(_lookup(tables(params, root))) as lookup:
         counts = dict(lookup.execute("SELECT list, count(*) FROM segments GROUP BY list"))
     return {name: counts.get(name, 0) for name in SEGMENTS}
 
 
 def present(params: AudioSet, root: Path, recordings: Iterable[Recording]) -> dict[str, int]:
-    """How many segments of each list are among the recordings; copies count once."""
+    """Number of segments of each list among the recordings; copies count once."""
     with closing(_lookup(tables(params, root))) as lookup:
         lookup.execute("CREATE TEMP TABLE present (youtube_id TEXT PRIMARY KEY) WITHOUT ROWID")
         lookup.executemany(
@@ -153,12 +155,12 @@ def present(params: AudioSet, root: Path, recordings: Iterable[Recording]) -> di
 
 
 def youtube_id_of(recording: Recording) -> str:
-    """Of the video it was cut from; empty where neither its name nor what is said about it tells."""
+    """Id of the video of a recording; empty if neither its name nor its container tells it."""
     about = _about(recording)
     told = about.get("video_id")
     if isinstance(told, str) and ID.fullmatch(told):
         return told
-    # A row of a parquet file may say which file it was made from.
+    # A row of a parquet file may name the file that it was made from.
     for path in (about.get("path"), recording.path):
         match = NAME.fullmatch(PurePosixPath(path).stem) if isinstance(path, str) else None
         if match:
@@ -175,7 +177,7 @@ def _about(recording: Recording) -> Mapping[str, object]:
 
 
 def _own_labels(recording: Recording, index_of: Mapping[str, int]) -> list[int]:
-    """Classes of the mids that came with the recording; none where there is anything else among them."""
+    """Classes of the mids that came with the recording; none if it has other labels too."""
     mids = _about(recording).get("labels")
     if isinstance(mids, list) and all(isinstance(mid, str) and mid in index_of for mid in mids):
         return [index_of[mid] for mid in mids]
@@ -192,7 +194,7 @@ def _split(youtube_id: str, found_in: str) -> SplitName | None:
 
 
 def _lists(root: Path) -> dict[str, Path]:
-    """Those official lists that are there, by name."""
+    """Paths of the official lists that are here, by name."""
     folders = [root, *sorted(root.glob("*/")), lists_folder()]
     paths = {name: [folder / name for folder in folders] for name in (CLASSES, *SEGMENTS)}
     there = {name: next((path for path in places if path.is_file()), None) for name, places in paths.items()}
@@ -218,7 +220,7 @@ def _lookup(paths: Sequence[Path]) -> sqlite3.Connection:
     path = lists_folder() / f"segments-{digest([_sha256(path) for path in paths])}.sqlite"
     if not path.is_file():
         with whole_file(path) as partial:
-            # A killed process of another container may have had our number.
+            # A killed process of another container may have had our process number.
             partial.unlink(missing_ok=True)
             _make_lookup(partial, paths)
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -237,7 +239,7 @@ def _make_lookup(path: Path, tables: Sequence[Path]) -> None:
 
 
 def _segments(table: Path, index_of: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """YouTube id and indices of classes. Raises ValueError for a list that is cut short or not a list."""
+    """YouTube ids and indices of classes. Raises ValueError if the list is cut short or damaged."""
     num_segments, num_promised = 0, None
     with table.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file, skipinitialspace=True)

@@ -3,11 +3,11 @@
 Source   https://github.com/karoldvl/ESC-10, commit 553c8f17, the last one with the recordings
 License  CC BY 3.0 as a whole; single clips CC0, CC BY or CC Sampling+ (its README lists them)
 Cite     K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM MM 2015.
-Layout   NNN - Class/{fold}-{freesound id}-{take}.ogg; Ogg Vorbis, 44.1 kHz, mono, 3.6 to 7.2 s
-Task     10 classes, 40 clips each, accuracy
+Layout   NNN - Class/{fold}-{freesound id}-{take}.ogg; Ogg Vorbis, 44.1 kHz, mono, 3.6 to 7.2 s.
+Task     10 classes, 40 clips each, accuracy.
 Split    Official: 5 folds of 80 clips; all takes of one Freesound recording are in one fold.
 Verified All 400 recordings, by name and checksum.
-Defects  Short sounds are filled up to five seconds with digital silence.
+Defects  Short sounds are padded to five seconds with digital silence.
 """
 
 import re

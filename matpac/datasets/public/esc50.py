@@ -1,18 +1,18 @@
 """ESC-50: 2,000 environmental sounds of five seconds, 50 classes, one label each, five folds.
 
-Source   https://github.com/karolpiczak/ESC-50 (before: karoldvl/ESC-50)
-License  CC BY-NC 3.0; the subset ESC-10 CC BY 3.0. meta/esc50.csv is therefore read from the download.
+Source   https://github.com/karolpiczak/ESC-50 (formerly karoldvl/ESC-50)
+License  CC BY-NC 3.0; the subset ESC-10 CC BY 3.0. So meta/esc50.csv is read from the download.
 Cite     K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM MM 2015,
          doi:10.1145/2733373.2806390.
-Layout   audio/{fold}-{Freesound id}-{take}-{target}.wav; WAV, 16 bits, 44.1 kHz, mono, 5 s. meta/esc50.csv:
-         filename,fold,target,category,esc10,src_file,take.
+Layout   audio/{fold}-{Freesound id}-{take}-{target}.wav; WAV, 16 bits, 44.1 kHz, mono, 5 s.
+         meta/esc50.csv: filename,fold,target,category,esc10,src_file,take.
 Task     50 classes, 40 clips each, accuracy. The index of a class is the column `target`.
-Split    Official: 5 folds of 400 clips, 8 of each class in each fold. There is no official validation fold.
-         All takes of one Freesound recording are in one fold, with one exception, below.
-Checksum The archive is that of a branch, and its host may pack it into other bytes tomorrow (md5 was once
-         7771e4b9d86d0945acce719c7a59305a): the number of recordings is checked instead.
-Defects  Short sounds are filled up to five seconds with digital silence: the logarithm of 0. Four Freesound
-         recordings serve two classes each, in two folds (131943, 134049, 209698, 234879).
+Split    Official: 5 folds of 400 clips, 8 of each class in each fold. There is no official
+         validation fold. All takes of one Freesound recording are in one fold, except those below.
+Checksum The archive is of a branch, and its host may pack it into other bytes tomorrow (md5 was
+         once 7771e4b9d86d0945acce719c7a59305a). So the number of recordings is checked instead.
+Defects  Short sounds are padded to five seconds with digital silence, the logarithm of 0. Four
+         Freesound recordings serve two classes each, in two folds (131943, 134049, 209698, 234879).
 """
 
 from collections.abc import Iterable, Iterator
@@ -63,7 +63,8 @@ CLASSES = (
     "hand_saw",
 )
 # fmt: on
-"""In the order of `target`; a paragraph per major category: animals, nature, humans, indoors, outdoors."""
+"""Classes in the order of `target`, by major category: animals, nature, humans, indoors,
+outdoors."""
 TABLE = "meta/esc50.csv"
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
 

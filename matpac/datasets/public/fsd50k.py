@@ -1,18 +1,18 @@
-"""FSD50K: 51,197 recordings of everyday sounds of 0.3 to 30 seconds, 200 classes, several labels each.
+"""FSD50K: 51,197 everyday sounds of 0.3 to 30 seconds, 200 classes, several labels each.
 
 Source   https://zenodo.org/record/4060432
-License  Collection CC BY 4.0. Each clip has its own: CC0, CC BY, CC BY-NC or Sampling+ (field license of
-         FSD50K.metadata/{dev,eval}_clips_info_FSD50K.json).
-Cite     E. Fonseca, X. Favory, J. Pons, F. Font, X. Serra, "FSD50K: An open dataset of human-labeled sound
-         events", IEEE/ACM TASLP 30, 2022, doi:10.5281/zenodo.4060432.
-Layout   FSD50K.dev_audio/{Freesound id}.wav (40,966), FSD50K.eval_audio/ (10,231); WAV, 16 bits, 44.1 kHz,
-         mono. FSD50K.ground_truth/: dev.csv (fname,labels,mids,split), eval.csv (fname,labels,mids) and
-         vocabulary.csv (index,label,mid, without a header).
-Task     200 classes, mean average precision. Labels are already carried up the ontology (a guitar is also a
-         musical instrument).
-Split    Official: train 36,796, val 4,170 (no uploader is in both), eval 10,231, which tests here.
-Defects  Labels of dev are right but perhaps incomplete, those of eval exhaustive: what is not labelled
-         counts as absent in both, as in the literature.
+License  Collection CC BY 4.0. Each clip has its own: CC0, CC BY, CC BY-NC or Sampling+ (field
+         license of FSD50K.metadata/{dev,eval}_clips_info_FSD50K.json).
+Cite     E. Fonseca, X. Favory, J. Pons, F. Font, X. Serra, "FSD50K: An open dataset of
+         human-labeled sound events", IEEE/ACM TASLP 30, 2022, doi:10.5281/zenodo.4060432.
+Layout   FSD50K.dev_audio/{Freesound id}.wav (40,966), FSD50K.eval_audio/ (10,231); WAV, 16 bits,
+         44.1 kHz, mono. FSD50K.ground_truth/: dev.csv (fname,labels,mids,split), eval.csv
+         (fname,labels,mids) and vocabulary.csv (index,label,mid, without a header).
+Task     200 classes, mean average precision. Labels are already carried up the ontology (a guitar
+         is also a musical instrument).
+Split    Official: train 36,796, val 4,170 (no uploader is in both), eval 10,231 (our test split).
+Defects  Labels of dev are right but perhaps incomplete, those of eval exhaustive. A class without a
+         label counts as absent in both, as in the literature.
 """
 
 import csv
@@ -68,7 +68,7 @@ PAGE = Page(
 )
 DEV, EVAL, VOCABULARY = (f"FSD50K.ground_truth/{name}.csv" for name in ("dev", "eval", "vocabulary"))
 SPLITS: dict[str, SplitName] = {"train": "train", "val": "validation"}
-"""Of the column `split` in dev.csv."""
+"""Our names for the values of the column `split` in dev.csv."""
 
 
 def tables(params: Public, root: Path) -> list[Path]:
@@ -97,7 +97,7 @@ def task(params: Public, root: Path, labels: Collection[str], num_folds: int | N
 
 
 def _ground_truth(table: Path, folder: str) -> Iterator[tuple[str, tuple[tuple[str, ...], SplitName]]]:
-    """Where a recording lies, its labels and its split."""
+    """Path of each recording, with its labels and its split."""
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             split = SPLITS[row["split"]] if "split" in row else "test"

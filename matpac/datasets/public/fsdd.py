@@ -3,10 +3,10 @@
 Source   https://github.com/Jakobovski/free-spoken-digit-dataset, commit 26eb9aaf
 License  CC BY-SA 4.0
 Cite     Z. Jackson et al., Free Spoken Digit Dataset, doi:10.5281/zenodo.1342401
-Layout   recordings/{digit}_{speaker}_{index}.wav; WAV, 16 bits, 8 kHz, mono, 0.14 to 2.28 s
-Task     10 digits, one label each, accuracy
+Layout   recordings/{digit}_{speaker}_{index}.wav; WAV, 16 bits, 8 kHz, mono, 0.14 to 2.28 s.
+Task     10 digits, one label each, accuracy.
 Split    Official: index 0-4 test (300), 5-49 train (2,700). There is no official validation set:
-         index 5-9 validates here (300) and 2,400 train. Speakers are in all splits.
+         here index 5-9 validates (300) and 2,400 train. All speakers are in all splits.
 Verified All 3,000 recordings, by name and checksum. The release v1.0.9 has 2,500 of them.
 Defects  A recording of 0.14 s has 12 frames: most clips are much shorter than a pre-training crop.
 """

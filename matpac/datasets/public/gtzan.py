@@ -1,22 +1,25 @@
-"""GTZAN, fault-filtered: 930 of 1,000 excerpts of music of 30 seconds, 10 genres, one label each.
+"""GTZAN, fault-filtered: 930 of 1,000 excerpts of music, 30 seconds, 10 genres, one label each.
 
-Source   http://marsyas.info/downloads/datasets.html; its download has been dead since October 2022. Copies at
-         https://huggingface.co/datasets/marsyas/gtzan and in the Internet Archive.
+Source   http://marsyas.info/downloads/datasets.html; its download has been dead since October 2022.
+         Copies at https://huggingface.co/datasets/marsyas/gtzan and in the Internet Archive.
 License  None stated for the recordings. The lists of the split: MIT (gtzan_filtered.csv).
-Cite     G. Tzanetakis, P. Cook, "Musical genre classification of audio signals", IEEE TSAP 10(5), 2002.
-         Filter: C. Kereliuk, B. L. Sturm, J. Larsen, "Deep Learning and Music Adversaries", IEEE TMM 17(11),
-         2015, after B. L. Sturm, "The GTZAN dataset: Its contents, its faults, ...", arXiv:1306.1461.
-Layout   {genre}/{genre}.{00000..00099}.wav; WAV, 16 bits, 22.05 kHz, mono, 30 s. Very old copies end in .au.
+Cite     G. Tzanetakis, P. Cook, "Musical genre classification of audio signals", IEEE TSAP 10(5),
+         2002. Filter: C. Kereliuk, B. L. Sturm, J. Larsen, "Deep Learning and Music Adversaries",
+         IEEE TMM 17(11), 2015, after B. L. Sturm, "The GTZAN dataset: Its contents, its faults,
+         ...", arXiv:1306.1461.
+Layout   {genre}/{genre}.{00000..00099}.wav; WAV, 16 bits, 22.05 kHz, mono, 30 s. Very old copies
+         end in .au.
 Task     10 genres, accuracy.
 Split    The fault-filtered lists of the literature: train 443, valid 197, test 290. 70 of the 1,000
-         recordings are in none (repetitions, wrong genres, distortions). The filter changes no label.
-         gtzan_filtered.csv has the lists in their order.
+         recordings are in no list (repetitions, wrong genres, distortions). The filter changes no
+         label. gtzan_filtered.csv has the lists in their order.
 Checksum The original archive has md5 5b3d6dddb579ab49814ab86dba69e7c7 (sha256 24347e02...). Copies
-         may be packed anew, with other bytes, so the number of recordings is checked instead.
-Defects  jazz.00054.wav, of the train list, is unreadable in current copies: empty, cut off, or not
-         starting as a WAV file does. Where it does not start as one, it is left out as a known defect, and
-         442 clips train (929 in all); else it is treated like every other recording: used, or rejected as
-         unreadable. Some copies hold a hidden ._{name} beside every recording; those are never read.
+         may be packed again into other bytes, so the number of recordings is checked instead.
+Defects  jazz.00054.wav, of the train list, is unreadable in current copies: empty, cut off, or
+         without the first bytes of a WAV file. Without these bytes it is left out as a known
+         defect, and 442 clips train (929 in all). Otherwise it is treated like every other
+         recording: used, or rejected as unreadable. Some copies have a hidden ._{name} beside every
+         recording, which is never read.
 """
 
 import csv
@@ -61,7 +64,7 @@ SPLITS: dict[str, SplitName] = {"train": "train", "valid": "validation", "test":
 SUFFIXES = (".wav", ".au")
 BROKEN = "jazz/jazz.00054"
 FIRST_BYTES = (b"RIFF", b".snd")
-"""Of every WAV and every .au file."""
+"""First bytes of WAV and of .au files."""
 
 
 def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip | Rejection]:
@@ -83,7 +86,7 @@ def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterat
 
 
 def fault_filtered() -> dict[str, SplitName]:
-    """The splits of the listed recordings, `blues/blues.00029.wav`, in the order of the lists."""
+    """Split of each listed recording (`blues/blues.00029.wav`), in the order of the lists."""
     with LISTS.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return {row["path"]: SPLITS[row["split"]] for row in rows}
@@ -94,4 +97,4 @@ def _begins_as_audio(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(4) in FIRST_BYTES
     except OSError:
-        return True  # Another trouble than the known one: it is found, and counted, when it is read.
+        return True  # Not the known defect: reading it later finds and counts the error.

@@ -1,23 +1,24 @@
-"""MagnaTagATune: 25,863 excerpts of 29 seconds, tagged by the players of a game; the 50 commonest tags.
+"""MagnaTagATune: 25,863 excerpts of 29 seconds with tags from a game; the 50 commonest tags.
 
 Source   https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset
-License  CC BY-NC-SA 3.0, recordings and annotations: so they are read from the download and are not part of
-         this code.
-Cite     E. Law, K. West, M. Mandel, M. Bay, J. S. Downie, "Evaluation of algorithms using games: the case of
-         music tagging", ISMIR 2009.
-Layout   Sixteen folders 0-9 a-f of {artist}-{album}-{track}-{title}-{start}-{end}.mp3; MP3, 16 kHz, mono, 32
-         kbit/s, 29.1 s. annotations_final.csv beside them, TAB separated: clip_id, 188 columns of 0 and 1,
-         mp3_path. clip_info_final.csv names artists, titles and addresses, for who must cite a recording.
-Task     The 50 tags with most clips, mean average precision. Counted over all annotated clips; tags with
-         equally many are ordered by name; synonyms (no vocal, no vocals, no voice) stay apart.
-Split    By the folder, as in the literature ("12:1:3"): 0-b train (18,706), c validation (1,825), d-f test
-         (5,329). It is not artist-filtered: 56 of 230 artists are in more than one split. `untagged`: 4,752
-         of these clips have none of the 50 tags (3,459, 296 and 997). `keep` takes them as clips on which
-         nothing applies, as the paper's 25,863 implies; `drop` leaves them to pre-training (15,247, 1,529
-         and 4,332 clips stay; a list passed on for this school has 15,244 in train). The two give different
-         scores.
-Defects  Three MP3s of the train split have no bytes (BROKEN). Some unzip programs want the joined archive
-         repaired first (`zip -FF`); ours reads it as it is.
+License  CC BY-NC-SA 3.0 for recordings and annotations. So the annotations are read from the
+         download and are no part of this code.
+Cite     E. Law, K. West, M. Mandel, M. Bay, J. S. Downie, "Evaluation of algorithms using games:
+         the case of music tagging", ISMIR 2009.
+Layout   Sixteen folders 0-9 a-f of {artist}-{album}-{track}-{title}-{start}-{end}.mp3; MP3, 16 kHz,
+         mono, 32 kbit/s, 29.1 s. annotations_final.csv beside them, TAB separated: clip_id, 188
+         columns of 0 and 1, mp3_path. clip_info_final.csv names artists, titles and addresses, in
+         case you must cite a recording.
+Task     The 50 tags with most clips, mean average precision. They are counted over all annotated
+         clips; ties are ordered by name. Synonyms (no vocal, no vocals, no voice) stay separate.
+Split    By the folder, as in the literature ("12:1:3"): 0-b train (18,706), c validation (1,825),
+         d-f test (5,329). It is not filtered by artist: 56 of 230 artists are in more than one
+         split. 4,752 of these clips have none of the 50 tags (3,459, 296 and 997). `untagged: keep`
+         takes them as clips to which no tag applies, as the paper's 25,863 implies. `untagged:
+         drop` leaves them to pre-training (15,247, 1,529 and 4,332 clips stay; a list that others
+         use has 15,244 in train). Scores differ.
+Defects  Three MP3s of the train split have no bytes (BROKEN). Some unzip programs need the joined
+         archive repaired first (`zip -FF`); ours reads it unrepaired.
 """
 
 import csv
@@ -132,7 +133,7 @@ def _top_tags(table: Path) -> tuple[str, ...]:
 
 
 def _annotations(table: Path, wanted: Collection[str] | None = None) -> Iterator[tuple[str, str, set[str]]]:
-    """clip_id, mp3_path and tags of every annotated clip; of the tags only the wanted ones."""
+    """clip_id, mp3_path and wanted tags of every annotated clip."""
     with table.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, delimiter="\t")
         columns = next(rows, [])

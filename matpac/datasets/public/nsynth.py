@@ -1,16 +1,19 @@
-"""NSynth: 305,979 notes of four seconds by 1,006 instruments; here the task of telling the 11 families.
+"""NSynth: 305,979 notes of four seconds by 1,006 instruments; here classified by 11 families.
 
 Source   https://magenta.tensorflow.org/datasets/nsynth
 License  CC BY 4.0
-Cite     J. Engel, C. Resnick, A. Roberts, S. Dieleman, M. Norouzi, D. Eck, K. Simonyan, "Neural Audio
-         Synthesis of Musical Notes with WaveNet Autoencoders", ICML 2017.
-Layout   nsynth-{train,valid,test}/audio/{note}.wav; WAV, 16 bits, 16 kHz, mono, 4 s. A note is called
-         {family}_{source}_{number}-{pitch}-{velocity}, as in synth_lead_synthetic_003-060-100. Family and
-         instrument are taken from this name; examples.json beside the audio says the same, in a JSON
-         object of hundreds of megabytes that would have to be read whole, and is not needed.
-Task     Instrument family, 11 classes, accuracy. Index as `instrument_family` in examples.json.
-Split    Official: train 289,205, valid 12,678, test 4,096. No instrument of train is in valid or test.
-Defects  synth_lead has no test notes: its index stays all the same, and accuracy is over the ten others.
+Cite     J. Engel, C. Resnick, A. Roberts, S. Dieleman, M. Norouzi, D. Eck, K. Simonyan, "Neural
+         Audio Synthesis of Musical Notes with WaveNet Autoencoders", ICML 2017.
+Layout   nsynth-{train,valid,test}/audio/{note}.wav; WAV, 16 bits, 16 kHz, mono, 4 s. A note is
+         called {family}_{source}_{number}-{pitch}-{velocity}, as in
+         synth_lead_synthetic_003-060-100. Family and instrument come from this name. examples.json
+         beside the audio says the same in one JSON object of hundreds of megabytes, and is not
+         needed.
+Task     Instrument family, 11 classes, accuracy. Indices are those of `instrument_family` in
+         examples.json.
+Split    Official: train 289,205, valid 12,678, test 4,096. No instrument of train is in valid or
+         test.
+Defects  synth_lead has no test notes. It keeps its index, and accuracy is over the ten others.
 """
 
 import re
@@ -82,7 +85,7 @@ def clips(params: Public, root: Path, recordings: Iterable[Recording]) -> Iterat
 
 
 def _folders(root: Path) -> dict[str, SplitName]:
-    """Where the notes of each split lie, relative to the root. Raises ValueError where none do."""
+    """Folder of each split's notes, relative to the root. Raises ValueError if there is none."""
     folders = {}
     for name, split in SPLITS.items():
         with suppress(ValueError):  # A copy may lack a split.

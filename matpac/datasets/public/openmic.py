@@ -1,23 +1,26 @@
-"""OpenMIC-2018: 20,000 excerpts of ten seconds, 20 instruments, each heard in or not, most of it unobserved.
+"""OpenMIC-2018: 20,000 excerpts of ten seconds, 20 instruments, most of them unobserved in a clip.
 
 Source   https://zenodo.org/record/1432913
-License  Dataset CC BY 4.0. Each clip keeps the license its artist gave it on the Free Music Archive, many of
-         them CC BY-NC-ND or BY-NC-SA: column license_title of openmic-2018-metadata.csv.
+License  Dataset CC BY 4.0. Each clip keeps the license its artist gave it on the Free Music
+         Archive, many of them CC BY-NC-ND or BY-NC-SA: column license_title of
+         openmic-2018-metadata.csv.
 Cite     E. J. Humphrey, S. Durand, B. McFee, "OpenMIC-2018: An open dataset for multiple instrument
          recognition", ISMIR 2018, doi:10.5281/zenodo.1432913.
-Layout   audio/000/000046_3840.ogg (track of the FMA, start in the track); Ogg Vorbis, 44.1 kHz, stereo or
-         mono. openmic-2018-aggregated-labels.csv: sample_key,instrument,relevance,num_responses.
-Task     20 instruments, mean average precision. Relevance >= 0.5 is a positive, as in the official notebook
-         (one published baseline takes > 0.5; they differ at exactly 0.5). A pair without a row was not
-         observed: it counts neither in the loss nor in the average precision. The npz beside the table fills
-         such pairs with 0.5; it is not read.
-Split    Official: partitions/split01_train.csv (14,915) and split01_test.csv (5,085), disjoint by artist.
-         There is no official validation set: here whole artists of the train split, in the order of a hash
-         of their artist_id, until 15 % of it validates (2,238 clips, and at most the rest of one artist's).
-Defects  Ten tracks of the FMA were corrupt at collection and are not in the dataset. Three labels were
-         corrected by hand, in the tables as distributed: 095253_134400 piano, 095263_96000 mallet
-         percussion, 113025_99840 trumpet. The archive's README calls the partitions train01.txt and
-         test01.txt.
+Layout   audio/000/000046_3840.ogg (track of the FMA, start in the track); Ogg Vorbis, 44.1 kHz,
+         stereo or mono. openmic-2018-aggregated-labels.csv:
+         sample_key,instrument,relevance,num_responses.
+Task     20 instruments, mean average precision. Relevance >= 0.5 is a positive, as in the official
+         notebook (one published baseline takes > 0.5; they differ at exactly 0.5). A pair without a
+         row was not observed, and counts neither in the loss nor in the average precision. The npz
+         beside the table has 0.5 for such pairs; it is not read.
+Split    Official: partitions/split01_train.csv (14,915) and split01_test.csv (5,085), disjoint by
+         artist. There is no official validation set: here whole artists of the train split, in the
+         order of a hash of their artist_id, validate until they make 15 % of it (2,238 clips, and
+         at most the rest of one artist).
+Defects  Ten tracks of the FMA were corrupt at collection and are not in the dataset. Three labels
+         were corrected by hand, in the tables as distributed: 095253_134400 piano, 095263_96000
+         mallet percussion, 113025_99840 trumpet. The archive's README calls the partitions
+         train01.txt and test01.txt.
 """
 
 import csv
@@ -108,7 +111,7 @@ def _artists(metadata: Path) -> dict[str, str]:
 
 
 def _judgements(table: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """By clip: the instruments that were heard, and those that listeners looked for and did not hear."""
+    """Instruments by clip: those that listeners heard, and those that they did not."""
     heard, not_heard = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     with table.open(newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):

@@ -1,18 +1,18 @@
-"""UrbanSound8K: 8,732 excerpts of city sounds of up to four seconds, 10 classes, one label each, ten folds.
+"""UrbanSound8K: 8,732 city sounds of up to four seconds, 10 classes, one label each, ten folds.
 
 Source   https://urbansounddataset.weebly.com/urbansound8k.html, https://zenodo.org/record/1203745
 License  CC BY-NC (3.0 by the home page, 4.0 by others)
-Cite     J. Salamon, C. Jacoby, J. P. Bello, "A Dataset and Taxonomy for Urban Sound Research", ACM MM 2014,
-         doi:10.1145/2647868.2655045.
-Layout   audio/fold{1..10}/{fsID}-{classID}-{occurrence}-{slice}.wav, fsID of the Freesound recording it was
-         cut from. WAV as people uploaded it: 8 to 192 kHz, integers of 8 to 32 bits, floats and ADPCM, plain
-         and extensible headers, mono and stereo. metadata/UrbanSound8K.csv:
-         slice_file_name,fsID,start,end,salience,fold,classID,class.
+Cite     J. Salamon, C. Jacoby, J. P. Bello, "A Dataset and Taxonomy for Urban Sound Research", ACM
+         MM 2014, doi:10.1145/2647868.2655045.
+Layout   audio/fold{1..10}/{fsID}-{classID}-{occurrence}-{slice}.wav, with fsID the Freesound
+         recording that it was cut from. WAV as people uploaded it: 8 to 192 kHz, integers of 8 to
+         32 bits, floats and ADPCM, plain and extensible headers, mono and stereo.
+         metadata/UrbanSound8K.csv: slice_file_name,fsID,start,end,salience,fold,classID,class.
 Task     10 classes, accuracy. Most have 1,000 clips; siren 929, car_horn 429, gun_shot 374.
-Split    Official: 10 folds of 806 to 990 clips, not to be dealt anew: slices of one recording are much alike.
-         There is no official validation fold.
-Defects  Five of the 1,297 Freesound recordings occur in more than one official fold. The folders hold
-         stray files (.DS_Store). Some slices last 0.05 s, which is a few frames.
+Split    Official: 10 folds of 806 to 990 clips. Do not divide the clips again, since slices of one
+         recording are much alike. There is no official validation fold.
+Defects  Five of the 1,297 Freesound recordings occur in more than one official fold. The folders
+         hold stray files (.DS_Store). Some slices last 0.05 s, which is a few frames.
 """
 
 from collections.abc import Iterable, Iterator
@@ -57,7 +57,7 @@ CLASSES = (
     "jackhammer", "siren", "street_music",
 )
 # fmt: on
-"""In the order of `classID`."""
+"""Classes in the order of `classID`."""
 TABLE = "metadata/UrbanSound8K.csv"
 COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")
 

@@ -266,8 +266,8 @@ class Pretrain(Section):
     """One dataset or a mixture. Every clip of each is seen once an epoch; labels are not used."""
     init: str | None
     """Weights to begin with: a checkpoint folder, a folder of `save_pretrained`, a released .pt
-    file or a released name (matpac/weights/released.py). They need their own front end and bring their
-    statistics. null: random weights."""
+    file or a released name (matpac/weights/released.py). They need their own front end and bring
+    their statistics. null: random weights."""
     crop_frames: PositiveInt
     """Length of the random crop of a clip that is seen in an epoch, a multiple of 16. Paper: 6 s,
     so 608."""

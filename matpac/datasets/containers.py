@@ -230,7 +230,8 @@ _rows_of = lru_cache(maxsize=8)(
 
 
 def _content(cell: Any) -> bytes | None:  # noqa: ANN401 - bytes, or a struct that holds them
-    return cell["bytes"] if isinstance(cell, dict) else cell
+    content: bytes | None = cell["bytes"] if isinstance(cell, dict) else cell
+    return content
 
 
 def _open(path: Path) -> parquet.ParquetFile:

@@ -229,10 +229,11 @@ def _finished(stage: Stage) -> Float32[np.ndarray, "time channel"]:
     hiss = dull + np.float32(0.3) * white
     mix = mix + np.float32(10 ** generator.uniform(-2.5, -1.2)) * hiss
     mix = mix * np.float32(10 ** generator.uniform(-1.2, -0.05) / np.abs(mix).max())
-    if generator.random() < 0.7:
-        return mix[:, None]
-    balance = generator.uniform(0.3, 1.0, size=2).astype(np.float32)
-    return mix[:, None] * balance / balance.max()
+    channels: Float32[np.ndarray, "time channel"] = mix[:, None]
+    if generator.random() >= 0.7:
+        balance = generator.uniform(0.3, 1.0, size=2).astype(np.float32)
+        channels = channels * balance / balance.max()
+    return channels
 
 
 # What is played.

@@ -23,7 +23,8 @@ def wave_table(amplitudes: Sequence[float]) -> Period:
     turns = np.arange(TABLE_SAMPLES) / TABLE_SAMPLES
     harmonics = np.arange(1, len(amplitudes) + 1)
     wave = np.sin(2 * np.pi * turns[:, None] * harmonics) @ np.array(amplitudes)
-    return (wave / np.abs(wave).max()).astype(np.float32)
+    period: Period = (wave / np.abs(wave).max()).astype(np.float32)
+    return period
 
 
 SINE = wave_table([1.0])
@@ -35,22 +36,26 @@ DULL_STRING = wave_table([1.0, 0.3, 0.1])
 
 def oscillate(table: Period, phase: Curve) -> Signal:
     """The table read at a phase in periods."""
-    return table[(phase * TABLE_SAMPLES).astype(np.int64) & (TABLE_SAMPLES - 1)]
+    tone: Signal = table[(phase * TABLE_SAMPLES).astype(np.int64) & (TABLE_SAMPLES - 1)]
+    return tone
 
 
 def time_s(duration_s: float, rate_hz: int) -> Curve:
-    return np.arange(round(duration_s * rate_hz)) / rate_hz
+    seconds: Curve = np.arange(round(duration_s * rate_hz)) / rate_hz
+    return seconds
 
 
 def sweep(start_hz: float, end_hz: float, duration_s: float, rate_hz: int) -> Curve:
     """Phase of a tone that glides in a straight line on the pitch scale."""
     seconds = time_s(duration_s, rate_hz)
     growth = np.log(end_hz / start_hz) / duration_s
-    return start_hz * np.expm1(growth * seconds) / growth
+    phase: Curve = start_hz * np.expm1(growth * seconds) / growth
+    return phase
 
 
 def decay(duration_s: float, time_constant_s: float, rate_hz: int) -> Signal:
-    return np.exp(-time_s(duration_s, rate_hz) / time_constant_s).astype(np.float32)
+    level: Signal = np.exp(-time_s(duration_s, rate_hz) / time_constant_s).astype(np.float32)
+    return level
 
 
 def faded(signal: Signal, fade_in_s: float, fade_out_s: float, rate_hz: int) -> Signal:
@@ -128,10 +133,11 @@ def tom(rate_hz: int, generator: Generator) -> Signal:
 
 
 def hat(rate_hz: int, generator: Generator) -> Signal:
-    """Noise without its low half: the difference of neighbouring samples."""
+    """Noise without its low half: the difference of neighboring samples."""
     hiss = np.diff(noise(round(0.12 * rate_hz), generator)) * np.float32(0.6)
     time_constant_s = generator.uniform(0.015, 0.035)
-    return hiss * decay(0.12, time_constant_s, rate_hz)[: len(hiss)]
+    hit: Signal = hiss * decay(0.12, time_constant_s, rate_hz)[: len(hiss)]
+    return hit
 
 
 def block(rate_hz: int, generator: Generator) -> Signal:
@@ -139,7 +145,8 @@ def block(rate_hz: int, generator: Generator) -> Signal:
     pitch_hz = generator.uniform(1500, 2200)
     tone = oscillate(SINE, pitch_hz * time_s(0.12, rate_hz))
     overtone = oscillate(SINE, 1.47 * pitch_hz * time_s(0.12, rate_hz))
-    return (tone + np.float32(0.5) * overtone) * decay(0.12, 0.02, rate_hz)
+    hit: Signal = (tone + np.float32(0.5) * overtone) * decay(0.12, 0.02, rate_hz)
+    return hit
 
 
 LOW_HITS, HIGH_HITS = (kick, tom), (hat, block)
@@ -155,7 +162,8 @@ def noise(num_samples: int, generator: Generator) -> Signal:
 def smoothed(signal: Signal, num_samples: int) -> Signal:
     """Running mean, scaled so that white noise keeps unit deviation."""
     sums = np.cumsum(np.pad(signal.astype(np.float64), (num_samples, 0)))
-    return ((sums[num_samples:] - sums[:-num_samples]) / np.sqrt(num_samples)).astype(np.float32)
+    means: Signal = ((sums[num_samples:] - sums[:-num_samples]) / np.sqrt(num_samples)).astype(np.float32)
+    return means
 
 
 def room(signal: Signal, strength: float, rate_hz: int) -> Signal:

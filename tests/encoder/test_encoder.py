@@ -312,7 +312,7 @@ def test_an_unusable_file_is_named(encoder, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     with pytest.raises(UnusableAudio, match=r"broken\.wav"):
         encoder.embed_file(tmp_path / "broken.wav")
-    with pytest.raises(UnusableAudio, match=r": cannot be read \(a folder, no file\)$"):
+    with pytest.raises(UnusableAudio, match=r": cannot be read \(a folder, not a file\)$"):
         encoder.embed_file(tmp_path)
 
 

@@ -31,7 +31,7 @@ ARROWS = {
     "prepare": {"datasets", "signal", "shards"},
     "model": set(),
     "weights": {"fetch", "signal", "model"},
-    "training": {"shards", "model", "weights"},
+    "training": {"signal", "shards", "model", "weights"},
     "encoder": {"signal", "model", "weights"},
     "probing": {"datasets", "signal", "shards", "model", "weights", "encoder"},
     "report": {"datasets", "signal", "shards", "model", "weights", "training", "encoder", "probing"},

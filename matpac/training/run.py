@@ -23,6 +23,7 @@ from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
 from matpac.shards.corpus import read_corpus
 from matpac.shards.crops import Batch, Crops
+from matpac.signal.mel import mel_filters
 from matpac.training.history import History, LivePlots, read_history, write_history
 from matpac.training.initial import begin_with_
 from matpac.training.log import Log, say
@@ -51,6 +52,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     any number of GPUs. Its state lies in a folder keyed by the digest of parameters, data and
     initial weights, so a changed parameter starts a new run.
     """
+    mel_filters(params.logmel)  # Every checkpoint holds it, so an error must come before the training.
     initial = None if params.pretrain.init is None else open_weights(params.pretrain.init)
     if initial is not None and not params.pretrain.num_epochs:
         with all_ranks() as ranks:

@@ -130,7 +130,7 @@ def test_a_folder_holds_text_and_plain_tensors(encoder, tmp_path):
     assert config["origin"]["num_clips"] == 12_345
 
 
-def test_what_is_facts_of_an_encoder_goes_with_it(checkpoint, encoder, tmp_path):
+def test_the_facts_of_an_encoder_go_with_it(checkpoint, encoder, tmp_path):
     encoder.save_pretrained(tmp_path / "saved")
     ours, theirs = facts_of(checkpoint), facts_of(tmp_path / "saved")
     of_encoder_only = ours | {"weights_of_all_networks": ours["weights_of_encoder"]}

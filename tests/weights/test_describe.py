@@ -1,11 +1,11 @@
 """What `matpac info` says of an encoder."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 
+from matpac.cli import main
 from matpac.weights.describe import facts_of, json_of, text_of
 from tests.checkpoints import networks_of, untrained_checkpoint
 from tests.released import tiny_pretext, write_released
@@ -60,17 +60,11 @@ def test_of_a_released_name_it_tells_what_is_published_and_downloads_nothing(tmp
     assert not (tmp_path / "home").exists()
 
 
-def test_the_command_says_it_as_text_or_json(tmp_path, project):
+def test_the_command_says_it_as_text_or_json(tmp_path, monkeypatch, capsys):
     untrained_checkpoint(tmp_path / "data/checkpoints/pretrained")
-    said = [
-        subprocess.run(
-            [sys.executable, "-m", "matpac", "info", *options],
-            env={"PYTHONPATH": str(project), "PATH": "", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for options in ([], ["--json"])
-    ]
     known = facts_of("data/checkpoints/pretrained")
-    assert said == [text_of(known) + "\n", json_of(known) + "\n"]
+    for options, said in (([], text_of(known)), (["--json"], json_of(known))):
+        monkeypatch.setattr(sys, "argv", ["matpac", "info", *options])
+        with pytest.raises(SystemExit) as done:
+            main()
+        assert (done.value.code, capsys.readouterr().out) == (0, f"{said}\n")

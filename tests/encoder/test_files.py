@@ -452,7 +452,7 @@ def start(many, checkpoint, out, project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", ["npz", "zarr"])  # a file and a folder
 def test_killed_whenever_the_same_call_gives_the_same_bits(many, checkpoint, tmp_path, project, ending):
     whole, out = tmp_path / "whole" / f"e.{ending}", tmp_path / f"e.{ending}"
     assert start(many, checkpoint, whole, project).wait() == 0

@@ -45,11 +45,12 @@ def test_a_fast_path_matches_the_authors_code(golden_folder, project, path, case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("path", "case"), [("compiled", "paper"), ("all together", "mcl")])
-def test_compiled_it_matches_the_authors_code(golden_folder, project, tmp_path, path, case):
+@pytest.mark.parametrize("path", COMPILED)
+def test_compiled_it_matches_the_authors_code(golden_folder, project, tmp_path, path):
+    """In the case `mcl`, which has all networks of the others, and several hypotheses."""
     changes, tolerance = COMPILED[path]
-    launch([], golden_folder, case, tmp_path / "found", changes)
-    check(load_file(tmp_path / "found"), Golden(golden_folder, case, project), tolerance)
+    launch([], golden_folder, "mcl", tmp_path / "found", changes)
+    check(load_file(tmp_path / "found"), Golden(golden_folder, "mcl", project), tolerance)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import Claim, run, seconds
+from matpac.devices import device_or_default
 from matpac.encoder.encoder import AudioEncoder
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
@@ -21,7 +22,7 @@ from matpac.model.sizes import PATCH, SIZES
 from matpac.signal.mel import mel_filters
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = device_or_default()
 ROUNDS = 5
 CHUNK_FRAMES = 608
 SHORTEST_S, LONGEST_S = 0.5, 30.0

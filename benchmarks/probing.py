@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from benchmarks.claims import Claim, run, seconds
+from matpac.devices import device_or_default
 from matpac.params import Probe
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.linear import fit_probes
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = device_or_default()
 ROUNDS = 5
 NUM_FOLDS = 5
 GOAL = 10.0

@@ -26,6 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 from benchmarks import feeding
 from benchmarks.claims import Claim, run, seconds
 from benchmarks.fresh import fresh, megabytes
+from matpac.devices import device_or_default
 from matpac.model.flops import training_flops
 from matpac.model.losses import classification_loss, prediction_loss, teacher_probabilities, total_loss
 from matpac.model.masking import Split, random_split
@@ -42,7 +43,7 @@ from matpac.weights.checkpoint import new_pretext
 PROJECT = Path(__file__).resolve().parent.parent
 LASTING = Durations(294_816, 19_654, 9_827)
 CROPS_OF_THE_PAPER = 604_000_000
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = device_or_default()
 ON_GPU = DEVICE.type == "cuda"
 DENSE_BFLOAT16_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}
 """Figures of the data sheets."""

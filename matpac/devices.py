@@ -1,8 +1,52 @@
-"""Which device to compute on."""
+"""Which device to compute on, and how many of its cores this process may use."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import torch
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIPS = Path("/proc/self/cgroup")
 
 
 def device_or_default(device: str | torch.device | None = None) -> torch.device:
     """`device`; if None, the GPU if there is one, else the CPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use: its affinity, and the quotas of its control groups (Linux)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas(MEMBERSHIPS, CGROUPS))]))
+
+
+def quotas(memberships: Path, cgroups: Path) -> Iterator[float]:
+    """Cores granted to the control groups of this process and to the groups above them.
+
+    A container may see its own group as the root of `cgroups`, under a name from outside, so only
+    files that exist count. See cgroups(7), and `cpu.max` in Linux's cgroup-v2.rst.
+    """
+    try:
+        lines = memberships.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = PurePosixPath(name.lstrip("/"))
+        for part in (group, *group.parents):
+            try:
+                if not controllers:
+                    quota, period = (cgroups / part / "cpu.max").read_text().split()
+                else:
+                    folder = cgroups / "cpu" / part
+                    quota, period = (
+                        (folder / f"cpu.cfs_{word}_us").read_text().strip() for word in ("quota", "period")
+                    )
+            except OSError:
+                continue
+            if quota not in ("max", "-1"):
+                yield int(quota) / int(period)

@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from matpac.devices import available_cores, quotas
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
+def test_a_process_bound_to_one_core_has_one():
+    code = (
+        "import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); from matpac.devices import *"
+    )
+    code += "; print(available_cores())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "1\n"
+    assert 1 <= available_cores() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, []),
+        ("0::/", {"cpu.max": "150000 100000"}, [1.5]),
+        # A service in a slice: the tighter of both limits counts.
+        ("0::/a.slice/b.service", {"a.slice/cpu.max": "400000 100000"}, [4.0]),
+        # Version 1 in a container, which sees its group as the root.
+        (
+            "4:memory:/docker/1f\n1:cpuacct,cpu:/docker/1f",
+            {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"},
+            [0.5],
+        ),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, []),
+        ("2:cpuset:/", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, []),
+    ],
+)
+def test_quotas_of_control_groups(tmp_path, membership, files, expected):
+    (tmp_path / "membership").write_text(membership + "\n")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert list(quotas(tmp_path / "membership", tmp_path)) == expected
+
+
+def test_no_control_groups_no_quota(tmp_path):
+    assert list(quotas(tmp_path / "none", tmp_path)) == []

@@ -150,19 +150,19 @@ def cost(
 def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Pre-train an encoder on the corpus.
 
-    Continues a run that was cut off. The result is data/checkpoints/pretrained. On several GPUs it
-    starts one process for each (compute.num_gpus in params.yaml). On several machines, start it on
-    each:
+    Continues a run that was cut off. The result is data/checkpoints/pretrained. It starts one
+    process for each GPU, or for each core of the CPU (compute.num_processes in params.yaml). On
+    several machines, start it on each:
 
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <host> -m matpac
     pretrain
     """
     from matpac.params import load_params
-    from matpac.training.ranks import begin_on_all_gpus
+    from matpac.training.ranks import begin_all_processes
     from matpac.training.run import pretrain_stage
 
     checked = load_params(params)
-    begin_on_all_gpus(checked.compute.num_gpus)
+    begin_all_processes(checked)
     pretrain_stage(SHARDS, CHECKPOINT, checked, CORPUS)
 
 

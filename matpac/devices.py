@@ -17,9 +17,20 @@ def device_or_default(device: str | torch.device | None = None) -> torch.device:
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use: its affinity, and the quotas of its control groups (Linux)."""
+    """CPU cores that this process may use.
+
+    Its affinity, the quotas of its control groups (Linux), and OMP_NUM_THREADS, by which people hold
+    programs to fewer.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas(MEMBERSHIPS, CGROUPS))]))
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    limits = [math.ceil(quota) for quota in quotas(MEMBERSHIPS, CGROUPS)]
+    return max(1, min([allowed, *limits, *([int(wanted)] if wanted.isdigit() else [])]))
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def quotas(memberships: Path, cgroups: Path) -> Iterator[float]:

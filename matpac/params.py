@@ -274,7 +274,7 @@ class Pretrain(Section):
     short_clips: Literal["drop", "pad"]
     """Whether to leave out clips shorter than a crop, or to pad them with digital silence."""
     batch_size: PositiveInt
-    """Clips per optimizer step, over all GPUs."""
+    """Clips per optimizer step, over all processes."""
     num_epochs: NonNegative
     """Number of times every clip is seen. 0: probe the weights of `init` without any training."""
     warmup_epochs: NonNegative
@@ -380,10 +380,11 @@ class Compute(Section):
     """How pre-training uses the machine. Results change by rounding only, so an interrupted run can
     go on with other values."""
 
-    num_gpus: PositiveInt | None
-    """GPUs of this machine to train on together. null: all that are visible."""
+    num_processes: PositiveInt | None
+    """Processes of this machine that train together, one a GPU or a core of the CPU. null: all
+    visible GPUs; without one all cores that this process may use, for models small enough."""
     micro_batch_size: PositiveInt
-    """Most clips in one forward pass of a GPU. Gradients accumulate up to pretrain.batch_size."""
+    """Most clips in one forward pass of a process. Gradients accumulate up to pretrain.batch_size."""
     compile: bool
     """Compile the networks, which takes about a minute at the start."""
     recompute_activations: bool

@@ -1,6 +1,7 @@
 """batches -> weights.
 
 cost.py       floating-point operations and hours of a run, before it begins
+gradients.py  gradients of all ranks -> their mean, through shared memory
 health.py     views of an update -> signs of collapse
 history.py    metrics.csv, online.csv and DVCLive's plots
 initial.py    trained weights -> a run that begins with them
@@ -8,7 +9,7 @@ log.py        progress, tables and warnings while a run goes on
 loop.py       one optimizer update, and the loop around it
 objective.py  one forward pass to the losses, as one module
 online.py     k-NN accuracy and rank of labelled clips, while training
-ranks.py      one process a GPU, training together
+ranks.py      processes that train together, one a GPU or a core
 run.py        a run that can be killed at any time and resumes
 schedules.py  update number -> learning rate, temperatures and decays
 """

@@ -27,7 +27,7 @@ class Log:
         flops_per_crop: float,
         first_update: int,
     ) -> None:
-        """New rows are appended to `history`. `flops_per_crop` are the share of one GPU."""
+        """New rows are appended to `history`. `flops_per_crop` are the share of one process."""
         self.history = history
         self.params, self.durations, self.flops_per_crop = params, durations, flops_per_crop
         self._live = live

@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 from matpac.model.masking import Split
 from matpac.model.pretext import Pretext
 from matpac.params import Compute, Pretrain
+from matpac.training.gradients import SharedGradients
 from matpac.training.health import Health
 from matpac.training.objective import Objective
 from matpac.training.ranks import Ranks
@@ -73,14 +74,26 @@ class Learner:
         if compute.compile:
             objective.compile_parts_()
         self.objective: nn.Module = objective
-        if ranks.number > 1:
-            self.objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
+        self.shared: SharedGradients | None = None
+        if ranks.share_memory:
+            trained = [weight for weight in pretext.parameters() if weight.requires_grad]
+            self.shared = SharedGradients(trained, ranks)
+        elif ranks.number > 1:
+            # Buffers need no broadcast: every rank computes the same ones.
+            self.objective = DistributedDataParallel(
+                objective, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
 
     def without_sync(self) -> AbstractContextManager[Any]:
         """Keep gradients on this rank; for all micro-batches of an update but the last."""
         if isinstance(self.objective, DistributedDataParallel):
             return self.objective.no_sync()
         return nullcontext()
+
+    def average_gradients_(self) -> None:
+        """Average gradients over the ranks, unless the backward pass has done so."""
+        if self.shared is not None:
+            self.shared.average_()
 
 
 def new_optimizer(pretext: Pretext, params: Pretrain) -> Optimizer:
@@ -174,6 +187,7 @@ def update_(
             # Times the number of ranks, because gradients are averaged over ranks.
             (loss * (share * ranks.number)).backward()
 
+    learner.average_gradients_()
     ranks.sum_(means)
     if health is not None:
         health.sum_over_(ranks)

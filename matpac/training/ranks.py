@@ -1,19 +1,26 @@
-"""One process, or one a GPU under torchrun, that train one model together."""
+"""Processes that train one model together: one a GPU, or one a core of the CPU, under torchrun."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from matpac.devices import device_or_default
+from matpac.devices import available_cores, device_or_default, memory_bytes
+from matpac.model.sizes import SIZES
+from matpac.params import Params
 
 Value = TypeVar("Value")
+TIMEOUT = timedelta(minutes=10)
+"""The longest that ranks wait for each other, as for the first one to save, before the run fails."""
+CROPS_PER_PROCESS = 8
+"""Fewest crops of a batch that are worth a process of their own on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,18 @@ class Ranks:
     rank: int
     number: int
     device: torch.device
+    number_here: int = 1
+    """Processes on this machine."""
 
     @property
     def is_first(self) -> bool:
         """Whether this process prints, logs and saves for all."""
         return self.rank == 0
+
+    @property
+    def share_memory(self) -> bool:
+        """Whether several processes train on the CPU of one machine."""
+        return self.device.type == "cpu" and 1 < self.number == self.number_here
 
     def part(self, size: int) -> slice:
         """This rank's clips of a batch of `size`; the ranks' shares differ by at most one clip."""
@@ -41,6 +55,10 @@ class Ranks:
         dist.broadcast_object_list(shared, device=self.device)
         return shared[0]
 
+    def wait(self) -> None:
+        """Return once all ranks have come here; what they wrote before is then visible."""
+        dist.barrier()
+
     def sum_(self, values: Tensor) -> None:
         """Replace `values` by their sum over all ranks."""
         if self.number > 1:
@@ -52,19 +70,39 @@ def this_process() -> Ranks:
     return Ranks(0, 1, device_or_default())
 
 
-def begin_on_all_gpus(num_gpus: int | None) -> None:
-    """Restart this command under `torchrun` if several GPUs are to be used.
+def begin_all_processes(params: Params) -> None:
+    """Restart this command under `torchrun` if several processes train together.
 
-    `num_gpus`: None for all visible ones. Raises ValueError if there are fewer.
+    Raises ValueError if `compute.num_processes` is above the number of GPUs.
     """
-    found = torch.cuda.device_count()
-    if num_gpus is not None and num_gpus > max(found, 1):
-        raise ValueError(f"compute.num_gpus: need {num_gpus} GPUs, found {found}")
-    number = num_gpus or found
-    if number > 1 and "WORLD_SIZE" not in os.environ:
+    if "WORLD_SIZE" in os.environ:
+        return
+    wanted, gpus = params.compute.num_processes, torch.cuda.device_count()
+    if gpus and (wanted or 0) > gpus:
+        raise ValueError(f"compute.num_processes: need {wanted} GPUs, found {gpus}")
+    cores = available_cores()
+    number = wanted or gpus or processes_on_cpu(params, cores, memory_bytes())
+    if number > 1:
+        if not gpus:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, cores // number))
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
         # Replaces this process, so that signals reach torchrun.
         os.execv(sys.executable, [sys.executable, *torchrun, "-m", "matpac", *sys.argv[1:]])
+
+
+def processes_on_cpu(params: Params, cores: int, memory: int) -> int:
+    """One process a core, as far as the batch and half of the memory go.
+
+    Processes of one thread share a busy machine better than threads, which all wait for the slowest
+    in every small operation; and they are faster at rest. Large models gain less and need their
+    memory in every process.
+    """
+    size = SIZES[params.model.size]
+    # A block has 12 dim² weights. Student and teacher; gradients and the optimizer's moments.
+    weights = 12 * (
+        2 * size.encoder_depth * size.encoder_dim**2 + size.predictor_depth * size.predictor_dim**2
+    )
+    return max(1, min(cores, params.pretrain.batch_size // CROPS_PER_PROCESS, memory // 2 // (16 * weights)))
 
 
 @contextmanager
@@ -78,8 +116,11 @@ def all_ranks() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), number, device)
+        yield Ranks(dist.get_rank(), number, device, int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         dist.destroy_process_group()

@@ -49,7 +49,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
     """Pre-train on the shards below `root` that `corpus` names, and move the result to `out`.
 
     An interrupted run resumes from its last saved state, in mid-epoch and with the same batches, on
-    any number of GPUs. Its state lies in a folder keyed by the digest of parameters, data and
+    any number of processes. Its state lies in a folder keyed by the digest of parameters, data and
     initial weights, so a changed parameter starts a new run.
     """
     mel_filters(params.logmel)  # Every checkpoint holds it, so an error must come before the training.
@@ -130,7 +130,7 @@ def export_untrained(initial: Weights, out: Path, params: Params) -> None:
 class Run:
     """A run and its saved states in `work/update-<n>`; a folder of that name is complete.
 
-    With several GPUs each has a process with a `Run`; the first process logs and saves for all.
+    Each process that trains has its own `Run`; the first one logs and saves for all.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Run:
         initial: Weights | None = None,
         online: OnlineProbe | None = None,
     ) -> None:
-        """Raises ValueError if there are too few clips, or fewer in a batch than GPUs."""
+        """Raises ValueError if there are too few clips, or fewer in a batch than processes."""
         self.work, self.crops, self.params, self.ranks = work, crops, params, ranks
         self.data_digest, self.initial, self.online = data_digest, initial, online
         self.standard = standard_of(crops, initial)
@@ -152,7 +152,7 @@ class Run:
         self.waited_s = 0.0
         if params.pretrain.batch_size < ranks.number:
             raise ValueError(
-                f"pretrain.batch_size: need at least one clip for each of {ranks.number} GPUs, "
+                f"pretrain.batch_size: need at least one clip for each of {ranks.number} processes, "
                 f"got {params.pretrain.batch_size}"
             )
 
@@ -262,7 +262,7 @@ class Run:
             log_mel = torch.from_numpy(batch.log_mel).to(device, non_blocking=True)
             log_mel = (log_mel.float() - standard.mean) / standard.std
             generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
-            # Drawn for the whole batch, so that each clip's mask is the same on any number of GPUs.
+            # Drawn for the whole batch, so that each clip's mask is the same on any number of ranks.
             noise = torch.rand(params.batch_size, num_patches, generator=generator)[part]
             split = split_by(noise, self.params.model.mask_ratio)
             visible, masked = (index.to(device, non_blocking=True) for index in split)
@@ -370,7 +370,8 @@ def pinned(shape: tuple[int, ...]) -> NDArray[np.float16]:
 def hardware(ranks: Ranks) -> str:
     if ranks.device.type == "cuda":
         return f"{ranks.number} x {torch.cuda.get_device_name(ranks.device)}"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    processes = f"{ranks.number} processes, " if ranks.number > 1 else ""
+    return f"{processes}{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:

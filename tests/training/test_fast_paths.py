@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matpac.training.ranks import Ranks, begin_on_all_gpus, this_process
+from matpac.params import load_params
+from matpac.training.ranks import Ranks, begin_all_processes, processes_on_cpu, this_process
 from matpac.weights.released import our_names
 from tests.training.golden import CASES, Golden
 from tests.training.golden_run import train
@@ -34,6 +35,11 @@ COMPILED = {
         BFLOAT16,
     ),
 }
+
+
+@pytest.fixture
+def demo():
+    return load_params(PROJECT / "presets/demo.yaml")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -96,6 +102,30 @@ def test_parts_make_up_the_batch_and_differ_by_one_clip_at_most():
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_more_gpus_than_there_are_is_refused():
-    with pytest.raises(ValueError, match=r"compute.num_gpus: need 1000 GPUs, found \d+"):
-        begin_on_all_gpus(1000)
+def test_more_gpus_than_there_are_is_refused(demo, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    many = demo.model_copy(update={"compute": demo.compute.model_copy(update={"num_processes": 1000})})
+    with pytest.raises(ValueError, match=r"compute.num_processes: need 1000 GPUs, found 2"):
+        begin_all_processes(many)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "cores", "gigabytes", "expected"),
+    [
+        ("tiny", 32, 2, 8, 2),
+        ("tiny", 32, 1, 8, 1),
+        ("tiny", 32, 64, 512, 4),  # eight crops each
+        ("tiny", 4, 64, 512, 1),
+        ("base", 2048, 16, 16, 2),  # 3.1 GB each, in half of the memory
+        ("base", 2048, 16, 4, 1),
+    ],
+)
+def test_processes_on_a_cpu(demo, size, batch_size, cores, gigabytes, expected):
+    params = demo.model_copy(
+        update={
+            "model": demo.model.model_copy(update={"size": size}),
+            "pretrain": demo.pretrain.model_copy(update={"batch_size": batch_size}),
+        }
+    )
+    assert processes_on_cpu(params, cores, gigabytes * 10**9) == expected

@@ -24,7 +24,7 @@ from benchmarks.claims import COLUMNS, Claim
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks/results"
 PAGE = PROJECT / "benchmarks/README.md"
-NAMES = ("preparing", "feeding", "training", "embedding", "probing", "startup", "machinery")
+NAMES = ("preparing", "feeding", "training", "sharing", "embedding", "probing", "startup", "machinery")
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
 

@@ -159,10 +159,12 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     from matpac.params import load_params
     from matpac.training.ranks import begin_all_processes
-    from matpac.training.run import pretrain_stage
 
     checked = load_params(params)
     begin_all_processes(checked)
+    # Slow to import, and not needed by a process that only starts others.
+    from matpac.training.run import pretrain_stage
+
     pretrain_stage(SHARDS, CHECKPOINT, checked, CORPUS)
 
 

@@ -71,7 +71,7 @@ def this_process() -> Ranks:
 
 
 def begin_all_processes(params: Params) -> None:
-    """Restart this command under `torchrun` if several processes train together.
+    """Run this command in several processes and exit, if several are to train together.
 
     Raises ValueError if `compute.num_processes` is above the number of GPUs.
     """
@@ -82,12 +82,28 @@ def begin_all_processes(params: Params) -> None:
         raise ValueError(f"compute.num_processes: need {wanted} GPUs, found {gpus}")
     cores = available_cores()
     number = wanted or gpus or processes_on_cpu(params, cores, memory_bytes())
-    if number > 1:
-        if not gpus:
-            os.environ["OMP_NUM_THREADS"] = str(max(1, cores // number))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
-        # Replaces this process, so that signals reach torchrun.
-        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "matpac", *sys.argv[1:]])
+    if number == 1:
+        return
+    if not gpus:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // number))
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    try:
+        torchrun(["--standalone", "--nproc-per-node", str(number), "-m", "matpac", *sys.argv[1:]])
+    except SignalException as stopped:
+        raise SystemExit(128 + stopped.sigval) from None
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        if failure.exitcode < 0:
+            sys.stderr.write(
+                f"Process {rank + 1} of {number} was ended by {failure.signal_name()}. "
+                "The next run goes on from the last saved state.\n"
+            )
+        # Otherwise the process has said why it failed.
+        raise SystemExit(1) from None
+    raise SystemExit
 
 
 def processes_on_cpu(params: Params, cores: int, memory: int) -> int:

@@ -49,9 +49,11 @@ class Project:
         self.run("corpus")
 
     def start(self, command: str = "pretrain", ranks: int = 1) -> subprocess.Popen:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        params = yaml.safe_load((self.folder / "params.yaml").read_text())
+        params["compute"]["num_processes"] = ranks
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params))
         return subprocess.Popen(
-            [sys.executable, *(torchrun if ranks > 1 else []), "-m", "matpac", command],
+            [sys.executable, "-m", "matpac", command],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,

@@ -1,7 +1,10 @@
-"""A run on two processes (torchrun) equals the run on one, even if it is interrupted."""
+"""A run on two processes equals the run on one, even if it is interrupted."""
 
 import signal
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load
@@ -17,6 +20,10 @@ def alone(project_of_noise):
     project_of_noise.change()
 
 
+def shared_memory():
+    return Path("/dev/shm").glob("matpac-*")
+
+
 def expect_the_same(project, alone):
     losses, weights = alone
     assert project.losses() == pytest.approx(losses, abs=1e-5)
@@ -24,11 +31,16 @@ def expect_the_same(project, alone):
         torch.testing.assert_close(value, weights[name], atol=1e-5, rtol=0, msg=name)
 
 
-def test_two_ranks_are_one_with_the_double_batch(project_of_noise, alone):
-    """Twelve clips in batches of seven, which divide evenly neither by ranks nor by epochs."""
+@pytest.fixture(scope="module")
+def together(project_of_noise, alone):
+    """Weights of a run on two ranks.
+
+    Twelve clips in batches of seven, which divide evenly neither by ranks nor by epochs.
+    """
     said = project_of_noise.run(ranks=2)
     assert said.count("68/68 updates (100%)") == 1, "one rank speaks for both"
     expect_the_same(project_of_noise, alone)
+    return project_of_noise.weights()
 
 
 def test_another_number_of_ranks_goes_on_with_the_same_samples(project_of_noise, alone):
@@ -40,6 +52,22 @@ def test_another_number_of_ranks_goes_on_with_the_same_samples(project_of_noise,
     assert f"Going on from update {saved} of 68." in said
     assert f"Going on from update {project_of_noise.saved_updates()} of 68." in project_of_noise.run(ranks=2)
     expect_the_same(project_of_noise, alone)
+
+
+def test_a_killed_rank_ends_the_run_in_seconds_and_loses_nothing(project_of_noise, together):
+    left_over = set(shared_memory())
+    process = project_of_noise.start(ranks=2)
+    while project_of_noise.saved_updates() < 10:
+        time.sleep(0.01)
+    killed_s = time.monotonic()
+    psutil.Process(process.pid).children()[1].kill()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - killed_s < 20
+    assert process.returncode != 0
+    assert "Process 2 of 2 was ended by SIGKILL. The next run goes on" in said
+    assert set(shared_memory()) <= left_over
+    assert "Going on from update" in project_of_noise.run(ranks=2)
+    assert project_of_noise.weights() == together, "the same bits as if nothing had happened"
 
 
 def test_without_classification_ranks_do_not_wait_for_the_heads(project_of_noise, alone):
@@ -54,7 +82,7 @@ def test_without_classification_ranks_do_not_wait_for_the_heads(project_of_noise
 
 def test_told_to_stop_all_ranks_stop_after_the_same_update(project_of_noise, alone):
     code, said = project_of_noise.interrupt(signal.SIGTERM, updates=10, ranks=2)
-    assert code != 0
+    assert code == 128 + signal.SIGTERM
     assert said.count("the next run goes on from there") == 1
     saved = project_of_noise.saved_updates()
     assert f"Stopped after update {saved};" in said

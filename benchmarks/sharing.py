@@ -1,0 +1,183 @@
+"""A CPU shared with others: the tiny model's work at rest, and beside one busy process.
+
+The busy process counts in Python, at the same priority. Each contestant is a program that starts
+once and waits; it is then told in turn to work for a few seconds and to say how much it did. Peer:
+one process with a thread for each core, as torch does by default.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from benchmarks.claims import Claim, run
+from matpac.devices import available_cores
+from matpac.model.masking import random_split
+from matpac.params import load_params
+from matpac.training.loop import Example, Learner, update_
+from matpac.training.ranks import Ranks, all_ranks
+from matpac.training.schedules import Durations, knobs_at
+from matpac.weights.checkpoint import new_pretext
+
+PROJECT = Path(__file__).resolve().parent.parent
+ROUNDS, WINDOW_S = 4, 5.0
+LASTING = Durations(total=100_000, warmup=1000, teacher_temperature=1000)
+
+
+class Contestant:
+    """Processes that do one kind of work together whenever they are told to."""
+
+    def __init__(self, work: str, number: int, threads: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": str(threads)}
+        shared |= {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.sharing", "--work", work],
+                cwd=PROJECT,
+                env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(number)
+        ]
+        for process in self.processes:
+            answer_of(process)
+
+    def rate(self) -> float:
+        """Work done a second, by all processes."""
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return sum(answer_of(process) for process in self.processes)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def answer_of(process: "subprocess.Popen[str]") -> float:
+    assert process.stdout is not None
+    return float(process.stdout.readline())
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def measure() -> list[Claim]:
+    cores = available_cores()
+    rates: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    with ExitStack() as stack:
+        contestants = {
+            "processes": Contestant("training", cores, 1),
+            "threads": Contestant("training", 1, cores),
+        }
+        for contestant in contestants.values():
+            stack.callback(contestant.close)
+        for _ in range(ROUNDS):
+            for name, contestant in contestants.items():
+                rates[name, False].append(contestant.rate())
+            with busy():
+                for name, contestant in contestants.items():
+                    rates[name, True].append(contestant.rate())
+    found = {key: statistics.median(values) for key, values in rates.items()}
+    peer = f"{cores} threads"
+    what = f"training, tiny model, {cores} processes"
+    return [
+        Claim(
+            f"{what}, at rest", "crops/s", found["processes", False], peer, found["threads", False], goal=1.0
+        ),
+        Claim(
+            f"{what}, beside a busy process",
+            "crops/s",
+            found["processes", True],
+            peer,
+            found["threads", True],
+            goal=1.0,
+        ),
+        Claim(
+            "what a busy process leaves of it",
+            "%",
+            100 * found["processes", True] / found["processes", False],
+            goal=55,
+        ),
+        Claim(
+            f"what a busy process leaves of {peer}",
+            "%",
+            100 * found["threads", True] / found["threads", False],
+        ),
+    ]
+
+
+def training(ranks: Ranks) -> Callable[[], int]:
+    """A call does one update; it returns this rank's crops."""
+    params = load_params(PROJECT / "presets/demo.yaml")
+    pretext = new_pretext(params.logmel, params.model, params.pretrain)
+    learner = Learner(pretext, params.pretrain, params.compute, ranks)
+    part = ranks.part(params.pretrain.batch_size)
+    size = part.stop - part.start
+    generator = torch.Generator().manual_seed(ranks.rank)
+    log_mel = torch.randn(size, params.logmel.num_mels, params.pretrain.crop_frames, generator=generator)
+    example = Example(log_mel, random_split(size, pretext.num_patches, params.model.mask_ratio, generator))
+    number = 0
+
+    def update() -> int:
+        nonlocal number
+        number += 1
+        watch = number % params.compute.log_every_updates == 0
+        update_(learner, example, number, knobs_at(number, LASTING, params.pretrain), watch=watch)
+        return size
+
+    return update
+
+
+WORKS: dict[str, Callable[[Ranks], Callable[[], int]]] = {"training": training}
+
+
+def take_part(work: str, orders: IO[str], answers: IO[str]) -> None:
+    """The process of a contestant: ready, then one answer an order."""
+    with all_ranks() as ranks:
+        step = WORKS[work](ranks)
+        for _ in range(2):
+            step()
+        answers.write("0\n")
+        answers.flush()
+        for _ in orders:
+            started, done = time.monotonic(), 0
+            # The first rank's clock decides for all when the window ends.
+            while ranks.agree(time.monotonic() - started < WINDOW_S):
+                done += step()
+            answers.write(f"{done / (time.monotonic() - started)}\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    if "--work" in sys.argv:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--work", choices=WORKS)
+        take_part(parser.parse_args().work, sys.stdin, sys.stdout)
+    else:
+        run(measure, __doc__)

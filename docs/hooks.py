@@ -58,8 +58,8 @@ def parameters() -> str:
         parts += [f"## {name}", inspect.cleandoc(section.__doc__ or ""), ""]
         parts += ["| key | type | default | the paper's | meaning |", "|---|---|---|---|---|"]
         parts += [
-            f"| `{key}` | {kind(about.annotation)} | {shown(default[name][key])} | {shown(paper[name][key])} "
-            f"| {in_a_line(about.description)} |"
+            f"| `{key}` | {kind(about.annotation)} | {shown(default[name].get(key))} "
+            f"| {shown(paper[name].get(key))} | {in_a_line(about.description)} |"
             for key, about in section.model_fields.items()
         ]
         parts.append("")

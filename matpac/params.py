@@ -7,7 +7,7 @@ found.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
@@ -24,6 +24,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -235,11 +236,49 @@ class Shards(Section):
     """Address of a running Dask scheduler (tcp://...). null: start a cluster on this machine."""
 
 
+class Custom(Section):
+    """Dimensions of networks that have no name. Widths are multiples of 4, and attention heads divide
+    them."""
+
+    encoder_dim: PositiveInt
+    """Width of the encoders of student and teacher."""
+    encoder_depth: PositiveInt
+    """Their blocks."""
+    encoder_heads: PositiveInt
+    """Attention heads of each block."""
+    predictor_dim: PositiveInt
+    """Width of the predictor."""
+    predictor_depth: PositiveInt
+    """Its blocks."""
+    predictor_heads: PositiveInt
+    """Attention heads of each block."""
+    head_hidden: PositiveInt
+    """Hidden units of the heads that classify."""
+    head_bottleneck: PositiveInt
+    """Dimensions of the unit vectors that the heads compare with the classes."""
+
+    @model_validator(mode="after")
+    def _attention_and_positions_fit(self) -> "Custom":
+        for name, dim, heads in (
+            ("encoder", self.encoder_dim, self.encoder_heads),
+            ("predictor", self.predictor_dim, self.predictor_heads),
+        ):
+            if dim % 4:
+                raise ValueError(
+                    f"{name}_dim: need a multiple of 4 (for the positions of patches), got {dim}"
+                )
+            if dim % heads:
+                raise ValueError(f"{name}_heads: need a divisor of {name}_dim ({dim}), got {heads}")
+        return self
+
+
 class Model(Section):
     """Sizes of the networks and of the two pretext tasks."""
 
-    size: Literal["tiny", "base"]
-    """Size of the networks, a row of matpac/model/sizes.py. `base` is the paper's."""
+    size: Literal["tiny", "small", "base", "large", "custom"]
+    """Size of the networks, a row of matpac/model/sizes.py, or `custom`. `base` is the paper's."""
+    custom: Custom | None = None
+    """Dimensions of the networks if `size` is `custom`; otherwise null, or left out."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     """Share of the patches that are hidden from the student and predicted. Paper: 0.7."""
     num_clusters: Annotated[int, Field(ge=2)]
@@ -247,6 +286,23 @@ class Model(Section):
     others."""
     num_predictor_heads: PositiveInt
     """Predictions of each masked patch: 1 in MATPAC, 5 in MATPAC++ (multiple-choice learning)."""
+
+    @model_validator(mode="after")
+    def _dimensions_stand_once(self) -> "Model":
+        if self.size == "custom" and self.custom is None:
+            keys = ", ".join(Custom.model_fields)
+            raise ValueError(f"custom: need {keys} for size custom, got null")
+        if self.size != "custom" and self.custom is not None:
+            raise ValueError(f"custom: need null for size {self.size}, or size custom, got dimensions")
+        return self
+
+    # Digests of runs, checkpoints and records are then those of before the key existed.
+    @model_serializer(mode="wrap")
+    def _without_missing_dimensions(self, serialize: Callable[["Model"], dict[str, Any]]) -> dict[str, Any]:
+        plain = serialize(self)
+        if self.custom is None:
+            plain.pop("custom", None)
+        return plain
 
 
 class Ramp(Section):

@@ -5,17 +5,18 @@ from pathlib import Path
 import torch
 
 from matpac.model.pretext import Pretext
-from matpac.params import LogMel, load_params
+from matpac.params import LogMel, Model, load_params
 from matpac.weights.checkpoint import Meta, Standard, new_pretext, read_meta, save_checkpoint
 from matpac.weights.open import open_checkpoint
 from tests.recordings import LOGMEL
 
 
-def untrained_checkpoint(folder: Path, logmel: LogMel = LOGMEL) -> Path:
+def untrained_checkpoint(folder: Path, logmel: LogMel = LOGMEL, model: Model | None = None) -> Path:
     """A tiny encoder that was trained for no update, with other weights than it began with."""
     params = load_params(Path(__file__).resolve().parents[1] / "presets/demo.yaml")
+    model = model or params.model
     pretrain = params.pretrain.model_copy(update={"crop_frames": 64})
-    pretext = new_pretext(logmel, params.model, pretrain)
+    pretext = new_pretext(logmel, model, pretrain)
     with torch.no_grad():
         for parameter in pretext.student_encoder.parameters():
             parameter += 0.05
@@ -24,7 +25,7 @@ def untrained_checkpoint(folder: Path, logmel: LogMel = LOGMEL) -> Path:
         total_updates=1,
         num_clips=1,
         logmel=logmel,
-        model=params.model,
+        model=model,
         pretrain=pretrain,
         standard=Standard(mean=-7.0, std=4.0),
         data_digest="",

@@ -101,7 +101,7 @@ def test_the_shipped_files_are_valid(project, name):
         ("probe.datasets", ["demo_corpus"], "probe.datasets: need datasets with labels, got demo_corpus"),
         ("model.mask_ratio", 0.99, "need visible and masked patches among the 65 of a crop, got 0.99"),
         ("datasets.demo_corpus.kind", "mp3", "params: datasets.demo_corpus.kind: need one of demo, folder, "),
-        ("model.size", "huge", "params: model.size: input should be 'tiny' or 'base', got 'huge'"),
+        ("model.size", "huge", "params: model.size: input should be 'tiny', 'small', "),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_key(raw, key, value, complaint):

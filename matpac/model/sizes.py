@@ -1,4 +1,4 @@
-"""Model sizes by name."""
+"""Model sizes by name; matpac/weights/checkpoint.py reads the size of a run off its parameters."""
 
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ class Size(NamedTuple):
 SIZES = {
     # Trains in minutes on two cores: for the demo, pipeline tests, a first try on your data.
     "tiny": Size(128, 4, 4, 96, 2, 4, 256, 64),
-    # The paper's: ViT-B, with predictor and heads as in M2D and DINO (118 M trainable parameters).
+    # ViT-S, ViT-B (the paper's) and ViT-L of timm. Like the decoders of MAE, AudioMAE and M2D, the
+    # predictor is the same for all of them: 8 blocks of 512 dimensions. The heads are DINO's.
+    "small": Size(384, 12, 6, 512, 8, 16, 2048, 256),
     "base": Size(768, 12, 12, 512, 8, 16, 2048, 256),
+    "large": Size(1024, 24, 16, 512, 8, 16, 2048, 256),
 }

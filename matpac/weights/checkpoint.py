@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from matpac.files import flush_to_disk, read_json, write_json
 from matpac.model.pretext import Pretext
-from matpac.model.sizes import SIZES
+from matpac.model.sizes import SIZES, Size
 from matpac.params import BEFORE, LogMel, Model, Online, Pretrain
 from matpac.signal.mel import mel_filters
 from matpac.weights.tensors import MEL_FILTERS, read_networks, read_tensors, write_tensors
@@ -95,7 +95,7 @@ def new_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
 def blank_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
     """Networks of the right sizes, not initialized."""
     return Pretext(
-        SIZES[model.size],
+        size_of(model),
         num_mels=logmel.num_mels,
         crop_frames=pretrain.crop_frames,
         num_clusters=model.num_clusters,
@@ -103,6 +103,11 @@ def blank_pretext(logmel: LogMel, model: Model, pretrain: Pretrain) -> Pretext:
         center_momentum=pretrain.center_momentum,
         standardize_targets=pretrain.standardize_targets,
     )
+
+
+def size_of(model: Model) -> Size:
+    """Dimensions of the networks, of a size with a name or of `model.custom`."""
+    return SIZES[model.size] if model.custom is None else Size(**model.custom.model_dump())
 
 
 def save_checkpoint(folder: Path, pretext: Pretext, optimizer: Optimizer, meta: Meta) -> None:

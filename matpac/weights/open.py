@@ -11,10 +11,9 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from matpac.files import checksum
-from matpac.model.sizes import SIZES
 from matpac.params import LogMel
 from matpac.signal.mel import mel_filters
-from matpac.weights.checkpoint import NETWORKS, Meta, Standard, read_meta
+from matpac.weights.checkpoint import NETWORKS, Meta, Standard, read_meta, size_of
 from matpac.weights.pretrained import WEIGHTS, is_saved, read_config
 from matpac.weights.released import (
     AUDIOSET,
@@ -116,7 +115,7 @@ def open_checkpoint(folder: Path) -> Weights:
         ValueError: The folder holds no checkpoint, or one of another format.
     """
     meta = read_meta(folder)
-    size = SIZES[meta.model.size]
+    size = size_of(meta.model)
     return Weights(
         name=str(folder),
         path=folder,

@@ -12,6 +12,7 @@ from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.onnx import export_onnx
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
+from matpac.params import Custom, Model
 from matpac.signal.mel import mel_filters
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
@@ -21,6 +22,17 @@ from tests.recordings import LOGMEL
 onnxruntime = pytest.importorskip("onnxruntime")
 
 RATE = 16_000
+CUSTOM = Custom(
+    encoder_dim=24,
+    encoder_depth=3,
+    encoder_heads=3,
+    predictor_dim=16,
+    predictor_depth=1,
+    predictor_heads=2,
+    head_hidden=20,
+    head_bottleneck=10,
+)
+"""Dimensions of no size with a name."""
 CHUNK = 64
 SECONDS = (0.2, 0.5, 0.655, 0.7, 1.0, 3.0, 6.095, 10.0, 30.0, 60.0)
 """A chunk of 64 frames is 0.655 s, one of 608 frames 6.095 s."""
@@ -118,13 +130,14 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_writes_one_file_that_says_its_rate(tmp_path, monkeypatch, capsys):
-    checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
+    model = Model(size="custom", custom=CUSTOM, mask_ratio=0.6, num_clusters=64, num_predictor_heads=1)
+    checkpoint = untrained_checkpoint(tmp_path / "checkpoint", model=model)
     out = tmp_path / "new" / "encoder.onnx"
     monkeypatch.setattr(sys, "argv", ["matpac", "export", str(checkpoint), "--out", str(out)])
     with files_for(0o027), pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 0
-    assert capsys.readouterr().out == f"{out}: waveform [batch, time] at 16000 Hz -> embedding [batch, 128]\n"
+    assert capsys.readouterr().out == f"{out}: waveform [batch, time] at 16000 Hz -> embedding [batch, 24]\n"
     assert [path.name for path in out.parent.iterdir()] == ["encoder.onnx"]
     assert stat.S_IMODE(out.stat().st_mode) == 0o640
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])

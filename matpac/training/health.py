@@ -6,11 +6,13 @@ classes and on nothing else. All three show here long before a probe score does.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from matpac.model.pretext import Views
@@ -25,7 +27,7 @@ class Health:
     target_sums: Tensor
     predicted_sums: Tensor
     target_products: Float[Tensor, "dim dim"]
-    """Float64, because `values` takes the roots of its smallest eigenvalues."""
+    """Float64, because `values` takes the roots of its smallest eigenvalues. Only sums are float64."""
     probability_sum: Float[Tensor, " cluster"]
     used: Float[Tensor, " cluster"]
     """Above 0 for classes that are the teacher's first choice for some patch."""
@@ -49,9 +51,9 @@ class Health:
         predicted = F.normalize(views.predicted_latents.flatten(0, 1), dim=-1)
         self.target_sums = self.target_sums + sums(target)
         self.predicted_sums = self.predicted_sums + sums(predicted)
-        self.target_products = self.target_products + target.double().T @ target.double()
+        self.target_products = self.target_products + products(target)
         self.probability_sum = self.probability_sum + target_probs.sum(dim=(0, 1))
-        self.used[target_probs.argmax(-1).flatten()] = 1
+        self.used.index_fill_(0, target_probs.argmax(-1).flatten(), 1)
 
     def sum_over_(self, ranks: Ranks) -> None:
         for values in vars(self).values():
@@ -59,6 +61,8 @@ class Health:
 
     def values(self) -> dict[str, float]:
         """Columns of metrics.csv for one update, over all masked patches of its batch.
+
+        Computed on the CPU, where the report brings the sums.
 
         teacher_variance, student_variance: variances of the unit vectors, summed over dimensions;
         0 if all patches have the same latent, 1 if latents point in all directions.
@@ -79,6 +83,32 @@ class Health:
 
 def sums(unit: Float[Tensor, "patch dim"]) -> Float[Tensor, "moment dim"]:
     return torch.stack([unit.sum(0), unit.square().sum(0)])
+
+
+def products(unit: Float[Tensor, "patch dim"]) -> Float64[Tensor, "dim dim"]:
+    """The sum of each vector's outer product with itself: `unit.T @ unit`.
+
+    The matrix product is in float32, full precision or not as PyTorch is set, and of differences
+    from the mean: what all vectors share does not round what they do not share. If they differ in
+    a few dimensions alone, the eigenvalues of all others are 1e-8 of the largest instead of 0.
+    """
+    mean = unit.mean(0)
+    rest = unit - mean
+    with full_float32():
+        spread = rest.T @ rest
+    shared = mean.double()
+    return spread.double() + len(unit) * torch.outer(shared, shared)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Matrix products without TensorFloat-32, whose 11 bits hide small eigenvalues."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def variance(sums: Float[Tensor, "moment dim"], count: Float[Tensor, ""]) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matpac.model.pretext import Views
-from matpac.training.health import Health, describe_collapse, rankme
+from matpac.training.health import Health, describe_collapse, products, rankme
 from matpac.training.log import first_judged
 from matpac.training.schedules import Durations
 
@@ -68,6 +68,40 @@ def test_the_rank_over_micro_batches_is_that_of_all_latents(generator):
     unit = torch.nn.functional.normalize(latents.flatten(0, 1), dim=1)
     expected = rankme(torch.linalg.svdvals(unit.double())).item()
     assert health.values()["teacher_rankme"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scales", "shared", "error"),
+    [
+        (torch.ones(128), 0.0, 1e-6),
+        (torch.logspace(0, -3, 128), 0.0, 1e-6),
+        (torch.logspace(0, -3, 128), 5.0, 1e-6),
+        (torch.full((128,), 1e-3), 1.0, 1e-6),
+        (torch.arange(128).lt(10).float(), 0.0, 0.02),
+    ],
+    ids=["isotropic", "three decades", "much in common", "nearly equal", "ten dimensions alone"],
+)
+def test_rankme_needs_no_product_in_float64(generator, scales, shared, error):
+    """Only exact zeros among the singular values show: rounding puts them at 1e-4 of the largest."""
+    rotation = torch.linalg.qr(torch.randn(128, 128, generator=generator))[0]
+    latents = (torch.randn(4096, 128, generator=generator) * scales + shared) @ rotation
+    unit = torch.nn.functional.normalize(latents, dim=1)
+    found = sum(products(part) for part in unit.split(1000))
+    expected = rankme(torch.linalg.svdvals(unit.double()))
+    assert rankme(torch.linalg.eigvalsh(found).clamp(min=0).sqrt()).item() == pytest.approx(
+        expected.item(), rel=error
+    )
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_products_leave_the_precision_of_others_as_it_was(generator, precision):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        products(torch.randn(3, 4, generator=generator))
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_equal_latents_have_rank_one(generator):

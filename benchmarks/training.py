@@ -239,18 +239,18 @@ def largest_micro_batch(params: Params) -> int:
     """The largest batch that fits on the GPU, found by doubling."""
     size = 64
     while True:
-        try:
-            tried = params.model_copy(
-                update={
-                    "pretrain": params.pretrain.model_copy(update={"batch_size": 2 * size}),
-                    "compute": params.compute.model_copy(update={"micro_batch_size": 2 * size}),
-                }
-            )
-            updates_of(Ours, tried)
-        except torch.OutOfMemoryError:
-            return size
-        finally:
-            torch.cuda.empty_cache()
+        tried = params.model_copy(
+            update={
+                "pretrain": params.pretrain.model_copy(update={"batch_size": 2 * size}),
+                "compute": params.compute.model_copy(update={"micro_batch_size": 2 * size}),
+            }
+        )
+        ours = Ours(networks(tried), tried)
+        for number in range(2):  # The first one makes the optimizer's moments.
+            ours.update(example(tried, number), number, knobs_of(tried, number))
+        if ours.learner.micro_batch_size != 2 * size:
+            return size  # Memory ran out, and the update was done again in halves.
+        torch.cuda.empty_cache()
         size *= 2
 
 

@@ -24,6 +24,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -439,17 +440,29 @@ class Compute(Section):
     num_processes: PositiveInt | None
     """Processes of this machine that train together, one a GPU or a core of the CPU. null: all
     visible GPUs; without one all cores that this process may use, for models small enough."""
-    micro_batch_size: PositiveInt
-    """Most clips in one forward pass of a process. Gradients accumulate up to pretrain.batch_size."""
+    micro_batch_size: int | Literal["auto"]
+    """Most clips in one forward pass of a process. Gradients accumulate up to pretrain.batch_size. auto:
+    what fits into the free memory of the GPU; 32 on a CPU. If memory runs out all the same, the
+    update is done again with half as many, and the run stays at that."""
     compile: bool
     """Compile the networks, which takes about a minute at the start."""
     recompute_activations: bool
     """Compute activations again in the backward pass instead of keeping them: less memory, more
     time."""
+    residual: Literal["float32", "bfloat16"]
+    """Precision in which blocks add their outputs to their inputs. bfloat16 moves fewer bytes and is
+    a little coarser; it needs `pretrain.precision: bfloat16`."""
     log_every_updates: PositiveInt
     """Updates from one row of metrics.csv to the next."""
     save_every_s: PositiveFloat
     """Time between saved states, and so the most work that a kill may cost."""
+
+    @field_validator("micro_batch_size", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        if value != "auto" and not (type(value) is int and value > 0):
+            raise ValueError(f"need a whole number above 0 or auto, got {value!r}")
+        return value
 
 
 class Online(Section):
@@ -614,6 +627,15 @@ class Params(Section):
     def _attention_has_steps(self) -> "Params":
         if self.probe.attentive is not None and not self.embed.over_time:
             raise ValueError("probe.attentive: need embed.over_time: true, got false")
+        return self
+
+    @model_validator(mode="after")
+    def _coarse_sums_are_of_coarse_products(self) -> "Params":
+        if self.compute.residual == "bfloat16" and self.pretrain.precision != "bfloat16":
+            raise ValueError(
+                f"compute.residual: need float32 with pretrain.precision: {self.pretrain.precision}, "
+                f"got bfloat16"
+            )
         return self
 
     # Checked here and not in the section, so that older checkpoints with other values still open.

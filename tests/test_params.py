@@ -61,7 +61,16 @@ def test_the_shipped_files_are_valid(project, name):
             "params: logmel: need fmin_hz < fmax_hz <= 8000 Hz (half the sample rate), got 50 and 9000",
         ),
         ("pretrain.crop_frames", 600, "params: pretrain: crop_frames: need a multiple of 16"),
-        ("compute.micro_batch_size", 0, "micro_batch_size: input should be greater than 0, got 0"),
+        (
+            "compute.micro_batch_size",
+            0,
+            "params: compute.micro_batch_size: need a whole number above 0 or auto, got 0",
+        ),
+        (
+            "compute.residual",
+            "bfloat16",
+            "params: compute.residual: need float32 with pretrain.precision: float32, got bfloat16",
+        ),
         ("pretrain.warmup_epochs", 1000, "warmup_epochs: need less than num_epochs"),
         (
             "pretrain.teacher_temperature_epochs",

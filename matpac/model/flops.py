@@ -1,4 +1,4 @@
-"""networks -> floating-point operations of one training step.
+"""networks -> floating-point operations and memory of one training step.
 
 As in PyTorch's counter, only matrix products count, with a multiplication and an addition for each
 term. Activations that are recomputed are not counted twice.
@@ -12,6 +12,7 @@ from matpac.model.encoder import Blocks
 from matpac.model.head import Head
 from matpac.model.masking import num_visible
 from matpac.model.pretext import Pretext
+from matpac.model.sizes import PATCH
 
 
 class Flops(NamedTuple):
@@ -67,3 +68,38 @@ def head(layers: Head, tokens: int) -> int:
 
 def linear(layer: nn.Linear, tokens: int) -> int:
     return 2 * tokens * layer.in_features * layer.out_features
+
+
+class Memory(NamedTuple):
+    """Bytes on a GPU."""
+
+    fixed: int
+    """Weights, gradients, moments of the optimizer, and casts of weights."""
+    per_clip: int
+    """What a clip of a micro-batch adds until its backward pass begins."""
+
+
+def training_memory(
+    pretext: Pretext, visible: int, *, bfloat16: bool, recompute: bool, classify: bool
+) -> Memory:
+    """Peak of an update, not compiled, with `visible` patches a clip.
+
+    Fitted to the storages alive in updates on fake tensors, of the sizes `tiny` and `base`; a tenth
+    off at most. Bytes for each token and dimension are those kept in a block and those around all.
+    """
+    patches, student, predictor = pretext.num_patches, pretext.student_encoder.blocks, pretext.predictor
+    masked = patches - visible
+    wide, bytes_in_block, bytes_around = (2, 35, 48) if bfloat16 else (4, 61, 72)
+    if recompute:
+        bytes_in_block, bytes_around = 4, 36
+    in_blocks = (1 + visible) * len(student) * student.dim
+    in_blocks += (1 + patches) * len(predictor.blocks) * predictor.blocks.dim
+    per_clip = in_blocks * bytes_in_block
+    per_clip += patches * (student.dim * bytes_around + 6 * PATCH**2)
+    per_clip += (predictor.num_hypotheses - 1) * masked * student.dim * (wide + 4)
+    if classify:
+        num_clusters, hidden = len(pretext.student_head.direction), pretext.student_head.hidden
+        per_clip += masked * (20 * num_clusters + 4 * wide * hidden)
+    sizes = [(weight.numel(), weight.requires_grad) for weight in pretext.parameters()]
+    fixed = sum(size * (4 + 12 * is_trained + 2 * bfloat16) for size, is_trained in sizes)
+    return Memory(fixed, per_clip)

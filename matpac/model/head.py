@@ -11,6 +11,7 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, hidden: int, bottleneck: int, num_clusters: int) -> None:
         super().__init__()
+        self.hidden = hidden
         self.mlp = nn.Sequential(
             nn.Linear(dim, hidden),
             nn.GELU(),

@@ -46,6 +46,15 @@ def closest(
     return hypotheses.take_along_dim(best, dim=2).squeeze(2)
 
 
+def match(
+    hypotheses: Float[Tensor, "batch masked hypothesis dim"],
+    target: Float[Tensor, "batch masked dim"],
+) -> tuple[Float[Tensor, "batch masked hypothesis"], Float[Tensor, "batch masked dim"]]:
+    """Distances of all hypotheses, and the closest one of each patch."""
+    distance = distances(hypotheses, target)
+    return distance, closest(hypotheses, distance)
+
+
 def teacher_probabilities(
     teacher_logits: Float[Tensor, "batch masked cluster"],
     center: Float[Tensor, " cluster"],

@@ -24,7 +24,7 @@ def split_by(noise: Float[Tensor, "batch patch"], mask_ratio: float) -> Split:
     """The patches with the lowest noise stay visible."""
     first_masked = num_visible(noise.shape[1], mask_ratio)
     order = noise.argsort(dim=1)
-    return Split(visible=order[:, :first_masked], masked=order[:, first_masked:])
+    return Split(order[:, :first_masked].contiguous(), order[:, first_masked:].contiguous())
 
 
 def num_visible(num_patches: int, mask_ratio: float) -> int:

@@ -14,6 +14,8 @@ class Patches(nn.Module):
     """
 
     positions: Tensor
+    residual = torch.float32
+    """Precision of positions and CLS token, and so of all sums of the blocks' outputs under autocast."""
 
     def __init__(self, num_mels: int, num_frames: int, dim: int) -> None:
         """`num_frames`: length of the longest input of `forward`."""
@@ -31,13 +33,14 @@ class Patches(nn.Module):
         pixels = log_mel.unflatten(2, (num_time, PATCH)).unflatten(1, (self.num_freq, PATCH))
         pixels = pixels.transpose(2, 3).flatten(3).flatten(1, 2)
         positions = self.positions.unflatten(0, (self.num_freq, self.num_time))[:, :num_time]
-        patches: Tensor = self.projection(pixels) + positions.flatten(0, 1)
+        patches: Tensor = self.projection(pixels) + positions.flatten(0, 1).to(self.residual)
         return patches
 
     def with_cls(
         self, patches: Float[Tensor, "batch chosen dim"]
     ) -> Float[Tensor, "batch chosen_and_cls dim"]:
-        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        cls_token = self.cls_token.to(self.residual)
+        return torch.cat([cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
 
 
 def sine_cosine(num_freq: int, num_time: int, dim: int) -> Float[Tensor, "patch dim"]:

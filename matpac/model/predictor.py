@@ -13,6 +13,8 @@ class Predictor(nn.Module):
     """nu in the paper; `num_hypotheses` above 1 is MATPAC++."""
 
     positions: Tensor
+    residual = torch.float32
+    """As in `Patches`."""
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class Predictor(nn.Module):
         batch, num_patches = len(cls), len(self.positions)
         everywhere = self.mask_token.to(visible.dtype).expand(batch, num_patches, -1)
         index = split.visible[:, :, None].expand_as(visible)
-        patches = everywhere.scatter(1, index, visible) + self.positions
+        patches = everywhere.scatter(1, index, visible) + self.positions.to(self.residual)
 
         tokens = self.blocks(torch.cat([cls, patches], dim=1))
         masked = take(self.norm(tokens)[:, 1:], split.masked)

@@ -18,7 +18,7 @@ from torch.nn.init import trunc_normal_, xavier_uniform_, zeros_
 
 from matpac.model.encoder import Encoder
 from matpac.model.head import Head
-from matpac.model.losses import closest, distances, standardized
+from matpac.model.losses import match, standardized
 from matpac.model.masking import Split, take
 from matpac.model.patches import Patches
 from matpac.model.predictor import Predictor
@@ -54,6 +54,7 @@ class Pretext(nn.Module):
     ) -> None:
         super().__init__()
         self.standardize_targets = standardize_targets
+        self.match = match
         dim = size.encoder_dim
         self.patches = Patches(num_mels, crop_frames, dim)
         self.student_encoder = Encoder(dim, size.encoder_depth, size.encoder_heads)
@@ -103,8 +104,7 @@ class Pretext(nn.Module):
                 target_latents = standardized(target_latents)
             target_logits = self.teacher_head(target_latents) if classify else None
 
-        distance = distances(hypotheses, target_latents)
-        predicted_latents = closest(hypotheses, distance)
+        distance, predicted_latents = self.match(hypotheses, target_latents)
         predicted_logits = self.student_head(predicted_latents) if classify else None
         return Views(target_latents, predicted_latents, distance, target_logits, predicted_logits)
 

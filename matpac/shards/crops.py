@@ -139,18 +139,15 @@ class Crops:
         size: int,
         num_batches: int,
         *,
-        stride: int | None = None,
         prefetch: int = 2,
         empty: Empty | None = None,
     ) -> Iterator[Batch]:
-        """Batches at regular distances in the stream, read ahead by a thread.
+        """Batches one after another, read ahead by a thread.
 
         Args:
             first_sample: Number of the first sample of the first batch.
             size: Number of samples in a batch.
             num_batches: Number of batches.
-            stride: Samples from one batch's first to the next one's; by default `size`. Processes
-                that train together each read their `size` of every `stride` samples.
             prefetch: Number of batches to read ahead.
             empty: Makes the array to read into; by default memory is reused.
 
@@ -160,9 +157,8 @@ class Crops:
         Raises:
             TruncatedShard: A file ends before the data that its index promises.
         """
-        stride = size if stride is None else stride
         empty = ReusedMemory() if empty is None else empty
-        samples = range(first_sample, first_sample + num_batches * stride, stride)
+        samples = range(first_sample, first_sample + num_batches * size, size)
         return ahead((partial(self.batch, sample, size, empty) for sample in samples), prefetch + 1, 1)
 
     def clips(self, first_sample: int, size: int) -> NDArray[np.int64]:

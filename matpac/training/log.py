@@ -33,20 +33,37 @@ class Log:
         self._live = live
         self._progress = Progress("pretrain", durations.total, "updates", done=first_update)
         self._last = (first_update, time.monotonic(), 0.0)
+        self._late: tuple[Report, float] | None = None
 
     def add_update(self, report: Report, waited_s: float) -> None:
-        """`waited_s`: seconds spent waiting for data since the run began."""
+        """`waited_s`: seconds spent waiting for data since the run began.
+
+        If the device has not done a watched update yet, its row is made at the next call, so that the
+        device has work meanwhile; or by `make_row`.
+        """
+        self.make_row()
+        if report.signs is not None:
+            self._late = report, waited_s
+            if report.signs.has_arrived():
+                self.make_row()
         rows = self.history.updates
-        if report.health is not None:
-            row = row_of(report, self.durations.total / self.params.pretrain.num_epochs)
-            # Read the clock only now, because `row_of` has waited for the device.
-            row |= self._speed(report.update + 1, waited_s)
-            collapse = self._collapse(row)
-            if collapse and not (rows and rows[-1]["collapsing"]):
-                say(f"WARNING: this run seems to collapse at update {row['step']:,}: {collapse}.")
-            rows.append(row | {"collapsing": int(collapse is not None)})
-            self._live.log(rows[-1])
-        self._progress.advance(note=note(rows[-1], self.history.online))
+        self._progress.advance(note=note(rows[-1], self.history.online) if rows else "")
+
+    def make_row(self) -> None:
+        """Make the row of the last watched update, if there is none yet; waits for that update."""
+        if self._late is None:
+            return
+        report, waited_s = self._late
+        self._late = None
+        row = row_of(report, self.durations.total / self.params.pretrain.num_epochs)
+        # Read the clock only now, because `row_of` has waited for the device.
+        row |= self._speed(report.update + 1, waited_s)
+        collapse = self._collapse(row)
+        rows = self.history.updates
+        if collapse and not (rows and rows[-1]["collapsing"]):
+            say(f"WARNING: this run seems to collapse at update {row['step']:,}: {collapse}.")
+        rows.append(row | {"collapsing": int(collapse is not None)})
+        self._live.log(rows[-1])
 
     def add_online(self, row: Row) -> None:
         """Add a row of online.csv; the time it took does not count as training."""

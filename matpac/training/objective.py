@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from matpac.model.losses import (
     classification_loss,
+    match,
     prediction_loss,
     teacher_probabilities,
     total_loss,
@@ -15,6 +16,9 @@ from matpac.model.losses import (
 from matpac.model.masking import Split
 from matpac.model.pretext import Pretext, Views
 from matpac.params import Pretrain
+
+MOST_GRAPHS = 64
+"""Compiled variants of a block, beyond which new sizes are computed eagerly."""
 
 
 class Outcome(NamedTuple):
@@ -38,7 +42,15 @@ class Objective(nn.Module):
 
     def compile_parts_(self) -> None:
         """Compile block by block. Blocks of one shape share their code, so this takes seconds, and
-        gradients of late blocks reach other ranks while those of early blocks are computed."""
+        gradients of late blocks reach other ranks while those of early blocks are computed.
+
+        Changes two settings of the process: graphs are not cut where DDP's buckets end, as blocks are
+        smaller than buckets; and there may be many, as all blocks count together, and each size of
+        micro-batch needs three (student, teacher, predictor).
+        """
+        settings = torch._dynamo.config
+        settings.optimize_ddp = False
+        settings.recompile_limit = max(settings.recompile_limit, MOST_GRAPHS)
         for blocks in (
             self.pretext.student_encoder.blocks,
             self.pretext.predictor.blocks,
@@ -46,6 +58,7 @@ class Objective(nn.Module):
         ):
             for block in blocks:
                 block.compile(dynamic=False)
+        self.pretext.match = torch.compile(match, dynamic=False)
         self._compare = torch.compile(compare, dynamic=False)
 
     def forward(

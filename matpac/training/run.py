@@ -1,11 +1,12 @@
 """corpus -> checkpoint: a pre-training run that can be killed at any time and resumes."""
 
+import functools
 import os
 import platform
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,9 @@ from types import FrameType
 
 import numpy as np
 import torch
+from jaxtyping import Float16
 from numpy.typing import NDArray
+from torch import Tensor
 
 from matpac.files import WORK, exclusive, move_into_place
 from matpac.git import git_revision
@@ -22,8 +25,9 @@ from matpac.model.masking import Split, split_by
 from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
 from matpac.shards.corpus import read_corpus
-from matpac.shards.crops import Batch, Crops
+from matpac.shards.crops import Crops, Empty, ReusedMemory
 from matpac.signal.mel import mel_filters
+from matpac.threads import ahead
 from matpac.training.history import History, LivePlots, read_history, write_history
 from matpac.training.initial import begin_with_
 from matpac.training.log import Log, say
@@ -43,6 +47,9 @@ from matpac.weights.checkpoint import (
 from matpac.weights.open import Weights, open_weights
 
 BATCHES_AHEAD = 4
+
+Batch = tuple[Float16[Tensor, "batch frame mel"], Split]
+"""Log-mels as stored, and which patches of them are masked."""
 
 
 def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
@@ -187,6 +194,7 @@ class Run:
                         log.add_online(self.online.evaluate(learner.pretext, report.update))
                     if last or stop or time.monotonic() - saved_s > self.params.compute.save_every_s:
                         report.wait()
+                        log.make_row()
                         spent = time.monotonic() - started_s
                         state = self._save(learner, done, history, spent, older=state)
                         saved_s = time.monotonic()
@@ -221,20 +229,16 @@ class Run:
     ) -> Iterator[Report]:
         """Train from update `first` on. Raises SystemExit if loss or gradient is not finite."""
         size = self.params.pretrain.batch_size
-        part = self.ranks.part(size)
-        batches = self.crops.stream(
-            first * size + part.start,
-            part.stop - part.start,
-            self.durations.total - first,
-            stride=size,
-            prefetch=BATCHES_AHEAD,
-            empty=pinned if self.ranks.device.type == "cuda" else None,
-        )
-        examples = self._examples(learner.pretext.num_patches, self._timed(batches), first, part)
+        examples = self.examples(range(first, self.durations.total), learner.pretext.num_patches)
+        most_clips = learner.micro_batch_size
         try:
-            yield from pretrain(
+            for report in pretrain(
                 learner, examples, self.durations, first_update=first, is_stopping=is_stopping
-            )
+            ):
+                if learner.micro_batch_size != most_clips:
+                    self._say_most_clips(learner, report.update, is_first=most_clips is None)
+                    most_clips = learner.micro_batch_size
+                yield report
         except NonFinite as error:
             ids = self.crops.ids(self.crops.clips(error.update * size, size))
             raise SystemExit(
@@ -242,6 +246,45 @@ class Run:
                 f"{', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}. The last saved state is sound. "
                 f"Lower pretrain.peak_learning_rate, or check these recordings."
             ) from error
+
+    def _say_most_clips(self, learner: Learner, update: int, *, is_first: bool) -> None:
+        now, device = learner.micro_batch_size, self.ranks.device
+        if not is_first:
+            # Said by each rank for itself: the others may have more memory.
+            say(
+                f"{device}: memory ran out at update {update:,}. It was done again, and the run goes on, "
+                f"in micro-batches of {now:,} crops."
+            )
+        elif device.type == "cuda":
+            self._say(f"Micro-batches of {now:,} crops.")
+
+    def examples(self, updates: Iterable[int], num_patches: int) -> Iterator[Example]:
+        """Read batches ahead in a thread; move them to the device and standardize them there."""
+        device, standard = self.ranks.device, self.standard
+        empty = pinned if device.type == "cuda" else ReusedMemory()
+        reads = (functools.partial(self.read, update, num_patches, empty) for update in updates)
+        for stored, split in self._timed(ahead(reads, BATCHES_AHEAD + 1, num_threads=1)):
+            log_mel = stored.to(device, non_blocking=True)
+            log_mel = (log_mel.float() - standard.mean) / standard.std
+            visible, masked = (index.to(device, non_blocking=True) for index in split)
+            yield Example(log_mel.transpose(1, 2), Split(visible, masked))
+
+    def read(self, update: int, num_patches: int, empty: Empty) -> Batch:
+        """Log-mels and masks of this rank's part of a batch, in pinned memory if it goes to a GPU.
+
+        Masks depend on the seed and the update only.
+        """
+        params = self.params.pretrain
+        part = self.ranks.part(params.batch_size)
+        first = update * params.batch_size
+        log_mel, _ = self.crops.batch(first + part.start, part.stop - part.start, empty)
+        generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
+        # Drawn for the whole batch, so that each clip's mask is the same on any number of ranks.
+        noise = torch.rand(params.batch_size, num_patches, generator=generator)[part]
+        split = split_by(noise, self.params.model.mask_ratio)
+        if self.ranks.device.type == "cuda":
+            split = Split(*(index.pin_memory() for index in split))
+        return torch.from_numpy(log_mel), split
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; `waited_s` adds up how long training waited for them."""
@@ -252,21 +295,6 @@ class Run:
             if batch is None:
                 return
             yield batch
-
-    def _examples(
-        self, num_patches: int, batches: Iterator[Batch], first: int, part: slice
-    ) -> Iterator[Example]:
-        """Standardize on the device and draw the masks, which depend on seed and update only."""
-        params, device, standard = self.params.pretrain, self.ranks.device, self.standard
-        for update, batch in enumerate(batches, start=first):
-            log_mel = torch.from_numpy(batch.log_mel).to(device, non_blocking=True)
-            log_mel = (log_mel.float() - standard.mean) / standard.std
-            generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
-            # Drawn for the whole batch, so that each clip's mask is the same on any number of ranks.
-            noise = torch.rand(params.batch_size, num_patches, generator=generator)[part]
-            split = split_by(noise, self.params.model.mask_ratio)
-            visible, masked = (index.to(device, non_blocking=True) for index in split)
-            yield Example(log_mel.transpose(1, 2), Split(visible, masked))
 
     def _last_state(self) -> Path | None:
         for partial in self.work.glob("*.partial"):

@@ -24,13 +24,22 @@ SAME_PROCESS = {
     "accumulated": ({"compute": {"micro_batch_size": 1}}, EXACT),
     "recomputed": ({"compute": {"recompute_activations": True}}, EXACT),
     "bfloat16": ({"pretrain": {"precision": "bfloat16"}}, BFLOAT16),
+    "bfloat16 sums": (
+        {"pretrain": {"precision": "bfloat16"}, "compute": {"residual": "bfloat16"}},
+        BFLOAT16,
+    ),
 }
 COMPILED = {
     "compiled": ({"compute": {"compile": True}}, EXACT),
     "all together": (
         {
             "pretrain": {"precision": "bfloat16"},
-            "compute": {"compile": True, "recompute_activations": True, "micro_batch_size": 2},
+            "compute": {
+                "compile": True,
+                "recompute_activations": True,
+                "micro_batch_size": 2,
+                "residual": "bfloat16",
+            },
         },
         BFLOAT16,
     ),
@@ -57,6 +66,24 @@ def test_compiled_it_matches_the_authors_code(golden_folder, project, tmp_path, 
     changes, tolerance = COMPILED[path]
     launch([], golden_folder, "mcl", tmp_path / "found", changes)
     check(load_file(tmp_path / "found"), Golden(golden_folder, "mcl", project), tolerance)
+
+
+@pytest.mark.slow
+def test_every_size_of_micro_batch_has_whole_graphs_even_with_several_ranks():
+    """Blocks of student, predictor and teacher, the matching of hypotheses, and the losses."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.training.compiled_graphs", *"234"],
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    first, *others = json.loads(run.stdout)
+    block = first[0]
+    assert [size > 1 for size in first] == [True] * 5
+    assert first[1] == first[2] == block > 15, "whole blocks"
+    assert others == [first] * 2, "later sizes are compiled as the first is"
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from matpac.model.masking import Split, random_split
@@ -86,6 +88,90 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(fresh, examples, m
 def test_micro_batches_are_few_and_even(examples):
     assert [len(part.log_mel) for part in micro_batches(examples[0], 3)] == [2, 2]
     assert [len(part.split.masked) for part in micro_batches(examples[0], 5)] == [4]
+
+
+def test_on_a_cpu_auto_is_a_micro_batch_of_32(fresh, examples):
+    run = fresh(micro_batch_size="auto")
+    assert run(examples) == fresh()(examples)
+    assert run.learner.micro_batch_size == 32
+
+
+class ShortOfMemory:
+    """Runs out of memory once, in the forward or backward pass of one micro-batch."""
+
+    def __init__(self, learner, part, backward):
+        self.left, self.backward, self.sizes = part, backward, []
+        learner.objective.register_forward_hook(self)
+
+    def __call__(self, _module, inputs, outcome):
+        self.sizes.append(len(inputs[0]))
+        self.left -= 1
+        if self.left == 0:
+            if not self.backward:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            outcome.loss.register_hook(self.fail)
+
+    def fail(self, _gradient):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("part", [1, 2, 3, 4])
+def test_an_update_that_runs_out_of_memory_is_done_again_in_halves(fresh, examples, part, backward):
+    """Two micro-batches of two clips an update; memory runs out in one of the first two updates."""
+    undisturbed, halved, run = (fresh(micro_batch_size=2, log_every_updates=1) for _ in range(3))
+    short, update = ShortOfMemory(run.learner, part, backward), (part - 1) // 2
+    found = run(examples)
+    assert short.sizes == [2] * part + [1] * (4 * (6 - update))
+    assert run.learner.micro_batch_size == 1
+    assert found == [pytest.approx(pair, rel=1e-6) for pair in undisturbed(examples)]
+
+    before = halved(examples[:update])
+    halved.learner.micro_batch_size = 1
+    assert before + halved(examples[update:], first_update=update) == found
+    assert all(torch.equal(value, halved.weights()[name]) for name, value in run.weights().items())
+
+
+def test_micro_batches_of_one_clip_that_do_not_fit_end_the_run(fresh, examples):
+    run = fresh(micro_batch_size=1)
+    ShortOfMemory(run.learner, 3, backward=False)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        run(examples)
+    assert caught.value.__notes__ == [
+        "An update in micro-batches of 1 needs more memory than this device has. "
+        "Set compute.recompute_activations: true, or a smaller model.size."
+    ]
+
+
+@pytest.fixture
+def group_of_one():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match")
+def test_distributed_updates_that_run_out_of_memory_are_done_again(fresh, examples, group_of_one):
+    undisturbed, run = fresh(micro_batch_size=2), fresh(micro_batch_size=2)
+    run.learner.objective = DistributedDataParallel(run.learner.objective, gradient_as_bucket_view=True)
+    for part in (1, 8):  # in a pass that keeps its gradients, and in the forward pass of one that does not
+        ShortOfMemory(run.learner, part, backward=False)
+        run.learner.micro_batch_size = 2
+        assert run(examples) == [pytest.approx(pair, rel=1e-6) for pair in undisturbed(examples)]
+    assert run.learner.micro_batch_size == 1
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match")
+def test_memory_that_runs_out_while_ranks_exchange_gradients_ends_the_run(fresh, examples, group_of_one):
+    """The other ranks have already added some gradients of the failed pass to theirs."""
+    run = fresh(micro_batch_size=2)
+    run.learner.objective = DistributedDataParallel(run.learner.objective, gradient_as_bucket_view=True)
+    ShortOfMemory(run.learner, 2, backward=True)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        run(examples)
+    assert (
+        "Set compute.micro_batch_size: 1, compute.recompute_activations: true, " in caught.value.__notes__[0]
+    )
 
 
 def test_recomputed_activations_are_the_same_bit_for_bit(fresh, examples):

@@ -1,0 +1,103 @@
+"""What a run trains on: crops and masks of each update, read in a thread."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from matpac.params import load_params
+from matpac.shards.crops import Batch, Crops, ReusedMemory
+from matpac.shards.statistics import Statistics
+from matpac.training.loop import Learner
+from matpac.training.ranks import Ranks
+from matpac.training.run import Run
+from matpac.training.schedules import Durations
+from matpac.weights.checkpoint import new_pretext
+
+NUM_PATCHES = 5 * 13
+
+
+class Numbered(Crops):
+    """Crops whose values are the number of their sample."""
+
+    def __init__(self):
+        self.num_clips, self.statistics = 100, Statistics(num_values=1, sum=0.0, sum_of_squares=1.0)
+
+    def batch(self, first_sample, size, empty):
+        samples = np.arange(first_sample, first_sample + size)
+        log_mel = empty((size, 208, 80))
+        log_mel[:] = samples[:, None, None]
+        return Batch(log_mel, samples)
+
+
+@pytest.fixture
+def run_of(project, tmp_path):
+    params = load_params(project / "presets/demo.yaml")
+    pretrain = params.pretrain.model_copy(update={"batch_size": 7, "seed": 3})
+    params = params.model_copy(update={"pretrain": pretrain})
+    return lambda rank, number: Run(
+        tmp_path, Numbered(), params, "", Ranks(rank, number, torch.device("cpu"))
+    )
+
+
+def read(run, update):
+    log_mel, split = run.read(update, NUM_PATCHES, ReusedMemory())
+    return log_mel[:, 0, 0].tolist(), split
+
+
+def test_masks_depend_on_seed_and_update_alone(run_of):
+    """Written out: a resumed run, and one of an older version, draws the same."""
+    _, split = read(run_of(0, 1), update=5)
+    seed = int(np.random.SeedSequence([3, 5]).generate_state(1, np.uint64)[0] >> 1)
+    noise = torch.rand(7, NUM_PATCHES, generator=torch.Generator().manual_seed(seed))
+    order = noise.argsort(dim=1)
+    assert torch.equal(split.visible, order[:, :26])
+    assert torch.equal(split.masked, order[:, 26:])
+
+
+def test_ranks_share_a_batch_with_the_masks_of_one_rank(run_of):
+    samples, split = read(run_of(0, 1), update=2)
+    parts = [read(run_of(rank, 3), update=2) for rank in range(3)]
+    assert [sample for part, _ in parts for sample in part] == samples == list(range(14, 21))
+    for side, whole in enumerate(split):
+        assert torch.equal(torch.cat([part[side] for _, part in parts]), whole)
+        assert all(part[side].is_contiguous() for _, part in parts)
+
+
+def test_masks_are_drawn_by_the_thread_that_reads(run_of, monkeypatch):
+    threads = []
+    draw = torch.rand
+    monkeypatch.setattr(
+        torch,
+        "rand",
+        lambda *size, **given: threads.append(threading.current_thread()) or draw(*size, **given),
+    )
+    run = run_of(0, 1)
+    examples = run.examples(range(4), NUM_PATCHES)
+    assert [example.log_mel[0, 0, 0].item() for example in examples] == [0, 7, 14, 21]
+    assert len(threads) == 4
+    assert threading.main_thread() not in threads
+
+
+def test_a_run_says_when_memory_ran_out(run_of, capsys):
+    run = run_of(0, 1)
+    run.durations = Durations(total=3, warmup=1, teacher_temperature=1)
+    params = run.params
+    learner = Learner(
+        new_pretext(params.logmel, params.model, params.pretrain), params.pretrain, params.compute, run.ranks
+    )
+    sizes = []
+
+    def run_short(_module, inputs):
+        sizes.append(len(inputs[0]))
+        if len(sizes) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    learner.objective.register_forward_pre_hook(run_short)
+    assert len(list(run.reports(learner, 0))) == 3
+    assert sizes == [7, 7, 3, 2, 2, 3, 2, 2]
+    assert capsys.readouterr().err == (
+        "cpu: memory ran out at update 1. It was done again, and the run goes on, "
+        "in micro-batches of 3 crops.\n"
+    )

@@ -28,6 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import psutil
 import yaml
 
 from benchmarks.claims import Claim, run
@@ -55,6 +56,7 @@ ROUNDS = 2
 NEXT_STAGE = re.compile(r"Running stage '(?P<kind>\w+)")
 BEFORE = "start and end"
 GOAL_S = 60
+IDLE_S = 20
 SAME = (
     "shards/*/*",
     "corpus.json",
@@ -64,13 +66,14 @@ SAME = (
 
 
 def measure() -> list[Claim]:
-    theirs, ours = [], []
+    theirs, ours, idle = [], [], []
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as name:
             plain, piped = copied(Path(name, "plain")), copied(Path(name, "piped"))
             theirs.append(seconds_of_calls(plain))
             try:
                 seconds, num_stages = seconds_of_dvc(piped)
+                idle.append(share_of_a_core(piped / ".prefect"))
             finally:
                 stop_server(piped / ".prefect")
             ours.append(seconds)
@@ -88,6 +91,7 @@ def measure() -> list[Claim]:
         *claims,
         Claim("the default run with little work", "s", whole, "plain Python", work, less_is_better=True),
         Claim("machinery of the default run", "s", whole - work, goal=GOAL_S, less_is_better=True),
+        Claim("Prefect's server while idle, of a core", "%", median(idle), goal=2, less_is_better=True),
     ]
 
 
@@ -266,6 +270,15 @@ def check_same(plain: Path, piped: Path) -> None:
     assert found[0] == found[1], found
     for name in found[0]:
         assert (plain / name).read_bytes() == (piped / name).read_bytes(), f"{name} differs"
+
+
+def share_of_a_core(home: Path) -> float:
+    """CPU time of the server that nobody uses, in percent of a core."""
+    server = psutil.Process(json.loads((home / "server.json").read_text())["pid"])
+    time.sleep(5)
+    before = sum(server.cpu_times()[:2])
+    time.sleep(IDLE_S)
+    return 100 * (sum(server.cpu_times()[:2]) - before) / IDLE_S
 
 
 def stop_server(home: Path) -> None:

@@ -22,6 +22,8 @@ import traceback
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,16 @@ def serve(home: Path) -> None:
     os.environ["PREFECT_SERVER_API_HOST"] = "127.0.0.1"
     os.environ["PREFECT_SERVER_API_PORT"] = str(port)
     import uvicorn
+    from docket import Worker
+    from prefect.server.api import background_workers
     from prefect.server.api.server import create_app
+
+    # Prefect's periodic work is due once a minute. Its worker looks for it eight times a second, and
+    # no setting changes that.
+    rarely = partial(
+        Worker, minimum_check_interval=timedelta(seconds=1), scheduling_resolution=timedelta(seconds=1)
+    )
+    background_workers.Worker = rarely  # type: ignore[attr-defined]
 
     server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning"))
     url = f"http://127.0.0.1:{port}/api"

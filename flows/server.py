@@ -148,7 +148,7 @@ def serve(home: Path) -> None:
     rarely = partial(
         Worker, minimum_check_interval=timedelta(seconds=1), scheduling_resolution=timedelta(seconds=1)
     )
-    background_workers.Worker = rarely  # type: ignore[attr-defined]
+    background_workers.Worker = rarely  # type: ignore[attr-defined, assignment]
 
     server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning"))
     url = f"http://127.0.0.1:{port}/api"

@@ -1,10 +1,12 @@
 """What happens on a GPU, seen without one. Import only where cudart.c has been preloaded.
 
-Tensors on `cuda:0` are fake: they have a shape and no data. `Watching` sees every operation on them.
+Tensors on `cuda:0` are fake: they have a shape and no data. Tensors of the CPU are real; what is
+copied there from the GPU is made of ones. `Watching` sees every operation.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -36,8 +38,13 @@ def fake_cuda() -> Iterator[None]:
     """Make all new tensors fake."""
     if not torch.cuda.is_available():
         raise RuntimeError("need the stand-in for CUDA's runtime (cudart.c), preloaded")
-    with FakeTensorMode():
-        yield
+    # torch.tensor(..., device="cuda") copies too, which would otherwise go unseen.
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        torch._C._set_only_lift_cpu_tensors(False)
 
 
 def move_(module: nn.Module) -> None:
@@ -48,6 +55,23 @@ def move_(module: nn.Module) -> None:
             setattr(part, name, nn.Parameter(fake, requires_grad=weight.requires_grad))
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=CUDA))
+
+
+@contextmanager
+def in_this_thread() -> Iterator[None]:
+    """Let pools do their jobs at once and here, because threads of theirs know nothing of fakes."""
+
+    def done(_pool: ThreadPoolExecutor, job: Callable[..., object], *args: object) -> Future:
+        future: Future = Future()
+        future.set_result(job(*args))
+        return future
+
+    submit = ThreadPoolExecutor.submit
+    ThreadPoolExecutor.submit = done
+    try:
+        yield
+    finally:
+        ThreadPoolExecutor.submit = submit
 
 
 class Watching(TorchDispatchMode):
@@ -82,19 +106,41 @@ class Watching(TorchDispatchMode):
         name, kwargs = function.overloadpacket.__name__, kwargs or {}
         if name == "device":  # Asked for ten thousand times an update.
             return function(*args, **kwargs)
-        self.num_operations += 1
+        if torch.is_inference_mode_enabled():
+            # There, operations made of others come as a whole.
+            with self:
+                result = function.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         given = tensors_in((args, kwargs))
-        if not all(isinstance(tensor, FakeTensor) for tensor in given):
-            args, kwargs = tree_map_only(Tensor, as_fake, (args, kwargs))
-        result = function(*args, **kwargs)
-        made = tensors_in(result)
-        self.hazards += hazards(name, args, kwargs, given, made)
-        self.count(made)
+        if not any(tensor.is_cuda for tensor in given) and not is_cuda(kwargs.get("device")):
+            with _disable_current_modes():
+                return function(*args, **kwargs)
+        self.num_operations += 1
+        self.hazards += hazards(name, args, kwargs, given)
+        if name == "_local_scalar_dense":
+            return 1
+        if name == "copy_" and not args[0].is_cuda:
+            return ones_into(args[0])
+        result = function(*tree_map_only(Tensor, as_fake, args), **tree_map_only(Tensor, as_fake, kwargs))
+        self.count(tensors_in(result))
+        if name == "_to_copy" and not result.is_cuda:
+            with _disable_current_modes():
+                pinned = bool(kwargs.get("non_blocking"))
+                return torch.ones(result.shape, dtype=result.dtype, pin_memory=pinned)
         return result
 
 
+def is_cuda(device: torch.device | None) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
+
+
+def ones_into(tensor: Tensor) -> Tensor:
+    with _disable_current_modes():
+        return tensor.fill_(1)
+
+
 def as_fake(tensor: Tensor) -> FakeTensor:
-    """Real tensors come from other threads, such as those that read batches."""
     if isinstance(tensor, FakeTensor):
         return tensor
     mode = detect_fake_mode()
@@ -113,20 +159,21 @@ def tensors_in(values: object) -> list[Tensor]:
     return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
 
 
-def hazards(name: str, args: tuple, kwargs: dict, given: list[Tensor], made: list[Tensor]) -> Iterator[str]:
-    on_gpu = any(tensor.device == CUDA for tensor in given)
-    if on_gpu and name in READS:
+def hazards(name: str, args: tuple, kwargs: dict, given: list[Tensor]) -> Iterator[str]:
+    """What makes the host wait in one operation on tensors of the GPU, or a copy to it."""
+    if name in READS:
         yield f"{name}: the host reads a result"
-    if on_gpu and name.startswith("index") and any(tensor.dtype == torch.bool for tensor in given[1:]):
+    if name.startswith("index") and any(tensor.dtype == torch.bool for tensor in given[1:]):
         yield f"{name}: a mask, whose number of elements the host reads"
     if name in COPIES:
-        source, target = given[-1], made[0]
-        if {source.device.type, target.device.type} == {"cpu", "cuda"}:
-            does_not_block = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))
-            to_gpu = target.device == CUDA
-            if not does_not_block:
-                yield f"{name}: a copy {source.device.type} -> {target.device.type} that blocks"
-            elif to_gpu and not is_pinned(source):
-                yield f"{name}: a copy to the GPU from memory that is not pinned"
-    elif on_gpu and any(tensor.device.type == "cpu" and tensor.dim() > 0 for tensor in given):
+        source = args[1] if name == "copy_" else args[0]
+        to_gpu = args[0].is_cuda if name == "copy_" else is_cuda(kwargs.get("device", source.device))
+        if source.is_cuda == to_gpu:
+            return
+        does_not_block = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))
+        if not does_not_block:
+            yield f"{name}: a copy {'to' if to_gpu else 'from'} the GPU that blocks"
+        elif not is_pinned(source if to_gpu else args[0]) and (to_gpu or name == "copy_"):
+            yield f"{name}: a copy between the GPU and memory that is not pinned"
+    elif any(not tensor.is_cuda and tensor.dim() > 0 for tensor in given):
         yield f"{name}: tensors on both devices"

@@ -11,7 +11,7 @@ from matpac.params import Custom, Params, load_params
 from matpac.shards.crops import Batch, Crops, Empty
 from matpac.shards.statistics import Statistics
 from matpac.training import loop
-from matpac.training.loop import Example, Learner, OnHost, Report, accumulate_, clips_that_fit, update_
+from matpac.training.loop import Example, Learner, Report, accumulate_, clips_that_fit, update_
 from matpac.training.ranks import Ranks
 from matpac.training.run import Run
 from matpac.training.schedules import Durations, knobs_at
@@ -109,19 +109,12 @@ def run_ahead(num_updates: int) -> dict:
         def synchronize(self) -> None:
             waits.append((self.update, len(queued)))
 
-    class Known(OnHost):
-        """Fake tensors have no values: these results are finite, and no rank is asked to stop."""
-
-        def read(self) -> list:
-            super().read()
-            return [None, None, True, np.float32(0)]
-
     def noted(*args: object, **kwargs: object) -> Report:
         report = update_(*args, **kwargs)
         queued.append(report.update)
         return report
 
-    loop.update_, loop.OnHost, torch.cuda.Event = noted, Known, Event
+    loop.update_, torch.cuda.Event = noted, Event
     run = Run(Path("never made"), Silence(params), params, "", Ranks(0, 1, CUDA))
     run.durations = Durations(num_updates, 1, 1)
     with Watching() as watching:
@@ -139,11 +132,28 @@ class Silence(Crops):
         return Batch(empty((size, *self.shape)), np.arange(first_sample, first_sample + size))
 
 
+def known_hazards() -> list[str]:
+    """One of each kind that is looked for."""
+    values, mask = torch.empty(3, device=CUDA), torch.empty(3, dtype=torch.bool, device=CUDA)
+    with Watching() as watching:
+        values.sum().item()
+        torch.tensor([1.0], device=CUDA)
+        values.cpu()
+        torch.empty(3).to(CUDA, non_blocking=True)
+        torch.empty(3).pin_memory().to(CUDA, non_blocking=True)
+        values.to("cpu", non_blocking=True)
+        values[mask] = values[:2]
+        values[torch.tensor([0, 1])].sum()
+        values[-1:].fill_(1.0)
+    return watching.hazards
+
+
 def everything(memories: list[dict]) -> dict:
     """All of the above in one process, whose start takes seconds."""
     memories = [memory(**changes) for changes in memories]
     demo = {"preset": "demo", "pretrain": {"batch_size": 4, "precision": "bfloat16"}}
     return {
+        "known": known_hazards(),
         "memories": memories,
         "one": updates(**demo),
         "several": updates(**demo, model={"num_predictor_heads": 3}, compute={"residual": "bfloat16"}),

@@ -8,7 +8,6 @@ from tests.fake_cuda.building import built_in, seen
 pytestmark = pytest.mark.slow
 TINY = {"preset": "paper", "clips": 128, "model": {"size": "tiny"}}
 MEMORIES = {
-    "tiny": TINY,
     "tiny, float32": TINY | {"pretrain": {"precision": "float32"}},
     "tiny, recomputed": TINY | {"compute": {"recompute_activations": True}},
     "base": {"preset": "paper", "clips": 64},
@@ -19,6 +18,17 @@ MEMORIES = {
 def found(tmp_path_factory):
     library = built_in(tmp_path_factory.mktemp("cuda"))
     return seen(library, "tests.training.on_fake_cuda", "everything", memories=list(MEMORIES.values()))
+
+
+def test_what_would_make_the_host_wait_is_seen(found):
+    assert [hazard.partition(":")[2].strip() for hazard in found["known"]] == [
+        "the host reads a result",
+        "a copy to the GPU that blocks",
+        "a copy from the GPU that blocks",
+        "a copy between the GPU and memory that is not pinned",
+        "a mask, whose number of elements the host reads",
+        "tensors on both devices",
+    ]
 
 
 @pytest.mark.parametrize("num_hypotheses", ["one", "several"])

@@ -4,6 +4,7 @@ Progress is one moving line on a terminal. Elsewhere, as in pipeline stages, it 
 seconds.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,8 +12,11 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 5.0
-SECONDS_UNTIL_RATE = 1.0
-"""Seconds of work before a rate is shown; start-up cost would distort it."""
+SECONDS_AT_ONCE = 0.05
+"""Work counted within this time was done together, as the items of a batch are."""
+WARM_UP = 2
+"""Moments of work that say nothing of the pace: compilers and caches warm up."""
+MOST_MOMENTS = 128
 
 
 class Progress:
@@ -37,43 +41,69 @@ class Progress:
         self._moving = write is None and sys.stderr.isatty()
         self._started = time.monotonic()
         self._shown = self._started
-        self._first: tuple[float, int] | None = None
-        """Time of the first work done, and the amount done by then."""
+        self._moments: list[tuple[float, int]] = []
+        """Times at which work was done, and the amount done before."""
+        self._num_moments = 0
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Count work; show a line if one is due or all work is done."""
         self.done += amount
         now = time.monotonic()
-        if self._first is None and amount:
-            self._first = now, self.done
+        if amount:
+            self._remember(now, self.done - amount)
         finished = 0 < self.total <= self.done
         if finished or now - self._shown >= (0.2 if self._moving else SECONDS_BETWEEN_LINES):
             self._shown = now
             self._show(self.line(note), finished=finished)
 
     def line(self, note: str = "") -> str:
-        rate = self._rate()
-        speed = f", {rate:,.3g}/s" if rate else ""
+        finished = 0 < self.total <= self.done
+        rates = [self._whole_rate()] if finished else self._rates()
+        speed = f", {rates[-1]:,.3g}/s" if rates else ""
         if not self.total:
             return f"{self.label}: {self.done:,} {self.unit}{speed}  {note}".rstrip()
-        left = (
-            f", {duration((self.total - self.done) / rate)} left" if rate and self.done < self.total else ""
-        )
+        left = "" if finished else self._left(rates)
         share = self.done / self.total
         text = f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0%}){speed}{left}"
         return f"{text}  {note}".rstrip()
 
-    def _rate(self) -> float | None:
-        """Units a second since the first work was done; once all is done, over the whole time.
+    def _remember(self, now: float, done_before: int) -> None:
+        moments = self._moments
+        if moments and now - moments[-1][0] < SECONDS_AT_ONCE:
+            return
+        moments.append((now, done_before))
+        self._num_moments += 1
+        if self._num_moments == WARM_UP:
+            del moments[:-1]
+        if len(moments) > MOST_MOMENTS:
+            del moments[1:-1:2]
 
-        None until a rate is meaningful. Batched work is measured between batch ends.
+    def _rates(self) -> list[float]:
+        """Units a second since the warm-up, over the last half of that time, and over its last quarter.
+
+        Empty until there are three moments to compare.
         """
-        now = time.monotonic()
-        if 0 < self.total <= self.done:
-            return (self.done - self._done_at_start) / max(now - self._started, 1e-9)
-        if self._first is None or now - self._first[0] < SECONDS_UNTIL_RATE:
-            return None
-        return (self.done - self._first[1]) / (now - self._first[0])
+        if self._num_moments < WARM_UP + 2:
+            return []
+        (began, _), (now, done) = self._moments[0], self._moments[-1]
+        rates = []
+        for share in (1, 1 / 2, 1 / 4):
+            since = now - share * (now - began)
+            time_then, done_then = [moment for moment in self._moments[:-1] if moment[0] <= since][-1]
+            rates.append((done - done_then) / (now - time_then))
+        return rates
+
+    def _whole_rate(self) -> float:
+        return (self.done - self._done_at_start) / max(time.monotonic() - self._started, 1e-9)
+
+    def _left(self, rates: list[float]) -> str:
+        """The time that the rest takes: a range, which narrows as evidence grows."""
+        if not rates:
+            return ""
+        doubt = 0.5 / (self._num_moments - WARM_UP) ** 0.5
+        rest = self.total - self.done
+        shortest, longest = rest / max(rates) * (1 - doubt), rest / min(rates) * (1 + doubt)
+        return f", {duration_between(shortest, longest)} left"
 
     def _show(self, line: str, *, finished: bool) -> None:
         if self._write is not None:
@@ -124,3 +154,22 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def duration_between(shortest: float, longest: float) -> str:
+    """`4 to 7 s`, `about 3 min`, `2 to 3 h`, both in one unit and rounded outwards."""
+    unit, seconds = next(
+        (
+            (name, length)
+            for name, length in (("d", 86400), ("h", 3600), ("min", 60))
+            if longest >= 2 * length
+        ),
+        ("s", 1),
+    )
+    # Tens of seconds are exact enough.
+    step = 10 if unit == "s" and longest > 30 else 1
+    low = math.floor(shortest / seconds / step) * step
+    high = math.ceil(longest / seconds / step) * step
+    if low == high:
+        return f"about {high} {unit}"
+    return f"{low} to {high} {unit}" if low else f"at most {high} {unit}"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from matpac.progress import Progress, in_columns, size
+from matpac.progress import Progress, duration_between, in_columns, size
 
 
 class Clock:
@@ -31,30 +31,56 @@ def lines_of(clock, steps, total=4000):
     return said
 
 
-def test_there_is_no_estimate_before_two_moments_can_be_compared(clock):
-    """A batch of 256 every 2 s after a warm-up of 6 s."""
-    first, second, *_, last = lines_of(clock, [(6, 256), *[(2, 256)] * 14, (2, 160)])
+def test_there_is_no_estimate_before_the_warm_up_is_over_and_moments_can_be_compared(clock):
+    """A batch of 256 every 6 s after a warm-up of a minute."""
+    first, second, third, fourth, *_, last = lines_of(clock, [(60, 256), *[(6, 256)] * 14, (6, 160)])
     assert first == "embed: 256/4,000 files (6%)"
-    assert second == "embed: 1,024/4,000 files (26%), 128/s, 23 s left"
-    assert last == "embed: 4,000/4,000 files (100%), 111/s"
+    assert second == "embed: 512/4,000 files (13%)"
+    assert third == "embed: 768/4,000 files (19%)"
+    assert fourth == "embed: 1,024/4,000 files (26%), 42.7/s, 40 to 100 s left"
+    assert last == "embed: 4,000/4,000 files (100%), 26.7/s"
+
+
+def test_a_first_step_that_takes_minutes_frightens_nobody(clock):
+    """Compilation: two updates in ten minutes, then five a second."""
+    said = lines_of(clock, [(300, 1), (300, 1), *[(0.2, 1)] * 400], total=1000)
+    assert all("left" not in line for line in said[:2])
+    assert all("h left" not in line and " d left" not in line for line in said)
+
+
+def test_the_range_narrows_and_follows_a_change_of_pace(clock):
+    said = lines_of(clock, [*[(1, 10)] * 60, *[(4, 10)] * 60], total=2000)
+    middle, end = said[11], said[-1]
+    assert "10/s, 2 to 3 min left" in middle, middle
+    assert "2.5/s" in end
+    assert "3 to 6 min left" in end, end
 
 
 def test_a_batch_that_is_counted_one_by_one_is_no_pace(clock):
     one_by_one = [(5, 1), *[(0, 1)] * 255]
-    first, second, third, *_ = lines_of(clock, 3 * one_by_one)
-    assert first == "embed: 1/4,000 files (0%)"
-    assert second == "embed: 257/4,000 files (6%), 51.2/s, 1 min 13 s left"
-    assert third == "embed: 513/4,000 files (13%), 51.2/s, 1 min 08 s left"
-
-
-def test_hearing_that_nothing_is_done_yet_is_no_beginning(clock):
-    """The first file takes longer than the others together."""
-    *_, last = lines_of(clock, [(1, 0), (60, 1), (6, 60)], total=100)
-    assert last == "embed: 61/100 files (61%), 10/s, 4 s left"
+    *_, third, fourth = lines_of(clock, 4 * one_by_one)
+    assert third == "embed: 513/4,000 files (13%)"
+    assert fourth == "embed: 769/4,000 files (19%), 51.2/s, 40 to 90 s left"
 
 
 def test_without_a_total_there_is_a_pace_and_nothing_left(clock):
-    assert lines_of(clock, [(6, 10), (6, 12)], total=0) == ["embed: 10 files", "embed: 22 files, 2/s"]
+    assert lines_of(clock, [(6, 12)] * 4, total=0)[2:] == ["embed: 36 files", "embed: 48 files, 2/s"]
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest", "said"),
+    [
+        (3.2, 4.8, "3 to 5 s"),
+        (0.2, 0.8, "at most 1 s"),
+        (33, 78, "30 to 80 s"),
+        (170, 178, "2 to 3 min"),
+        (180, 180, "about 3 min"),
+        (2 * 3600, 5.5 * 3600, "2 to 6 h"),
+        (2 * 86400, 3 * 86400, "2 to 3 d"),
+    ],
+)
+def test_ranges_as_a_person_says_them(shortest, longest, said):
+    assert duration_between(shortest, longest) == said
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

@@ -5,7 +5,7 @@ Slow imports are inside the commands, so that `--help` answers at once.
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -182,6 +182,10 @@ def embed(
     in_time: Annotated[
         bool, typer.Option("--in-time", help="One embedding every 16 frames with its time, not one per file.")
     ] = False,
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="bfloat16 is meant for GPUs, and nearly the same."),
+    ] = "float32",
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
@@ -195,16 +199,19 @@ def embed(
 
     matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
-    if dataset is not None and not (files or out or in_time):
+    if dataset is not None and not (files or out or in_time or precision != "float32"):
         _embed_dataset(dataset, checkpoint, params)
     elif files and out is not None and dataset is None:
         from matpac.encoder.files import embed_files
         from matpac.signal.audio import mute_c_libraries
 
         mute_c_libraries()
-        embed_files(files, checkpoint, out, in_time=in_time)
+        embed_files(files, checkpoint, out, in_time=in_time, precision=precision)
     else:
-        raise ValueError("embed: need either files and --out, or --dataset. See `matpac embed --help`.")
+        raise ValueError(
+            "embed: need either files and --out, or --dataset, which takes its precision from params.yaml. "
+            "See `matpac embed --help`."
+        )
 
 
 def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:

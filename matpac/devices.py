@@ -3,6 +3,8 @@
 import math
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -26,6 +28,30 @@ def available_cores() -> int:
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     limits = [math.ceil(quota) for quota in quotas(MEMBERSHIPS, CGROUPS)]
     return max(1, min([allowed, *limits, *([int(wanted)] if wanted.isdigit() else [])]))
+
+
+def num_workers(device: torch.device) -> int:
+    """Threads that compute side by side: one a core on a CPU, one that feeds a GPU.
+
+    `torch.set_num_threads` lowers the number, as OMP_NUM_THREADS does.
+    """
+    return min(available_cores(), torch.get_num_threads()) if device.type == "cpu" else 1
+
+
+@contextmanager
+def workers(number: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads that each compute on a single core.
+
+    Small operations are faster this way than shared among cores, which would mostly wait for each
+    other; beside a busy process they would also wait for the core that has the least time.
+    """
+    num_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool
+        finally:
+            # The initializer also set the number that new threads begin with.
+            torch.set_num_threads(num_threads)
 
 
 def memory_bytes() -> int:

@@ -48,6 +48,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
+Precision = Literal["float32", "bfloat16"]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -380,7 +383,7 @@ class Pretrain(Section):
     """MATPAC++: factor of the choice temperature at every update."""
     seed: NonNegativeInt
     """Seed of initial weights, order of clips, crops and masks."""
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     """Precision of the forward pass (autocast). Weights, optimizer and teacher stay in float32."""
 
     @property
@@ -507,6 +510,9 @@ class Other(Section):
 class Embed(Section):
     """How labelled clips are embedded, and by which encoders."""
 
+    precision: Precision
+    """Precision of our encoders' matrix products (autocast). bfloat16 is meant for GPUs, which have
+    units for it. It turns an embedding by a fifth of a degree at most."""
     batch_size: PositiveInt
     """Chunks per forward pass; for other encoders, clips of equal length."""
     over_time: bool

@@ -3,8 +3,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from matpac.devices import available_cores, quotas
+from matpac.devices import available_cores, num_workers, quotas, workers
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
@@ -45,3 +46,16 @@ def test_quotas_of_control_groups(tmp_path, membership, files, expected):
 
 def test_no_control_groups_no_quota(tmp_path):
     assert list(quotas(tmp_path / "none", tmp_path)) == []
+
+
+def test_workers_are_one_a_core_and_one_for_a_gpu(monkeypatch):
+    monkeypatch.setattr("matpac.devices.available_cores", lambda: 4)
+    torch.set_num_threads(3)
+    try:
+        assert num_workers(torch.device("cpu")) == 3
+        assert num_workers(torch.device("cuda")) == 1
+        with workers(2) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)

@@ -107,7 +107,7 @@ def scores_of(kind: str, params: Params) -> dict:
         located,
         checkpoint,
         embeddings,
-        Embed(batch_size=16, over_time=False, others={}),
+        Embed(precision="float32", batch_size=16, over_time=False, others={}),
     )
     probe(kind, embeddings, out, params.probe)
     return read_json(out)

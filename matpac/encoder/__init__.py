@@ -1,5 +1,6 @@
 """waveform -> embeddings.
 
+batches.py  log-mels -> batches -> outputs by clip, computed ahead
 encoder.py  waveform -> embeddings, with a trained encoder
 files.py    audio files -> a table of embeddings, resumable
 hub.py      a trained encoder <-> a folder or a Hugging Face repository

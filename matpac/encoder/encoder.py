@@ -1,34 +1,29 @@
 """waveform -> embeddings, with a trained encoder."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from matpac.devices import device_or_default
+from matpac.encoder.batches import WIDE, Output, Window, num_patches, outputs_of, windows_of
 from matpac.encoder.hub import TrainedEncoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
 from matpac.model.steps import OverTime, steps_of
-from matpac.params import LogMel
+from matpac.params import LogMel, Precision
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.mel import mel_filters
 from matpac.signal.resample import resample
 from matpac.weights.checkpoint import Standard, new_pretext, read_meta
 from matpac.weights.open import open_weights
-
-CLIPS_AT_ONCE, FRAMES_AT_ONCE = 256, 256_000
-"""A window ends at this many clips or frames, whichever comes first: it bounds the memory. The chunks of its
-clips are sorted by length into common batches."""
 
 
 class Timed(NamedTuple):
@@ -49,6 +44,9 @@ class AudioEncoder(TrainedEncoder):
     `push_to_hub(repository)` work as in `huggingface_hub.ModelHubMixin`; `from_pretrained` also takes
     a `device`. `model_card_kwargs={"license": ..., "scores": ..., "repo_id": ...}` fill the model card.
     """
+
+    precision: Precision = "float32"
+    """Precision of the matrix products: see `matpac.load`. The front end, norms and means stay in float32."""
 
     @property
     def dim(self) -> int:
@@ -186,11 +184,9 @@ class AudioEncoder(TrainedEncoder):
         Returns:
             `[dim]`, or `[layer, dim]` with `layers`, for each log-mel in order.
         """
-        for window in windows(log_mels):
-            outputs = self._over_time(window, batch_size, layers=layers, steps=False)
-            for clip, (sums, _) in zip(window, outputs, strict=True):
-                pooled = sums.sum(axis=1) / num_patches(len(clip))
-                yield pooled if layers else pooled[-1]
+        for clip, (sums, _, _) in self._outputs(log_mels, batch_size, layers=layers, steps=False):
+            pooled = sums.numpy().sum(axis=1) / num_patches(len(clip))
+            yield pooled if layers else pooled[-1]
 
     def embed_log_mels_in_time(
         self,
@@ -200,92 +196,70 @@ class AudioEncoder(TrainedEncoder):
         layers: bool = False,
     ) -> Iterator[OverTime]:
         """Embed log-mels step by step; arguments as for `embed_log_mels`."""
-        for window in windows(log_mels):
-            outputs = self._over_time(window, batch_size, layers=layers)
-            for clip, (sums, steps) in zip(window, outputs, strict=True):
-                mean = sums.sum(axis=1) / num_patches(len(clip))
-                yield OverTime(mean, steps) if layers else OverTime(mean[-1], steps[-1])
+        for clip, (sums, kept, _) in self._outputs(log_mels, batch_size, layers=layers, steps=True):
+            mean, steps = sums.numpy().sum(axis=1) / num_patches(len(clip)), kept.numpy()
+            yield OverTime(mean, steps) if layers else OverTime(mean[-1], steps[-1])
 
     def _by_patch(self, over_time: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[..., step, dim]` -> `[..., freq, step, dim / freq]`."""
         by_freq = over_time.reshape(*over_time.shape[:-1], self.patches.num_freq, -1)
         return np.moveaxis(by_freq, -2, -3)
 
+    def _outputs(
+        self, log_mels: Iterable[NDArray[np.floating]], batch_size: int, *, layers: bool, steps: bool
+    ) -> Iterator[tuple[NDArray[np.floating], Output]]:
+        """Each log-mel with the sums over the steps of its chunks and, if asked for, its steps."""
+        windows = (Window(clips, self.chunk_frames, batch_size) for clips in windows_of(log_mels))
+        forward = partial(self._forward, layers=layers, steps=steps)
+        return outputs_of(windows, forward, self.device, wide=self.encoder.blocks.dim >= WIDE)
+
     @torch.inference_mode()
-    def _over_time(
-        self, log_mels: Sequence[NDArray[np.floating]], batch_size: int, *, layers: bool, steps: bool = True
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Sums over the steps of each chunk `[layer, chunk, dim]` and steps `[layer, step, dim]`, by clip.
-
-        Without `steps` these are empty, and less is copied from the device.
-        """
-        chunks = [
-            (clip, whole[first : first + self.chunk_frames])
-            for clip, whole in enumerate(log_mels)
-            for first in range(0, len(whole), self.chunk_frames)
-        ]
-        by_length: dict[int, list[int]] = {}
-        for position, (_, chunk) in enumerate(chunks):
-            by_length.setdefault(num_patches(len(chunk)), []).append(position)
-        embedded = [(torch.empty(0), torch.empty(0))] * len(chunks)
-        for positions in by_length.values():
-            for first in range(0, len(positions), batch_size):
-                batch = positions[first : first + batch_size]
-                outputs = self._forward([chunks[position][1] for position in batch], layers=layers)
-                sums = outputs.sum(dim=2, keepdim=True).cpu()
-                kept = outputs.cpu() if steps else outputs[:, :, :0].cpu()
-                for position, of_chunk in zip(batch, zip(sums, kept, strict=True), strict=True):
-                    embedded[position] = of_chunk
-        of_clips: list[list[tuple[Tensor, Tensor]]] = [[] for _ in log_mels]
-        for (clip, _), of_chunk in zip(chunks, embedded, strict=True):
-            of_clips[clip].append(of_chunk)
-        joined = ((torch.cat(parts, dim=1).numpy() for parts in zip(*clip, strict=True)) for clip in of_clips)
-        return [(sums, in_time) for sums, in_time in joined]
-
-    def _forward(
-        self, chunks: Sequence[NDArray[np.floating]], *, layers: bool
-    ) -> Float[Tensor, "batch layer step dim"]:
-        """Steps of chunks with the same number of patches in time; the mean fills up their last patch."""
-        num_frames = PATCH * num_patches(len(chunks[0]))
-        filled = np.full((len(chunks), num_frames, self.logmel.num_mels), self.standard.mean, np.float32)
-        for row, chunk in zip(filled, chunks, strict=True):
+    def _forward(self, chunks: Sequence[NDArray[np.floating]], *, layers: bool, steps: bool) -> Output:
+        """Embed chunks with the same number of patches in time; the mean fills up their last patch."""
+        on_gpu = self.device.type == "cuda"
+        shape = len(chunks), PATCH * num_patches(len(chunks[0])), self.logmel.num_mels
+        filled = torch.full(shape, self.standard.mean, pin_memory=on_gpu)
+        for row, chunk in zip(filled.numpy(), chunks, strict=True):
             row[: len(chunk)] = chunk
-        standard = (torch.from_numpy(filled).to(self.device) - self.standard.mean) / self.standard.std
-        tokens = self.patches.with_cls(self.patches(standard.transpose(1, 2)))
-        outputs = self.encoder.layers(tokens) if layers else [self.encoder(tokens)]
-        return steps_of(torch.stack(outputs, dim=1)[:, :, 1:], self.patches.num_freq)
-
-
-def num_patches(num_frames: int) -> int:
-    """Patches in time; the last one may be filled in part."""
-    return math.ceil(num_frames / PATCH)
-
-
-def windows(log_mels: Iterable[NDArray[np.floating]]) -> Iterator[list[NDArray[np.floating]]]:
-    window: list[NDArray[np.floating]] = []
-    num_frames = 0
-    for clip in log_mels:
-        window.append(clip)
-        num_frames += len(clip)
-        if len(window) == CLIPS_AT_ONCE or num_frames >= FRAMES_AT_ONCE:
-            yield window
-            window, num_frames = [], 0
-    if window:
-        yield window
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            # Nothing here waits for a GPU: from pinned memory and into it, copies join its queue.
+            log_mel = filled.to(self.device, non_blocking=True)
+            standard = (log_mel - self.standard.mean) / self.standard.std
+            tokens = self.patches.with_cls(self.patches(standard.transpose(1, 2)))
+            latents = self.encoder.layers(tokens) if layers else [self.encoder(tokens)]
+        outputs = steps_of(torch.stack(latents, dim=1)[:, :, 1:].float(), self.patches.num_freq)
+        sums = outputs.sum(dim=2, keepdim=True)
+        kept = outputs if steps else torch.empty_like(sums[:, :, :0])
+        sums, kept = (values.to("cpu", non_blocking=on_gpu) for values in (sums, kept))
+        return Output(sums, kept, torch.cuda.current_stream(self.device).record_event() if on_gpu else None)
 
 
 def load_encoder(
-    name: str | Path, device: str | None = None, *, num_heads: int | None = None
+    name: str | Path,
+    device: str | None = None,
+    *,
+    num_heads: int | None = None,
+    precision: str = "float32",
 ) -> AudioEncoder:
     """Open trained weights as an encoder; `matpac.load` describes arguments and errors."""
-    return AudioEncoder.from_weights(open_weights(name), device, num_heads=num_heads)
+    encoder = AudioEncoder.from_weights(open_weights(name), device, num_heads=num_heads)
+    return replace(encoder, precision=checked(precision))
 
 
-def untrained_encoder(checkpoint: Path, device: str | None = None) -> AudioEncoder:
+def untrained_encoder(
+    checkpoint: Path, device: str | None = None, precision: Precision = "float32"
+) -> AudioEncoder:
     """The encoder that the run of `checkpoint` drew from its seed, before `pretrain.init` and any update."""
     meta = read_meta(checkpoint)
     pretext = new_pretext(meta.logmel, meta.model, meta.pretrain).to(device_or_default(device))
-    return student_of(pretext, meta.logmel, meta.standard, meta.pretrain.crop_frames)
+    encoder = student_of(pretext, meta.logmel, meta.standard, meta.pretrain.crop_frames)
+    return replace(encoder, precision=precision)
+
+
+def checked(precision: str) -> Precision:
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision: need {' or '.join(get_args(Precision))}, got {precision!r}")
+    return cast(Precision, precision)
 
 
 def student_of(pretext: Pretext, logmel: LogMel, standard: Standard, chunk_frames: int) -> AudioEncoder:

@@ -7,8 +7,8 @@ parts.lock                        held by the process that works on it
 whole.zarr, old.zarr              the result before it is in place, and the one it replaces
 
 The list of files alone decides which of them share a part, and so a batch: a call that resumes after
-a kill gives the same bits. `made_from` is the digest of encoder, device and list (names, sizes, times
-of change). The result stores it, so a later call knows that nothing is left to do.
+a kill gives the same bits. `made_from` is the digest of encoder, device, precision and list (names,
+sizes, times of change). The result stores it, so a later call knows that nothing is left to do.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ from matpac.clip import UnusableAudio
 from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.tables import Table, format_for
 from matpac.files import exclusive, flush_to_disk, room_for, whole_file
+from matpac.params import Precision
 from matpac.progress import Progress
 from matpac.signal.audio import read_audio
 from matpac.threads import ahead
@@ -61,7 +62,14 @@ class Part(NamedTuple):
     """Why a file could not be used; empty if it could."""
 
 
-def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, in_time: bool = False) -> None:
+def embed_files(
+    sources: Sequence[Path],
+    checkpoint: str | Path,
+    out: Path,
+    *,
+    in_time: bool = False,
+    precision: Precision = "float32",
+) -> None:
     """Write the embeddings of files, and of all audio files below folders, to a table.
 
     A file that cannot be used is named on standard error, left out, and listed in the table with the
@@ -72,6 +80,7 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
         checkpoint: Path or name that `matpac.load` opens.
         out: Table to write: .npz, .parquet or .zarr (see `matpac.encoder.tables`).
         in_time: Whether to write one row every 16 frames, with its time in ms, instead of one per file.
+        precision: Precision of the encoder's matrix products, as for `matpac.load`.
 
     Raises:
         ValueError: A source is missing, a folder holds no audio, a name is not UTF-8, no file can be
@@ -82,11 +91,11 @@ def embed_files(sources: Sequence[Path], checkpoint: str | Path, out: Path, *, i
     """
     kind = format_for(out)
     files = list_files(sources)
-    encoder = load_encoder(checkpoint)
+    encoder = load_encoder(checkpoint, precision=precision)
     work = out.with_name(f".{out.name}.work")
     with room_for(out), exclusive(work / "parts"):
         checkpoint_digest = encoder.digest()
-        made_from = _made_from(checkpoint_digest, encoder.device.type, files, in_time=in_time)
+        made_from = _made_from(checkpoint_digest, encoder, files, in_time=in_time)
         if kind.made_from(out) == made_from:
             shutil.rmtree(work)
             sys.stderr.write(
@@ -164,10 +173,11 @@ def parts_of(files: Sequence[File]) -> list[list[File]]:
     return parts
 
 
-def _made_from(checkpoint_digest: str, device: str, files: Sequence[File], *, in_time: bool) -> str:
+def _made_from(checkpoint_digest: str, encoder: AudioEncoder, files: Sequence[File], *, in_time: bool) -> str:
     listed = [[str(file.path), file.bytes, file.changed_ns] for file in files]
     limits = [FILES_PER_PART, BYTES_PER_PART]
-    key = json.dumps([checkpoint_digest, device, in_time, limits, listed]).encode()
+    how = [encoder.device.type, encoder.precision, in_time]
+    key = json.dumps([checkpoint_digest, how, limits, listed]).encode()
     return hashlib.sha256(key).hexdigest()
 
 

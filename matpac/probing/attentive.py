@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
+from matpac.devices import num_workers, workers
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
@@ -38,7 +39,6 @@ from matpac.probing.problems import (
     clip_losses,
     first_weights,
     problems_of,
-    threads,
 )
 from matpac.probing.scores import Fit
 from matpac.probing.steps import Steps
@@ -68,7 +68,7 @@ def fit_attentive_probes(
     check_heads(steps, num_heads)
     data = AttentiveData(steps, labels, observed, folds, params.standardize, multi_label)
     trainings = [Training(problem, data, params, num_heads) for problem in problems_of(folds, params)]
-    with threads(labels.device) as pool:
+    with workers(num_workers(labels.device)) as pool:
         active = trainings
         for _ in range(params.max_epochs):
             list(pool.map(Training.epoch_, active))

@@ -39,7 +39,8 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
             f"probe.datasets: need datasets with labels, got {shards.name}, which has none. "
             f"It can be used for pre-training (pretrain.datasets)."
         )
-    trained, untrained = load_encoder(checkpoint), untrained_encoder(checkpoint)
+    trained = load_encoder(checkpoint, precision=params.precision)
+    untrained = untrained_encoder(checkpoint, precision=params.precision)
     check_front_end(folder.logmel, trained.logmel, shards)
     chosen = taking_part(folder.index.table, task)
     table = folder.index.table.take(chosen)

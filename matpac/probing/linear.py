@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.optim.adam import adam
 
+from matpac.devices import num_workers, workers
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
@@ -27,7 +28,6 @@ from matpac.probing.problems import (
     clip_losses,
     first_weights,
     problems_of,
-    threads,
 )
 from matpac.probing.scores import Fit
 
@@ -68,7 +68,7 @@ def fit_probes(
     """
     data = LinearData(features, labels, observed, folds, params.standardize, multi_label)
     problems = problems_of(folds, params)
-    with threads(features.device) as pool:
+    with workers(num_workers(features.device)) as pool:
         parts = split_into_stacks(problems, data, params.batch_size)
         stacks = list(pool.map(Stack, parts, repeat(data), repeat(params)))
         for _ in range(params.max_epochs):
@@ -112,8 +112,8 @@ def split_into_stacks(problems: Sequence[Problem], data: LinearData, batch_size:
     num_stacks = 1
     # Small problems finish sooner in one thread than threads take turns in Python.
     if data.features.device.type == "cpu" and len(problems) * num_bytes > CACHE_BYTES / 4:
-        at_once, num_threads = max(1, CACHE_BYTES // num_bytes), torch.get_num_threads()
-        num_stacks = num_threads * math.ceil(len(problems) / num_threads / at_once)
+        at_once, cores = max(1, CACHE_BYTES // num_bytes), num_workers(data.features.device)
+        num_stacks = cores * math.ceil(len(problems) / cores / at_once)
     positions = np.array_split(np.arange(len(problems)), min(num_stacks, len(problems)))
     return [[problems[position] for position in stack] for stack in positions]
 

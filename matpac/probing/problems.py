@@ -1,9 +1,7 @@
 """folds, parameters -> probes in training: what linear and attentive probes share."""
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -135,20 +133,3 @@ class Scaler:
         self, inputs: Float[Tensor, "*problem clip dim"], fold: int | Int64[Tensor, " problem"]
     ) -> None:
         inputs.sub_(self.mean[fold]).mul_(self.factor[fold])
-
-
-@contextmanager
-def threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """A pool with one thread per core on a CPU, with one thread on a GPU.
-
-    Each thread computes on a single core: a probe's operations are so small that cores working on
-    one together would mostly wait for each other.
-    """
-    num_threads = torch.get_num_threads()
-    num_workers = num_threads if device.type == "cpu" else 1
-    with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield pool
-        finally:
-            # The initializer also set the number that new threads begin with.
-            torch.set_num_threads(num_threads)

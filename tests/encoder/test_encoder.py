@@ -326,3 +326,10 @@ def test_neither_folder_nor_released_file_is_one_clear_line(tmp_path):
 def test_ten_minutes_embed_in_bounded_memory(encoder):
     long = np.random.default_rng(0).normal(scale=0.1, size=600 * RATE).astype(np.float32)
     assert np.isfinite(encoder.embed(long, RATE)).all()
+
+
+def test_a_precision_that_we_do_not_have_is_refused(tmp_path):
+    untrained_checkpoint(tmp_path)
+    assert matpac.load(tmp_path, device="cpu", precision="bfloat16").precision == "bfloat16"
+    with pytest.raises(ValueError, match="precision: need float32 or bfloat16, got 'float16'"):
+        load_encoder(tmp_path, "cpu", precision="float16")

@@ -24,7 +24,7 @@ from tests.recordings import LOGMEL
 
 NOWHERE = Located(Path("no/inventory"), Path("no/recordings"))
 """Folders that do not exist: only other encoders read recordings."""
-PARAMS = Embed(batch_size=4, over_time=False, others={})
+PARAMS = Embed(precision="float32", batch_size=4, over_time=False, others={})
 TAGS = Task(classes=("drums", "flute", "voice"), multi_label=True, metric="mAP", num_folds=None)
 
 

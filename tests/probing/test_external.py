@@ -260,7 +260,7 @@ def shards(noises, tmp_path):
 def test_a_value_that_is_not_finite_names_encoder_and_clip(shards, noises, tmp_path, write_module):
     bands = Other(module=write_module(BANDS.replace("1e-6", "float('nan')")), model=None)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
-    params = Embed(batch_size=4, over_time=False, others={"bands": bands})
+    params = Embed(precision="float32", batch_size=4, over_time=False, others={"bands": bands})
     with pytest.raises(ValueError, match=r"^noises: bands: need finite values, got others for clip a000$"):
         embed_stage(shards, listed(noises), checkpoint, tmp_path / "embeddings/noises", params)
 
@@ -272,7 +272,7 @@ def test_an_encoder_that_fails_does_so_before_anything_is_embedded(shards, noise
     with pytest.raises(ValueError, match=r"^embed.others.bands: .* \(clip a000\)"):
         embed_stage(
             *(shards, listed(noises), checkpoint, tmp_path / "embeddings/noises"),
-            Embed(batch_size=4, over_time=False, others={"bands": bands}),
+            Embed(precision="float32", batch_size=4, over_time=False, others={"bands": bands}),
         )
     assert not (tmp_path / "embeddings").exists()
 
@@ -281,7 +281,7 @@ def test_the_store_holds_every_encoder_and_the_probes_score_it(shards, noises, t
     bands = Other(module=write_module(BANDS), model=None)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
     store = tmp_path / "embeddings/noises"
-    params = Embed(batch_size=4, over_time=True, others={"bands": bands, "again": bands})
+    params = Embed(precision="float32", batch_size=4, over_time=True, others={"bands": bands, "again": bands})
     embed_stage(shards, listed(noises), checkpoint, store, params)
     clips = read_clips(store)
     assert clips.features == (*FEATURES, "bands", "again")
@@ -330,7 +330,7 @@ def test_our_encoder_under_the_hear_api_has_the_scores_that_it_has_anyway(tmp_pa
         located,
         checkpoint,
         store,
-        Embed(batch_size=32, over_time=False, others={"again": ours}),
+        Embed(precision="float32", batch_size=32, over_time=False, others={"again": ours}),
     )
     first, again = (read_feature(store, name) for name in ("pretrained", "again"))
     assert np.abs(first - again).max() < 0.005 * first.std()

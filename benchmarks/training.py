@@ -33,6 +33,7 @@ from matpac.model.masking import Split, random_split
 from matpac.model.pretext import Pretext
 from matpac.params import Params, load_params
 from matpac.shards.crops import Crops
+from matpac.training.cost import GPUS, estimate
 from matpac.training.health import sums, variance
 from matpac.training.loop import Example, Learner, micro_batches, update_
 from matpac.training.ranks import this_process
@@ -45,8 +46,8 @@ LASTING = Durations(294_816, 19_654, 9_827)
 CROPS_OF_THE_PAPER = 604_000_000
 DEVICE = device_or_default()
 ON_GPU = DEVICE.type == "cuda"
-DENSE_BFLOAT16_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}
-"""Figures of the data sheets."""
+UTILISATION = 45
+"""Goal on a GPU, in percent of the data sheet's operations a second; the goal in crops follows."""
 
 
 class Plain:
@@ -357,13 +358,23 @@ def measure() -> list[Claim]:
             )
         )
     if ON_GPU:
-        name = torch.cuda.get_device_name()
-        peaks = [peak for part, peak in DENSE_BFLOAT16_TFLOPS.items() if part in name]
-        for most in peaks:
-            utilisation = 100 * rate * flops / (most * 1e12)
-            claims.append(Claim("model FLOP utilisation, of the data sheet", "%", utilisation, goal=45))
-        claims.append(Claim("training step on one GPU", "crops/s", rate, goal=4_000))
+        claims += on_data_sheet(torch.cuda.get_device_name(), ours, rate, flops)
         claims.append(Claim("largest micro-batch", "crops", largest_micro_batch(ours)))
+    return claims
+
+
+def on_data_sheet(device: str, params: Params, rate: float, flops: int) -> list[Claim]:
+    """Claims about the speed of a GPU by its data sheet, if we know it: one goal in two units."""
+    claims = []
+    for part, gpu in GPUS.items():
+        if part.upper() in device:
+            peak = gpu.bfloat16_tflops * 1e12
+            used, goal = rate * flops / peak, UTILISATION / 100 * peak / flops
+            claims += [
+                Claim("model FLOP utilisation, of the data sheet", "%", 100 * used, goal=UTILISATION),
+                Claim("training step on one GPU", "crops/s", rate, goal=goal),
+                Claim("what `matpac cost` expects of it", "crops/s", estimate(params, gpu).crops_per_s),
+            ]
     return claims
 
 

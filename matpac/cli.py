@@ -131,19 +131,36 @@ def cost(
         float | None,
         typer.Option(help="TFLOP/s that the machine sustains in training, to estimate hours.", min=0.001),
     ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="GPU to estimate hours on: h100, h200, a100, l40s or 4090.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="Number of such GPUs.", min=1)] = 1,
+    price: Annotated[
+        float | None, typer.Option(help="Price of an hour of one GPU, in any currency.", min=0)
+    ] = None,
 ) -> None:
     """Show what pre-training would cost, before it begins.
 
     Prints GFLOP per crop by part of the model, PFLOP of the whole run and, with --tflops, its
-    hours.
+    hours. With --gpu also memory, speed, hours and price that the GPU's data sheet lets expect, and
+    what that assumes.
 
-    matpac cost presets/paper.yaml presets/cheaper.yaml --clips 2012615 --tflops 300
+    matpac cost presets/paper.yaml presets/cheaper.yaml --clips 2012615 --gpu h100 --gpus 8 --price
+    2.5
     """
     from matpac.params import load_params
-    from matpac.training.cost import cost_table
+    from matpac.training.cost import GPUS, cost_table, roofline_table
 
+    if gpu is None and (gpus, price) != (1, None):
+        raise ValueError("cost: need --gpu with --gpus or --price, to know the speed of a GPU; got none")
+    if gpu is not None and gpu.lower() not in GPUS:
+        raise ValueError(f"--gpu: need one of {', '.join(GPUS)}, got {gpu}; --tflops takes any speed")
     runs = {str(path): load_params(path) for path in params or [DEFAULT_PARAMS]}
-    sys.stdout.write(f"{cost_table(runs, SHARDS, num_clips=clips, tflop_per_s=tflops)}\n")
+    said = cost_table(runs, SHARDS, num_clips=clips, tflop_per_s=tflops)
+    if gpu is not None:
+        kind = GPUS[gpu.lower()]
+        said += "\n\n" + roofline_table(runs, SHARDS, kind, num_gpus=gpus, price=price, num_clips=clips)
+    sys.stdout.write(f"{said}\n")
 
 
 @app.command()

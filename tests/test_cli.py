@@ -77,6 +77,26 @@ def test_cost_lays_parameter_files_side_by_side(matpac, folder, project):
     assert cheaper[-4:-2] == ["46%", "603,783,168"]
 
 
+def test_cost_on_a_gpu_has_a_price_only_if_one_is_given(matpac, folder, project):
+    paper = project / "presets/paper.yaml"
+    code, said, _ = matpac(
+        "cost", paper, "--clips", 2_012_615, "--gpu", "H100", "--gpus", 8, "--price", 2.5, cwd=folder
+    )
+    assert code == 0
+    assert "on 8 x H100 SXM" in said
+    assert "An hour of one GPU costs 2.5" in said
+    code, said, _ = matpac("cost", paper, "--clips", 2_012_615, "--gpu", "h100", cwd=folder)
+    assert code == 0
+    assert "price" not in said
+    for wrong, complaint in (
+        (["--gpu", "v100"], "--gpu: need one of h100, h200, a100, l40s, 4090, got v100"),
+        (["--price", 2.5], "need --gpu with --gpus or --price"),
+    ):
+        code, _, said = matpac("cost", paper, *wrong, cwd=folder)
+        assert code == 1
+        assert complaint in said
+
+
 def test_embed_says_what_it_needs(matpac, folder):
     code, _, said = matpac("embed", "a.wav", cwd=folder)
     assert code == 1

@@ -14,6 +14,9 @@ from matpac.model.masking import num_visible
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
 
+SHARE_OF_MEMORY = 0.85
+"""Of a GPU's free memory, for all of an update; the rest is for fragments and what kernels need."""
+
 
 class Flops(NamedTuple):
     """Floating-point operations for one crop, by part."""
@@ -78,6 +81,11 @@ class Memory(NamedTuple):
     per_clip: int
     """What a clip of a micro-batch adds until its backward pass begins."""
 
+    def most_clips(self, num_bytes: float) -> int:
+        """Largest power of two of clips whose update fits into so much free memory; 0 if none does."""
+        most = int(SHARE_OF_MEMORY * num_bytes - self.fixed) // self.per_clip
+        return 1 << most.bit_length() - 1 if most > 0 else 0
+
 
 def training_memory(
     pretext: Pretext, visible: int, *, bfloat16: bool, recompute: bool, classify: bool
@@ -85,7 +93,7 @@ def training_memory(
     """Peak of an update, not compiled, with `visible` patches a clip.
 
     Fitted to the storages alive in updates on fake tensors, of the sizes `tiny` and `base`; a tenth
-    off at most. Bytes for each token and dimension are those kept in a block and those around all.
+    off at most, for `small` and `large` too. Bytes for each token and dimension are those kept in a block and those around all.
     """
     patches, student, predictor = pretext.num_patches, pretext.student_encoder.blocks, pretext.predictor
     masked = patches - visible

@@ -1,19 +1,51 @@
-"""params.yaml -> floating-point operations and hours of its pre-training, before it begins.
+"""params.yaml -> floating-point operations, hours and price of its pre-training, before it begins.
 
-These are counts (matpac/model/flops.py), not measurements: metrics.csv has the real speed of a run.
+Nothing here is measured: operations and memory are counted (matpac/model/flops.py), speeds are those
+of data sheets with assumed losses. metrics.csv has the real speed of a run.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from matpac.model.flops import Flops, training_flops
+from matpac.model.flops import Flops, training_flops, training_memory
+from matpac.model.masking import num_visible
+from matpac.model.pretext import Pretext
 from matpac.params import Params
 from matpac.progress import in_columns
 from matpac.shards.crops import crops_of_finished
 from matpac.training.schedules import durations_of
 from matpac.weights.checkpoint import blank_pretext
+
+
+class Gpu(NamedTuple):
+    """Figures of a data sheet, without sparsity."""
+
+    name: str
+    bfloat16_tflops: float
+    float32_tflops: float
+    terabytes_per_s: float
+    """Bandwidth of the memory."""
+    gibibytes: float
+    """Size of the memory, which is sold in GB."""
+
+
+GPUS = {
+    "h100": Gpu("H100 SXM", 989, 67, 3.35, 80),
+    "h200": Gpu("H200 SXM", 989, 67, 4.8, 141),
+    "a100": Gpu("A100 SXM, 80 GB", 312, 19.5, 2.04, 80),
+    "l40s": Gpu("L40S", 362, 91.6, 0.864, 48),
+    "4090": Gpu("GeForce RTX 4090", 165, 82.6, 1.008, 24),
+}
+"""By names as on the command line, which are parts of the names that PyTorch gives."""
+SHARE_OF_PEAK = 0.6
+"""Of a data sheet's operations a second: what large matrix products are assumed to reach."""
+SHARE_OF_BANDWIDTH = 0.8
+MOVES_COMPILED, MOVES_EAGER = 4, 8
+"""How often a byte that is kept for the backward pass crosses the memory's bus in an update."""
 
 
 def cost_table(
@@ -46,10 +78,154 @@ def cost_table(
     return "\n".join(in_columns([header, *rows], right=range(1, len(header))))
 
 
+class Estimate(NamedTuple):
+    """What pre-training is expected to take on GPUs of one kind."""
+
+    trained: int
+    """Trained weights."""
+    flops: int
+    """Operations for a crop."""
+    fixed: int
+    """Bytes for weights, gradients and optimizer."""
+    per_clip: int
+    """Bytes for each clip of a micro-batch."""
+    micro_batch: int
+    seconds: float
+    """Time of an update."""
+    crops_per_s: float
+    """Of all GPUs together."""
+    share_of_peak: float
+    """Operations a second over those of the data sheet, in the precision of the run."""
+
+
+def estimate(params: Params, gpu: Gpu, num_gpus: int = 1) -> Estimate:
+    """Roofline of an update: matrix products at a share of the peak, then all bytes at the bandwidth.
+
+    Raises:
+        ValueError: If the networks do not fit, or there are more GPUs than clips in a batch.
+    """
+    model, compute = params.model, params.compute
+    bfloat16 = params.pretrain.precision == "bfloat16"
+    pretext = on_paper(params)
+    flops = training_flops(pretext, model.mask_ratio, classify=params.pretrain.classifies)
+    kept, memory = (
+        training_memory(
+            pretext,
+            num_visible(pretext.num_patches, model.mask_ratio),
+            bfloat16=bfloat16,
+            recompute=recompute,
+            classify=params.pretrain.classifies,
+        )
+        for recompute in (False, compute.recompute_activations)
+    )
+    if num_gpus > params.pretrain.batch_size:
+        raise ValueError(
+            f"--gpus: need pretrain.batch_size ({params.pretrain.batch_size}) at most, got {num_gpus}"
+        )
+    crops = math.ceil(params.pretrain.batch_size / num_gpus)
+    fitting = memory.most_clips(gpu.gibibytes * 2**30)
+    if not fitting:
+        raise ValueError(
+            f"model.size: need networks that fit into the {gpu.gibibytes:g} GiB of one {gpu.name}, "
+            f"got {model.size}, which takes {memory.fixed / 2**30:.3g} GiB and "
+            f"{memory.per_clip / 2**20:.3g} MiB a clip"
+        )
+    wanted = fitting if compute.micro_batch_size == "auto" else compute.micro_batch_size
+    micro_batch = min(crops, fitting, wanted)
+
+    again = (flops.student + flops.predictor) / 3 if compute.recompute_activations else 0
+    peak = 1e12 * (gpu.bfloat16_tflops if bfloat16 else gpu.float32_tflops)
+    products_s = crops * (flops.total + again) / (SHARE_OF_PEAK * peak)
+
+    trained = sum(weight.numel() for weight in pretext.parameters() if weight.requires_grad)
+    # Recomputing brings a second forward pass, to which a quarter of the transfers belongs.
+    moves = (MOVES_COMPILED if compute.compile else MOVES_EAGER) * (
+        1.25 if compute.recompute_activations else 1
+    )
+    weights = 4 * trained * (4 * math.ceil(crops / micro_batch) + 12)
+    bytes_s = (crops * kept.per_clip * moves + weights) / (SHARE_OF_BANDWIDTH * 1e12 * gpu.terabytes_per_s)
+
+    seconds = products_s + bytes_s
+    return Estimate(
+        trained,
+        flops.total,
+        memory.fixed,
+        memory.per_clip,
+        micro_batch,
+        seconds,
+        params.pretrain.batch_size / seconds,
+        crops * flops.total / seconds / peak,
+    )
+
+
+def roofline_table(
+    runs: Mapping[str, Params],
+    shards: Path,
+    gpu: Gpu,
+    *,
+    num_gpus: int = 1,
+    price: float | None = None,
+    num_clips: int | None = None,
+) -> str:
+    """A line for each run: memory, expected speed, hours, and money if an hour of a GPU has a `price`.
+
+    Clips are counted as in `cost_table`. Assumptions follow in words.
+    """
+    header = [f"on {num_gpus} x {gpu.name}", "GiB", "MiB a clip", "micro-batch", "crops/s", "of peak"]
+    header += ["hours", "GPU hours", *([] if price is None else ["price"])]
+    rows = []
+    for name, params in runs.items():
+        found = estimate(params, gpu, num_gpus)
+        num_crops = crops_of(params, clips_in(shards, params) if num_clips is None else num_clips)
+        whole = ["-"] * (2 if price is None else 3)
+        if num_crops is not None:
+            hours = num_crops / found.crops_per_s / 3600
+            whole = [f"{hours:,.1f}", f"{num_gpus * hours:,.1f}"]
+            whole += [] if price is None else [f"{price * num_gpus * hours:,.2f}"]
+        rows.append(
+            [
+                name,
+                f"{found.fixed / 2**30:.2f}",
+                f"{found.per_clip / 2**20:.1f}",
+                f"{found.micro_batch:,}",
+                f"{found.crops_per_s:,.0f}",
+                f"{found.share_of_peak:.0%}",
+                *whole,
+            ]
+        )
+    table = "\n".join(in_columns([header, *rows], right=range(1, len(header))))
+    return f"{table}\n\n{assumptions(gpu, num_gpus, price)}"
+
+
+def assumptions(gpu: Gpu, num_gpus: int, price: float | None) -> str:
+    """What the estimate rests on, a sentence a line."""
+    lines = [
+        "An estimate; nothing of it is measured. It assumes:",
+        f"- {gpu.name} by its data sheet: {gpu.bfloat16_tflops:g} TFLOP/s in dense bfloat16, "
+        f"{gpu.float32_tflops:g} in float32, {gpu.terabytes_per_s:g} TB/s, {gpu.gibibytes:g} GiB.",
+        f"- Matrix products reach {SHARE_OF_PEAK:.0%} of the peak, transfers {SHARE_OF_BANDWIDTH:.0%} of the "
+        "bandwidth, and neither overlaps the other.",
+        f"- A byte kept for the backward pass moves {MOVES_COMPILED} times if networks are compiled, "
+        f"{MOVES_EAGER} times if not.",
+        "- Trained weights move 4 times a micro-batch, and 12 times in clipping, AdamW and moving averages.",
+        "- Data arrive in time. Starting kernels takes no time, so small networks are slower.",
+    ]
+    if num_gpus > 1:
+        lines.append("- GPUs exchange gradients during the backward pass, at no cost.")
+    if price is not None:
+        lines.append(f"- An hour of one GPU costs {price:g}. Preparing, embedding and probing are not in it.")
+    return "\n".join(lines)
+
+
 def flops_of(params: Params) -> Flops:
-    with torch.device("meta"):
-        pretext = blank_pretext(params.logmel, params.model, params.pretrain)
+    pretext = on_paper(params)
     return training_flops(pretext, params.model.mask_ratio, classify=params.pretrain.classifies)
+
+
+def on_paper(params: Params) -> Pretext:
+    """Networks without memory for their weights."""
+    with torch.device("meta"):
+        return blank_pretext(params.logmel, params.model, params.pretrain)
 
 
 def crops_of(params: Params, num_clips: int | None) -> int | None:

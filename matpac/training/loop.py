@@ -25,8 +25,6 @@ from matpac.training.schedules import Durations, Knobs, knobs_at
 
 CLIPS_ON_CPU = 32
 """Larger micro-batches leave the caches."""
-SHARE_OF_MEMORY = 0.85
-"""Of a GPU's free memory, for all of an update; the rest is for fragments and what kernels need."""
 
 
 class NonFinite(ArithmeticError):
@@ -179,8 +177,7 @@ def clips_that_fit(pretext: Pretext, example: Example, params: Pretrain, compute
     )
     unused, _ = torch.cuda.mem_get_info(device)
     ours = torch.cuda.memory_reserved(device)
-    most = int(SHARE_OF_MEMORY * (unused + ours) - memory.fixed) // memory.per_clip
-    return 1 << max(most.bit_length() - 1, 0) if most > 0 else 1
+    return max(memory.most_clips(unused + ours), 1)
 
 
 def new_optimizer(pretext: Pretext, params: Pretrain) -> Optimizer:

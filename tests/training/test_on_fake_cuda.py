@@ -2,7 +2,7 @@
 
 import pytest
 
-from matpac.training.loop import SHARE_OF_MEMORY
+from matpac.model.flops import SHARE_OF_MEMORY
 from tests.fake_cuda.building import built_in, seen
 
 pytestmark = pytest.mark.slow

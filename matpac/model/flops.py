@@ -93,7 +93,8 @@ def training_memory(
     """Peak of an update, not compiled, with `visible` patches a clip.
 
     Fitted to the storages alive in updates on fake tensors, of the sizes `tiny` and `base`; a tenth
-    off at most, for `small` and `large` too. Bytes for each token and dimension are those kept in a block and those around all.
+    off at most, for `small` and `large` too. Bytes for each token and dimension are those kept in a
+    block and those around all.
     """
     patches, student, predictor = pretext.num_patches, pretext.student_encoder.blocks, pretext.predictor
     masked = patches - visible

@@ -24,7 +24,7 @@ from matpac.threads import ahead
 SILENCE = np.float16(np.log(1.1920929e-07))
 """Log-mel of digital silence."""
 NUM_THREADS = 4
-"""Four threads read twice as fast as one from disk, and 5 % slower from one core's page cache."""
+"""Threads that wait for the disk; four read twice as fast as one. What is cached, one reads faster."""
 
 Empty = Callable[[tuple[int, ...]], NDArray[np.float16]]
 """Shape of a batch -> the array to read it into, in pinned memory for example."""
@@ -124,11 +124,10 @@ class Crops:
         places = np.arange(size) * log_mel[0].nbytes
         reads = []
         for folder, rows, clips_there in self._by_folder(clips):
+            files = folder.frames.files
             runs = folder.frames.runs(clips_there, starts[rows], lengths[rows], places[rows])
-            reads += [
-                self._threads.submit(folder.frames.files.read, log_mel, part)
-                for part in runs.parts(NUM_THREADS)
-            ]
+            waiting = files.read_cached(log_mel, runs)
+            reads += [self._threads.submit(files.read, log_mel, part) for part in waiting.parts(NUM_THREADS)]
         for read in reads:
             read.result()
         return Batch(log_mel, clips)

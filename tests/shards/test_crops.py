@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 
@@ -6,8 +8,10 @@ import pytest
 import torch
 
 from matpac.params import LogMel
+from matpac.shards import frames
 from matpac.shards.crops import SILENCE, Crops, ReusedMemory, random_bits
 from matpac.shards.folder import ShardFolder
+from matpac.shards.frames import WITHOUT_WAITING
 from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
 
@@ -239,3 +243,36 @@ def test_the_loader_needs_neither_torch_nor_a_decoder():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_what_the_page_cache_lacks_is_left_to_the_threads(folder, monkeypatch):
+    expected = crops_of(folder).batch(0, 20).log_mel
+    read = os.preadv
+    flags_seen = set()
+
+    def some_wait_for_the_disk(descriptor, buffers, position, flags=0):
+        flags_seen.add(flags)
+        if flags and position // 160 % 3 == 0:
+            raise BlockingIOError(errno.EAGAIN, "not in memory")
+        if flags and position // 160 % 3 == 1:
+            return read(descriptor, [buffers[0][:100]], position)
+        return read(descriptor, buffers, position)
+
+    monkeypatch.setattr(os, "preadv", some_wait_for_the_disk)
+    np.testing.assert_array_equal(crops_of(folder).batch(0, 20).log_mel, expected)
+    assert flags_seen == {0, WITHOUT_WAITING}
+
+
+def test_a_file_system_that_cannot_tell_what_is_cached_gives_the_same_crops(folder, monkeypatch):
+    expected = crops_of(folder).batch(0, 20).log_mel
+    read = os.preadv
+
+    def without_flags(descriptor, buffers, position, flags=0):
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        return read(descriptor, buffers, position)
+
+    monkeypatch.setattr(os, "preadv", without_flags)
+    np.testing.assert_array_equal(crops_of(folder).batch(0, 20).log_mel, expected)
+    monkeypatch.setattr(frames, "WITHOUT_WAITING", None)
+    np.testing.assert_array_equal(crops_of(folder).batch(0, 20).log_mel, expected)

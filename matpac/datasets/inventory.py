@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from matpac.clip import UnusableAudio
 from matpac.datasets.containers import Member, Place, TarListing, list_tar, parquet_rows, read_place, read_row
-from matpac.files import whole_file
+from matpac.files import checksum, whole_file
 from matpac.threads import ahead
 from matpac.walk import AUDIO_SUFFIXES, PLAIN_FILES, Storage, find_files, require_some, storage_of
 
@@ -35,6 +35,8 @@ SCHEMA = pa.schema(
 JOB_RECORDINGS = 64
 WAITING_JOBS = 32
 BATCH_ROWS, ROWS_PER_GROUP = 2**13, 2**16
+LARGEST_IN_MEMORY = 2**26
+"""Bytes of the largest file that `unchanged` returns as bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,21 +221,26 @@ def unchanged(recording: Recording, root: Path) -> Path | bytes:
     """The recording, if it is still as the inventory says: a shard must not follow from later
     edits.
 
+    Files are read once, for the checksum and for the decoder. Only the largest stay on the disk.
+
+    Returns:
+        The bytes; for a large file of its own, the path.
+
     Raises:
         UnusableAudio: If it cannot be read or has changed.
     """
     if not recording.sha256:
         raise UnusableAudio(Path(recording.path), "cannot be read (nor could it for the inventory)")
     path = open_path(root, recording)
+    source: Path | bytes
     try:
-        if path is None:
-            content = read_bytes(root, recording)
-            found = hashlib.sha256(content).hexdigest()
+        if path is not None and recording.bytes > LARGEST_IN_MEMORY:
+            source, found = path, checksum(path)
         else:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            source = content = read_bytes(root, recording)
+            found = hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise UnusableAudio(Path(recording.path), f"cannot be read ({error.strerror})") from error
     if found != recording.sha256:
         raise UnusableAudio(Path(recording.path), "changed (run the download stage again)")
-    return content if path is None else path
+    return source

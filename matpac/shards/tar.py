@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from matpac.files import whole_file
 from matpac.shards.frames import Frames, OpenFiles, Runs, TruncatedShard
 
+COPY_BYTES = 2**20
+"""A clip is written by one call of the system, instead of by one per 16 kB."""
 NPY_HEADER_BYTES = 128
 """Fixed, so that the position of a clip's first frame follows from that of its member."""
 
@@ -37,7 +39,7 @@ def write_tar(path: Path, clips: Iterable[StoredClip]) -> list[int]:
     offsets = []
     with (
         whole_file(path) as partial,
-        tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        tarfile.TarFile(partial, "w", format=tarfile.USTAR_FORMAT, copybufsize=COPY_BYTES) as tar,
     ):
         for clip in clips:
             offsets.append(tar.offset + tarfile.BLOCKSIZE + NPY_HEADER_BYTES)

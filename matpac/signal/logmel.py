@@ -46,8 +46,11 @@ def log_mel(
     # Blocks fit into the processor's cache and keep memory small for recordings of any length.
     for start in range(0, total, BLOCK_FRAMES):
         spectrum = scipy.fft.rfft(frames[start : start + BLOCK_FRAMES] * window)
-        energies = (spectrum.real**2 + spectrum.imag**2) @ filters
-        result[start : start + BLOCK_FRAMES] = np.log(energies + np.float32(FLOOR))
+        power = np.square(spectrum.real)
+        power += np.square(spectrum.imag)
+        energies = power @ filters
+        energies += np.float32(FLOOR)
+        np.log(energies, out=result[start : start + BLOCK_FRAMES])
     return result
 
 

@@ -13,6 +13,8 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
+from matpac.clip import UnusableAudio
+from matpac.datasets import inventory
 from matpac.datasets.inventory import (
     JOB_RECORDINGS,
     ROWS_PER_GROUP,
@@ -25,6 +27,7 @@ from matpac.datasets.inventory import (
     read_bytes,
     read_recordings,
     take_inventory,
+    unchanged,
     write_recordings,
 )
 from matpac.walk import AUDIO_SUFFIXES
@@ -371,3 +374,16 @@ def test_all_odd_files_are_recordings(audio_folder):
     found = list(take_inventory(audio_folder / "odd"))
     assert len(found) == 144
     assert {Path(recording.path).suffix.lower() for recording in found} <= AUDIO_SUFFIXES
+
+
+def test_a_recording_comes_as_the_bytes_that_were_checked_a_large_one_as_its_path(tmp_path, monkeypatch):
+    put(tmp_path / "a.flac", flac(0))
+    [recording] = take_inventory(tmp_path)
+    assert unchanged(recording, tmp_path) == flac(0)
+    monkeypatch.setattr(inventory, "LARGEST_IN_MEMORY", len(flac(0)) - 1)
+    assert unchanged(recording, tmp_path) == tmp_path / "a.flac"
+    put(tmp_path / "a.flac", flac(1))
+    for largest in (len(flac(0)) - 1, 2**26):
+        monkeypatch.setattr(inventory, "LARGEST_IN_MEMORY", largest)
+        with pytest.raises(UnusableAudio, match="changed"):
+            unchanged(recording, tmp_path)

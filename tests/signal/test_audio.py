@@ -43,8 +43,8 @@ def test_mono_is_the_mean_of_the_channels_before_resampling(tmp_path, paper, noi
 
 @pytest.mark.parametrize("num_channels", [1, 2, 20])
 def test_blocks_are_joined_without_loss(tmp_path, num_channels):
-    """Several blocks of 2 ** 16 samples."""
-    num_frames = 2**18 // num_channels + 12_345
+    """Several blocks of at most 2 ** 18 samples."""
+    num_frames = 2**19 // num_channels + 12_345
     ramp = np.arange(num_frames, dtype=np.float32) % 1000 / 1000
     path = tmp_path / "long.wav"
     soundfile.write(path, np.repeat(ramp[:, None], num_channels, axis=1), 8_000, subtype="FLOAT")
@@ -92,6 +92,21 @@ def test_reasons(tmp_path, noise):
     assert reason(tmp_path / "loop.wav") == "cannot be read (no such file)"
     assert reason(Path("/proc/self/mem")) == "cannot be read (Input/output error)"
     assert reason(tmp_path / ("a" * 300)) == "cannot be read (File name too long)"
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_one_channel_keeps_its_samples(tmp_path, noise, subtype):
+    soundfile.write(tmp_path / "a.wav", noise[:, 0], RATE_HZ, subtype=subtype)
+    expected, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    assert decode(tmp_path / "a.wav")[0].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("place", [0, 300_000])
+def test_silence_ends_with_one_sample_wherever_it_is(tmp_path, place):
+    samples = np.zeros(400_000)
+    samples[place] = 0.5
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ)
+    assert len(decode(tmp_path / "a.wav", reject=("silent",))[0]) == 400_000
 
 
 @pytest.mark.parametrize("level", [0, 0.25])

@@ -70,11 +70,15 @@ def measured(name: str) -> list[dict[str, Any]] | None:
 
 
 def show(results: dict[str, Any], out: Path) -> None:
-    """Put a table of the claims that have a goal between the marks of the page."""
+    """Put a table of the claims that have a goal between the marks of the page.
+
+    `out` is named by the date and the machine.
+    """
     cpu = f"{results['machine']['cores']} cores of {results['machine']['processor']}"
     where = results["machine"]["gpu"] or cpu
     lines = [
-        f"Measured on {where} ([all figures]({out.relative_to(PAGE.parent)})); `make bench` measures yours.",
+        f"Measured on {out.name[:10]} on {where} ([all figures]({out.relative_to(PAGE.parent)})); "
+        "`make bench` measures yours.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",

@@ -1,4 +1,4 @@
-"""Results of a benchmark: our figure, the peer's from the same run, and the goal.
+"""Results of a benchmark: our figure, the peer's or the limit's from the same run, and the goal.
 
 A benchmark is a module with a function `measure() -> list[Claim]`, and ends with
 
@@ -7,6 +7,9 @@ A benchmark is a module with a function `measure() -> list[Claim]`, and ends wit
 
 It checks that peer and ours give the same results before it times them. Machines are noisy, so both
 are timed alternately, several times, and their ratio is reported.
+
+A limit is a part of our work that nobody can do without: decoding, copying, matrix products. Its
+rate cannot be passed, so the goal is a share of it.
 """
 
 import argparse
@@ -28,11 +31,13 @@ class Claim:
     unit: str
     ours: float
     peer: str | None = None
-    """Name of the peer, which does the same work with the same result."""
+    """Name of the peer, which does the same work with the same result, or of the limit."""
     theirs: float | None = None
     goal: float | None = None
     """Goal for `ratio` if there is a peer, else for `ours`; None if there is no goal."""
     less_is_better: bool = False
+    is_limit: bool = False
+    """Whether the peer is a limit; ratio and goal are then shown in percent."""
 
     @property
     def ratio(self) -> float | None:
@@ -60,12 +65,15 @@ class Claim:
         """The cells what, ours, peer, ratio and goal, formatted for people."""
         ours = f"{number(self.ours)} {self.unit}"
         peer = "" if self.theirs is None else f"{self.peer}: {number(self.theirs)}"
-        ratio = "" if self.ratio is None else f"{number(self.ratio)} x"
+        ratio = "" if self.ratio is None else self._as_ratio(self.ratio)
         if self.goal is None:
             return [self.what, ours, peer, ratio, ""]
-        limit = f"{number(self.goal)} x" if self.ratio is not None else f"{number(self.goal)} {self.unit}"
+        goal = f"{number(self.goal)} {self.unit}" if self.ratio is None else self._as_ratio(self.goal)
         side = "at most" if self.less_is_better and self.ratio is None else "at least"
-        return [self.what, ours, peer, ratio, f"{side} {limit}{'' if self.met else ' (missed)'}"]
+        return [self.what, ours, peer, ratio, f"{side} {goal}{'' if self.met else ' (missed)'}"]
+
+    def _as_ratio(self, value: float) -> str:
+        return f"{number(100 * value)} % of it" if self.is_limit else f"{number(value)} x"
 
 
 COLUMNS = ("what", "ours", "peer", "ratio", "goal")

@@ -4,12 +4,13 @@
 peers:
 
 - a DataLoader over the .npy files in the released manner: load a clip, cut, standardize, collate;
-the faster
-  of none and one worker process. Ours leaves standardizing to the device; one line has it done on
-  the core.
-- WebDataset's own decoding of the same shards, shards and samples shuffled. - the limit, a memory
-copy of as many crops: from random places of one array that holds all clips, into three
-  arrays in turn, as many as a stream fills.
+  the faster of none and one worker process. Ours leaves standardizing to the device; one line has
+  it done on the core.
+- WebDataset's own decoding of the same shards, shards and samples shuffled.
+
+The limit is a memory copy of as many crops: from random places of one array that holds all clips,
+into arrays in turn, as many as a stream fills. Ours and the copy fill memory that was filled
+before, as in the middle of a run.
 
 Page cache warm: every file was read once from front to back, as by `cat`. Cold: before each round
 the system was told to drop the files, which is checked; both then use all cores, the peer one
@@ -36,7 +37,7 @@ from benchmarks.claims import Claim, run, seconds
 from benchmarks.fresh import fresh, megabytes
 from matpac.files import write_json
 from matpac.params import LogMel
-from matpac.shards.crops import NUM_THREADS, Crops, random_bits
+from matpac.shards.crops import NUM_THREADS, Crops, ReusedMemory, random_bits
 from matpac.shards.folder import ShardFolder
 from matpac.shards.index import SCHEMA, Index, write_index
 from matpac.shards.tar import StoredClip, tar_name, write_tar
@@ -56,7 +57,7 @@ LOGMEL = LogMel(
 ROUNDS, COLD_ROUNDS = 7, 3
 EPOCHS = 5
 """Crops of ours and of the copy in a round; a single epoch would be too short to time."""
-STREAM_ARRAYS = 3
+STREAM_ARRAYS = 4
 MANY_CLIPS = 2_000_000
 """Number of clips in AudioSet."""
 
@@ -75,9 +76,17 @@ def measure() -> list[Claim]:
     loader = max(warm["npy, no worker"], warm["npy, one worker"])
     rate = "crops/s"
     return [
-        Claim("random crops, one core", rate, warm["ours"], "DataLoader over .npy files", loader, goal=15),
-        Claim("random crops, one core", rate, warm["ours"], "WebDataset", warm["webdataset"], goal=20),
-        Claim("random crops, one core", rate, warm["ours"], "memory copy", warm["copy"], goal=0.7),
+        Claim(
+            "random crops, one core",
+            rate,
+            warm["ours"],
+            "memory copy",
+            warm["copy"],
+            goal=0.75,
+            is_limit=True,
+        ),
+        Claim("random crops, one core", rate, warm["ours"], "DataLoader over .npy files", loader, goal=5),
+        Claim("random crops, one core", rate, warm["ours"], "WebDataset", warm["webdataset"], goal=5),
         Claim(
             "random crops, one core, standardized there",
             rate,
@@ -185,10 +194,15 @@ def crops_per_s_on_one_core(folder: Path) -> dict[str, float]:
     clips = np.stack([shards.read_clip(clip) for clip in range(NUM_CLIPS)])
     check(folder, crops, clips)
     read_through(folder)
+    memory = ReusedMemory()
+    arrays = [np.empty((BATCH, CROP_FRAMES, NUM_MELS), dtype=np.float16) for _ in range(STREAM_ARRAYS)]
+    # Memory is filled for the first time here.
+    stream(crops, 1, memory)
+    copy(clips, 1, arrays)
     passes = {
-        "ours": (EPOCHS, partial(stream, crops, EPOCHS)),
-        "ours, standardized": (EPOCHS, partial(stream_standardized, crops, EPOCHS)),
-        "copy": (EPOCHS, partial(copy, clips, EPOCHS)),
+        "ours": (EPOCHS, partial(stream, crops, EPOCHS, memory)),
+        "ours, standardized": (1, partial(stream_standardized, crops, 1, memory)),
+        "copy": (EPOCHS, partial(copy, clips, EPOCHS, arrays)),
         "npy, no worker": (1, partial(exhaust, npy_loader(folder / "npy", num_workers=0))),
         "npy, one worker": (1, partial(exhaust, npy_loader(folder / "npy", num_workers=1))),
         "webdataset": (1, partial(exhaust, webdataset_loader(folder / "shards"))),
@@ -243,22 +257,21 @@ def open_crops(shards: Path) -> Crops:
     return Crops([shards], CROP_FRAMES, "drop", seed=0)
 
 
-def stream(crops: Crops, num_epochs: int) -> None:
-    for _ in crops.stream(0, BATCH, num_epochs * NUM_CLIPS // BATCH):
+def stream(crops: Crops, num_epochs: int, memory: ReusedMemory | None = None) -> None:
+    for _ in crops.stream(0, BATCH, num_epochs * NUM_CLIPS // BATCH, empty=memory):
         pass
 
 
-def stream_standardized(crops: Crops, num_epochs: int) -> None:
+def stream_standardized(crops: Crops, num_epochs: int, memory: ReusedMemory) -> None:
     import torch
 
     standard = torch.empty(BATCH, CROP_FRAMES, NUM_MELS)
-    for batch in crops.stream(0, BATCH, num_epochs * NUM_CLIPS // BATCH):
+    for batch in crops.stream(0, BATCH, num_epochs * NUM_CLIPS // BATCH, empty=memory):
         standard.copy_(torch.from_numpy(batch.log_mel)).sub_(MEAN).div_(STD)
 
 
-def copy(clips: NDArray[np.float16], num_epochs: int) -> None:
+def copy(clips: NDArray[np.float16], num_epochs: int, arrays: list[NDArray[np.float16]]) -> None:
     generator = np.random.default_rng(0)
-    arrays = [np.empty((BATCH, CROP_FRAMES, NUM_MELS), dtype=np.float16) for _ in range(STREAM_ARRAYS)]
     for _, log_mel in zip(range(num_epochs * NUM_CLIPS // BATCH), cycle(arrays), strict=False):
         places = zip(
             generator.integers(0, NUM_CLIPS, BATCH).tolist(),

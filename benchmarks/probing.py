@@ -9,8 +9,11 @@ validation loss is read back.
 
 All begin with the same weights and see the clips in the same order, so the scores are the same:
 best epochs and accuracies are compared for the probes that are timed, and for smaller ones that
-train until they stop. Float32, on a GPU if there is one. The bare matrix products of forward and
-backward pass are a floor: nothing that takes these steps can be faster.
+train until they stop. Float32, on a GPU if there is one.
+
+The limit is the matrix products of training's forward and backward passes alone: as many, of the
+same shapes, on as many cores, on one batch that stays in the cache. Gathering batches, Adam, losses
+and validation come on top for everyone who takes these steps.
 """
 
 import copy
@@ -27,11 +30,12 @@ from matpac.devices import device_or_default
 from matpac.params import Probe
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.linear import fit_probes
+from matpac.probing.problems import threads
 
 DEVICE = device_or_default()
 ROUNDS = 5
 NUM_FOLDS = 5
-GOAL = 10.0
+SHARE_OF_LIMIT = 0.45
 SAME_ACCURACY, SAME_BEST_EPOCHS = 0.002, 0.9
 """Mean difference of the probes' accuracies; share of the probes with the same best epoch."""
 
@@ -63,7 +67,7 @@ def measure() -> list[Claim]:
             "ours": lambda: timed(ours, esc50, probe),
             "usual": lambda: timed(usual_loop, esc50, probe),
             "lean": lambda: timed(lean_loop, esc50, probe),
-            "floor": lambda: bare_products(esc50, probe),
+            "products": lambda: matrix_products(esc50, probe),
         },
         ROUNDS,
     )
@@ -71,9 +75,17 @@ def measure() -> list[Claim]:
     rate = {name: num_epochs / value for name, value in spent.items()}
     what, unit = f"linear probes of ESC-50's size, {DEVICE.type.upper()}", "epochs/s"
     return [
-        Claim(what, unit, rate["ours"], "nn.Linear, DataLoader, one by one", rate["usual"], GOAL),
-        Claim(what, unit, rate["ours"], "the same without DataLoader", rate["lean"]),
-        Claim(f"{what}: the bare matrix products", unit, rate["floor"]),
+        Claim(
+            what,
+            unit,
+            rate["ours"],
+            "matrix products alone",
+            rate["products"],
+            goal=SHARE_OF_LIMIT,
+            is_limit=True,
+        ),
+        Claim(what, unit, rate["ours"], "nn.Linear, DataLoader, one by one", rate["usual"], goal=2),
+        Claim(what, unit, rate["ours"], "the same without DataLoader", rate["lean"], goal=1),
     ]
 
 
@@ -235,18 +247,23 @@ def accuracy(logits: Tensor, classes: Tensor) -> float:
     return (logits.argmax(1) == classes).float().mean().item()
 
 
-def bare_products(data: Dataset, probe: Probe) -> None:
-    """The matrix products of training on one cached batch; on a GPU for all probes at once."""
+def matrix_products(data: Dataset, probe: Probe) -> None:
+    """The products of training: probe by probe on each core, on a GPU for all probes at once."""
     dim, num_classes = data.features.shape[1], int(data.classes.max()) + 1
     num_probes = probe.num_repeats * len(data.folds)
     num_together = num_probes if DEVICE.type == "cuda" else 1
-    inputs = data.features[: probe.batch_size].expand(num_together, -1, -1).contiguous()
-    weight = inputs.new_zeros(num_together, num_classes, dim)
-    logits = inputs.new_zeros(num_together, num_classes, probe.batch_size)
-    num_steps = len(data.folds[0].train) / probe.batch_size * probe.max_epochs * num_probes / num_together
-    for _ in range(round(num_steps)):
-        torch.bmm(weight, inputs.mT, out=logits)
-        torch.bmm(logits, inputs, out=weight)
+    num_steps = len(data.folds[0].train) / probe.batch_size * probe.max_epochs
+
+    def multiply(_: int) -> None:
+        inputs = data.features[: probe.batch_size].expand(num_together, -1, -1).contiguous()
+        weight = inputs.new_zeros(num_together, num_classes, dim)
+        logits = inputs.new_zeros(num_together, num_classes, probe.batch_size)
+        for _ in range(round(num_steps)):
+            torch.bmm(weight, inputs.mT, out=logits)
+            torch.bmm(logits, inputs, out=weight)
+
+    with threads(DEVICE) as pool:
+        list(pool.map(multiply, range(num_probes // num_together)))
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 

@@ -251,20 +251,22 @@ def test_the_host_waits_for_nothing_in_an_update(fresh, examples, watch, num_hyp
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_host_waits_for_nothing_in_an_update_on_a_gpu(fresh, examples):
-    run = fresh(precision="bfloat16")
+def test_the_host_waits_for_nothing_but_events_on_a_gpu(fresh, examples):
+    run = fresh(precision="bfloat16", log_every_updates=2)
     run.learner = Learner(
         run.learner.pretext.to("cuda"), run.learner.params, run.learner.compute, this_process()
     )
-    knobs = knobs_at(1, LASTING, run.learner.params)
+    knobs = knobs_at(0, LASTING, run.learner.params)
     log_mel, split = examples[0]
     example = Example(log_mel.cuda(), Split(*(index.cuda() for index in split)))
     update_(run.learner, example, 0, knobs, watch=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        update_(run.learner, example, 1, knobs, watch=True)
+        # The whole loop: it waits for events, and reads nothing from the device.
+        reports = list(pretrain(run.learner, [example] * 3, LASTING, first_update=1))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert all(report.losses.isfinite().all() for report in reports)
 
 
 def test_teachers_rest_at_the_first_update_and_move_at_the_second(fresh, examples):

@@ -1,0 +1,40 @@
+"""Embedding on fake CUDA tensors, for test_on_fake_cuda.py."""
+
+from pathlib import Path
+
+import numpy as np
+
+from matpac.encoder.encoder import student_of
+from matpac.params import Custom, load_params
+from matpac.weights.checkpoint import Standard, blank_pretext
+from tests.fake_cuda.watching import Watching, in_this_thread, move_
+
+PROJECT = Path(__file__).resolve().parents[2]
+NANO = Custom(
+    encoder_dim=32,
+    encoder_depth=1,
+    encoder_heads=2,
+    predictor_dim=32,
+    predictor_depth=1,
+    predictor_heads=2,
+    head_hidden=32,
+    head_bottleneck=16,
+)
+
+
+def embedding(frames: list[int]) -> dict:
+    """Clips of these lengths, by their means and then step by step."""
+    params = load_params(PROJECT / "presets/demo.yaml")
+    pretext = blank_pretext(params.logmel, params.model.model_copy(update={"custom": NANO}), params.pretrain)
+    move_(pretext)
+    encoder = student_of(pretext, params.logmel, Standard(0.0, 1.0), params.pretrain.crop_frames)
+    log_mels = [np.zeros((length, params.logmel.num_mels), dtype=np.float16) for length in frames]
+    with Watching() as watching, in_this_thread():
+        means = list(encoder.embed_log_mels(log_mels, batch_size=2))
+        over_time = list(encoder.embed_log_mels_in_time(log_mels, batch_size=2))
+    return {
+        "hazards": watching.hazards,
+        "num_operations": watching.num_operations,
+        "means": [len(mean) for mean in means],
+        "steps": [len(clip.steps) for clip in over_time],
+    }

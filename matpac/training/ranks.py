@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -91,7 +92,10 @@ def begin_all_processes(params: Params) -> None:
     from torch.distributed.run import main as torchrun
 
     try:
-        torchrun(["--standalone", "--nproc-per-node", str(number), "-m", "matpac", *sys.argv[1:]])
+        # torchrun would leave an empty folder for logs behind each run.
+        with TemporaryDirectory(prefix="matpac-") as logs:
+            how = ["--standalone", "--nproc-per-node", str(number), "--log-dir", logs]
+            torchrun([*how, "-m", "matpac", *sys.argv[1:]])
     except SignalException as stopped:
         raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as failed:

@@ -21,7 +21,8 @@ class Project:
     """A folder with shards and parameters, in which `matpac pretrain` runs as users run it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.temporary = folder, folder / "temporary"
+        self.temporary.mkdir()
         write_recordings(folder / "audio", [1.0] * 12)
         build(plan_of(folder / "audio", folder / "work"), folder / "data/shards/noise")
         self.change()
@@ -55,7 +56,8 @@ class Project:
         return subprocess.Popen(
             [sys.executable, "-m", "matpac", command],
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -20,8 +20,12 @@ def alone(project_of_noise):
     project_of_noise.change()
 
 
-def shared_memory():
-    return Path("/dev/shm").glob("matpac-*")
+def left_over(project):
+    """Files for gradients, and torchrun's folders."""
+    folders = (Path("/dev/shm"), project.temporary)
+    return [
+        path for folder in folders for name in ("matpac-*", "torchelastic_*") for path in folder.glob(name)
+    ]
 
 
 def expect_the_same(project, alone):
@@ -55,7 +59,6 @@ def test_another_number_of_ranks_goes_on_with_the_same_samples(project_of_noise,
 
 
 def test_a_killed_rank_ends_the_run_in_seconds_and_loses_nothing(project_of_noise, together):
-    left_over = set(shared_memory())
     process = project_of_noise.start(ranks=2)
     while project_of_noise.saved_updates() < 10:
         time.sleep(0.01)
@@ -65,7 +68,7 @@ def test_a_killed_rank_ends_the_run_in_seconds_and_loses_nothing(project_of_nois
     assert time.monotonic() - killed_s < 20
     assert process.returncode != 0
     assert "Process 2 of 2 was ended by SIGKILL. The next run goes on" in said
-    assert set(shared_memory()) <= left_over
+    assert left_over(project_of_noise) == []
     assert "Going on from update" in project_of_noise.run(ranks=2)
     assert project_of_noise.weights() == together, "the same bits as if nothing had happened"
 

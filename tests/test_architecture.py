@@ -144,6 +144,8 @@ def test_the_library_imports_neither_prefect_nor_dvc(path):
         ("flows.shards", {"torch", "matplotlib"}),
         ("matpac.training.run", {"sklearn", "matplotlib"}),
         ("matpac.probing.probe", {"timm", "sklearn", "matplotlib"}),
+        ("matpac.report.experiments", {"torch", "matplotlib", "sklearn"}),
+        ("matpac.report.page", {"torch", "sklearn"}),
     ],
 )
 def test_what_takes_seconds_to_import_is_imported_where_it_is_used(module, late):

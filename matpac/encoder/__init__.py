@@ -1,11 +1,12 @@
 """waveform -> embeddings.
 
-batches.py  log-mels -> batches -> outputs by clip, computed ahead
-encoder.py  waveform -> embeddings, with a trained encoder
-files.py    audio files -> a table of embeddings, resumable
-hub.py      a trained encoder <-> a folder or a Hugging Face repository
-inputs.py   arrays as callers have them -> mono clips and their sample rates
-onnx.py     encoder -> ONNX file, front end included
-tables.py   embeddings of files -> .npz, .parquet or .zarr
-zarr.py     arrays with named axes <-> a Zarr group
+batches.py   log-mels -> batches -> outputs by clip, computed ahead
+encoder.py   waveform -> embeddings, with a trained encoder
+files.py     audio files -> a table of embeddings, resumable
+hub.py       a trained encoder <-> a folder or a Hugging Face repository
+inputs.py    arrays as callers have them -> mono clips and their sample rates
+onnx.py      encoder -> ONNX file, front end included
+over_time.py the embeddings of one clip over time
+tables.py    embeddings of files -> .npz, .parquet or .zarr
+zarr.py      arrays with named axes <-> a Zarr group
 """

@@ -14,9 +14,10 @@ from matpac.devices import device_or_default
 from matpac.encoder.batches import WIDE, Output, Window, num_patches, outputs_of, windows_of
 from matpac.encoder.hub import TrainedEncoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
+from matpac.encoder.over_time import OverTime
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
-from matpac.model.steps import OverTime, steps_of
+from matpac.model.steps import steps_of
 from matpac.params import LogMel, Precision
 from matpac.signal.audio import read_audio
 from matpac.signal.logmel import log_mel

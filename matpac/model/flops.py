@@ -10,9 +10,8 @@ from torch import nn
 
 from matpac.model.encoder import Blocks
 from matpac.model.head import Head
-from matpac.model.masking import num_visible
 from matpac.model.pretext import Pretext
-from matpac.model.sizes import PATCH
+from matpac.model.sizes import PATCH, num_visible
 
 SHARE_OF_MEMORY = 0.85
 """Of a GPU's free memory, for all of an update; the rest is for fragments and what kernels need."""

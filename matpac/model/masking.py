@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
+from matpac.model.sizes import num_visible
+
 
 class Split(NamedTuple):
     """Indices into the patches of each clip; each patch is either visible or masked."""
@@ -25,10 +27,6 @@ def split_by(noise: Float[Tensor, "batch patch"], mask_ratio: float) -> Split:
     first_masked = num_visible(noise.shape[1], mask_ratio)
     order = noise.argsort(dim=1)
     return Split(order[:, :first_masked].contiguous(), order[:, first_masked:].contiguous())
-
-
-def num_visible(num_patches: int, mask_ratio: float) -> int:
-    return int(num_patches * (1 - mask_ratio))
 
 
 def take(

@@ -28,3 +28,8 @@ SIZES = {
     "base": Size(768, 12, 12, 512, 8, 16, 2048, 256),
     "large": Size(1024, 24, 16, 512, 8, 16, 2048, 256),
 }
+
+
+def num_visible(num_patches: int, mask_ratio: float) -> int:
+    """Patches of a clip that the student sees."""
+    return int(num_patches * (1 - mask_ratio))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from matpac.clip import Task
 from matpac.encoder.encoder import load_encoder, untrained_encoder
+from matpac.encoder.over_time import OverTime
 from matpac.files import checksum, room_for
-from matpac.model.steps import OverTime
 from matpac.params import Embed, LogMel
 from matpac.probing.external import Located, OtherEncoder, load_other, read_sounds, recordings_of
 from matpac.probing.folds import folds_of

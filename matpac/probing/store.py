@@ -11,9 +11,9 @@ import zarr
 from jaxtyping import Float32, Int64, UInt8
 
 from matpac.clip import Task
+from matpac.encoder.over_time import OverTime
 from matpac.encoder.zarr import CLIPS_PER_CHUNK, consolidate, create_array, put_array
 from matpac.files import move_into_place
-from matpac.model.steps import OverTime
 from matpac.probing.steps import StepWriter
 
 BASELINES = ("random_init", "logmel_statistics")

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from matpac.report.html import COLORS, Section, data_url, section, styled, svg_of, unbox_
-from matpac.training.health import describe_collapse
-from matpac.training.history import METRICS, ONLINE, read_rows
+from matpac.training.history import METRICS, ONLINE, describe_collapse, read_rows
 
 MAX_POINTS = 400
 

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from matplotlib.figure import Figure
 
-from matpac.model.masking import random_split
-from matpac.model.sizes import PATCH
+from matpac.model.sizes import PATCH, num_visible
 from matpac.params import Params
 from matpac.probing.store import EmbeddedClips, read_clips, read_feature
 from matpac.report.html import Section, data_url, section, styled, svg_of
@@ -44,8 +43,6 @@ class EmbeddingMap(NamedTuple):
 
 def crops_section(shards: Path, params: Params) -> Section | None:
     """A few crops of the first pre-training dataset, as the networks get them."""
-    import torch
-
     from matpac.shards.crops import Crops
 
     if not params.pretrain.num_epochs:
@@ -56,12 +53,11 @@ def crops_section(shards: Path, params: Params) -> Section | None:
     crops = Crops([shards / name], pretrain.crop_frames, pretrain.short_clips, pretrain.seed)
     batch = crops.batch(0, NUM_CROPS)
     rows, columns = logmel.num_mels // PATCH, pretrain.crop_frames // PATCH
-    generator = torch.Generator().manual_seed(pretrain.seed)
-    split = random_split(NUM_CROPS, rows * columns, params.model.mask_ratio, generator)
+    # Splits like those of training, without loading PyTorch for four pictures.
+    noise = np.random.default_rng(pretrain.seed).random((NUM_CROPS, rows * columns))
+    masked_patches = noise.argsort(axis=1)[:, num_visible(rows * columns, params.model.mask_ratio) :]
     shown = []
-    for clip, log_mel, masked in zip(
-        crops.ids(batch.clips), batch.log_mel, split.masked.numpy(), strict=True
-    ):
+    for clip, log_mel, masked in zip(crops.ids(batch.clips), batch.log_mel, masked_patches, strict=True):
         colors = colored(log_mel.T.astype(np.float32))
         hidden = np.zeros(rows * columns, dtype=bool)
         hidden[masked] = True

@@ -3,7 +3,7 @@
 cost.py       floating-point operations and hours of a run, before it begins
 gradients.py  gradients of all ranks -> their mean, through shared memory
 health.py     views of an update -> signs of collapse
-history.py    metrics.csv, online.csv and DVCLive's plots
+history.py    metrics.csv, online.csv and DVCLive's plots; signs of collapse in a row
 initial.py    trained weights -> a run that begins with them
 log.py        progress, tables and warnings while a run goes on
 loop.py       one optimizer update, and the loop around it

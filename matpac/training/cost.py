@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 
 from matpac.model.flops import Flops, training_flops, training_memory
-from matpac.model.masking import num_visible
 from matpac.model.pretext import Pretext
+from matpac.model.sizes import num_visible
 from matpac.params import Params
 from matpac.progress import in_columns
 from matpac.shards.crops import crops_of_finished

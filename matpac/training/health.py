@@ -5,7 +5,6 @@ the teacher puts every patch into the same class. In a third form, student and t
 classes and on nothing else. All three show here long before a probe score does.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,30 +123,3 @@ def rankme(singular_values: Float[Tensor, " dim"]) -> Float[Tensor, ""]:
     """
     shares = singular_values / singular_values.sum() + 1e-7
     return (-(shares * shares.log()).sum()).exp()
-
-
-def describe_collapse(row: dict[str, float], num_clusters: int) -> str | None:
-    """One line if a row of metrics.csv shows a collapse, else None.
-
-    The last check catches training by classification alone (alpha 0). Answering every patch with
-    the mean of the teacher's unit vectors, whose squared length is 1 - variance, costs a prediction
-    loss (Eq. 1) of 2 - 2 sqrt(1 - variance); unrelated directions cost 2. If nothing can be
-    predicted, as in white noise, a sound student comes close to that constant. A student a quarter
-    of the way from there to 2 shares no latent space with the teacher.
-    """
-    spread, perplexity = row["teacher_variance"], row["teacher_perplexity"]
-    if spread < 0.01:
-        return f"the teacher's latents hardly differ (variance {spread:.2g})"
-    if perplexity < min(2.0, num_clusters / 2):
-        return (
-            f"the teacher puts nearly everything into one class "
-            f"(perplexity {perplexity:.2f} of {num_clusters})"
-        )
-    constant = 2 - 2 * math.sqrt(1 - min(spread, 1))
-    if row["prediction_loss"] > constant + (2 - constant) / 4:
-        return (
-            f"the student predicts the teacher's latents worse than a constant would "
-            f"(prediction loss {row['prediction_loss']:.2f}, constant {constant:.2f}; "
-            f"pretrain.alpha weighs this loss)"
-        )
-    return None

@@ -1,18 +1,18 @@
-"""update reports -> metrics.csv and online.csv, and DVCLive's plots if DVCLive is installed.
+"""rows of a run <-> metrics.csv and online.csv, and DVCLive's plots if DVCLive is installed.
 
 Both tables are part of every saved state, so a resumed run has each row once. DVCLive's folder is
-written anew from them when a run resumes.
+written anew from them when a run resumes. The report reads them without loading PyTorch.
 """
 
 import csv
 import importlib.util
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matpac.files import whole_file
-from matpac.training.loop import Report
 
 METRICS, ONLINE = "metrics.csv", "online.csv"
 
@@ -26,25 +26,6 @@ class History(NamedTuple):
     """Rows of metrics.csv."""
     online: list[Row]
     """Rows of online.csv."""
-
-
-def row_of(report: Report, updates_per_epoch: float) -> Row:
-    """Row of metrics.csv for a watched update; waits until the device has done it."""
-    knobs = report.knobs
-    prediction, classification, loss = report.losses.tolist()
-    return {
-        "step": report.update,
-        "epoch": report.update / updates_per_epoch,
-        "loss": loss,
-        "prediction_loss": prediction,
-        "classification_loss": classification,
-        "learning_rate": knobs.learning_rate,
-        "encoder_decay": knobs.encoder_decay,
-        "head_decay": knobs.head_decay,
-        "teacher_temperature": knobs.teacher_temperature,
-        "grad_norm": report.grad_norm.item(),
-        **(report.health.values() if report.health is not None else {}),
-    }
 
 
 def write_history(folder: Path, history: History) -> None:
@@ -70,6 +51,33 @@ def read_rows(path: Path) -> list[Row]:
             {name: int(value) if name == "step" else float(value) for name, value in row.items()}
             for row in csv.DictReader(file)
         ]
+
+
+def describe_collapse(row: dict[str, float], num_clusters: int) -> str | None:
+    """One line if a row of metrics.csv shows a collapse, else None.
+
+    The last check catches training by classification alone (alpha 0). Answering every patch with
+    the mean of the teacher's unit vectors, whose squared length is 1 - variance, costs a prediction
+    loss (Eq. 1) of 2 - 2 sqrt(1 - variance); unrelated directions cost 2. If nothing can be
+    predicted, as in white noise, a sound student comes close to that constant. A student a quarter
+    of the way from there to 2 shares no latent space with the teacher.
+    """
+    spread, perplexity = row["teacher_variance"], row["teacher_perplexity"]
+    if spread < 0.01:
+        return f"the teacher's latents hardly differ (variance {spread:.2g})"
+    if perplexity < min(2.0, num_clusters / 2):
+        return (
+            f"the teacher puts nearly everything into one class "
+            f"(perplexity {perplexity:.2f} of {num_clusters})"
+        )
+    constant = 2 - 2 * math.sqrt(1 - min(spread, 1))
+    if row["prediction_loss"] > constant + (2 - constant) / 4:
+        return (
+            f"the student predicts the teacher's latents worse than a constant would "
+            f"(prediction loss {row['prediction_loss']:.2f}, constant {constant:.2f}; "
+            f"pretrain.alpha weighs this loss)"
+        )
+    return None
 
 
 class LivePlots:

@@ -5,8 +5,7 @@ import time
 
 from matpac.params import Params
 from matpac.progress import Progress
-from matpac.training.health import describe_collapse
-from matpac.training.history import History, LivePlots, Row, row_of
+from matpac.training.history import History, LivePlots, Row, describe_collapse
 from matpac.training.loop import Report
 from matpac.training.schedules import Durations
 
@@ -98,6 +97,25 @@ def first_judged(durations: Durations) -> float:
     paper's warm-up is the first fifteenth of the run.
     """
     return max(durations.warmup, durations.total / 20, MIN_UPDATES)
+
+
+def row_of(report: Report, updates_per_epoch: float) -> Row:
+    """Row of metrics.csv for a watched update; waits until the device has done it."""
+    knobs = report.knobs
+    prediction, classification, loss = report.losses.tolist()
+    return {
+        "step": report.update,
+        "epoch": report.update / updates_per_epoch,
+        "loss": loss,
+        "prediction_loss": prediction,
+        "classification_loss": classification,
+        "learning_rate": knobs.learning_rate,
+        "encoder_decay": knobs.encoder_decay,
+        "head_decay": knobs.head_decay,
+        "teacher_temperature": knobs.teacher_temperature,
+        "grad_norm": report.grad_norm.item(),
+        **(report.health.values() if report.health is not None else {}),
+    }
 
 
 def note(row: Row, online: list[Row]) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
-from matpac.model.steps import OverTime
+from matpac.encoder.over_time import OverTime
 from matpac.params import Probe
 from matpac.probing import attentive
 from matpac.probing.attentive import AttentiveData, AttentiveProbe, Training, fit_attentive_probes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from matpac.clip import Task
-from matpac.model.steps import OverTime
+from matpac.encoder.over_time import OverTime
 from matpac.params import Probe
 from matpac.probing.probe import probe
 from matpac.probing.scores import beats_random_init, read_summaries, score_table

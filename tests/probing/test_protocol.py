@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binom, norm
 
 from matpac.clip import Task
-from matpac.model.steps import OverTime
+from matpac.encoder.over_time import OverTime
 from matpac.params import Probe, load_params
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.knn import neighbor_votes

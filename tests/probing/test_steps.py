@@ -8,7 +8,7 @@ import pytest
 import xarray
 import zarr
 
-from matpac.model.steps import OverTime
+from matpac.encoder.over_time import OverTime
 from matpac.probing import steps as module
 from matpac.probing.steps import STEPS_PER_FILE, Steps
 from matpac.probing.store import read_clips, read_feature, write_embeddings

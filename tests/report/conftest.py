@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from matpac.clip import Task
+from matpac.encoder.over_time import OverTime
 from matpac.files import write_json
-from matpac.model.steps import OverTime
 from matpac.params import load_params, parse_params
 from matpac.probing.probe import probe
 from matpac.probing.store import EmbeddedClips, Origin, write_embeddings

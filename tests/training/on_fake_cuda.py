@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from matpac.model.flops import training_memory
-from matpac.model.masking import Split, num_visible
+from matpac.model.masking import Split
+from matpac.model.sizes import num_visible
 from matpac.params import Custom, Params, load_params
 from matpac.shards.crops import Batch, Crops, Empty
 from matpac.shards.statistics import Statistics

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from matpac.model.pretext import Views
-from matpac.training.health import Health, describe_collapse, products, rankme
+from matpac.training.health import Health, products, rankme
+from matpac.training.history import describe_collapse
 from matpac.training.log import first_judged
 from matpac.training.schedules import Durations
 

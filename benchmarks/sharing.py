@@ -2,7 +2,7 @@
 
 The busy process counts in Python, at the same priority. Each contestant is a program that starts
 once and waits; it is then told in turn to work for a few seconds and to say how much it did. Peer:
-one process with a thread for each core, as torch does by default.
+one process whose threads share in every operation, as torch does by default.
 """
 
 import argparse
@@ -15,16 +15,25 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
+from unittest.mock import patch
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from benchmarks import probing as probes
 from benchmarks.claims import Claim, run
+from benchmarks.embedding import untrained
 from matpac.devices import available_cores
+from matpac.encoder.batches import CLIPS_AT_ONCE
 from matpac.model.masking import random_split
 from matpac.params import load_params
+from matpac.probing import linear
+from matpac.probing.linear import fit_probes
 from matpac.training.loop import Example, Learner, update_
 from matpac.training.ranks import Ranks, all_ranks
 from matpac.training.schedules import Durations, knobs_at
@@ -89,12 +98,41 @@ def busy() -> Iterator[None]:
 
 def measure() -> list[Claim]:
     cores = available_cores()
+    return [
+        *compared(
+            "training, tiny model",
+            "crops/s",
+            f"{cores} processes",
+            ("training", cores, 1),
+            ("training", 1, cores),
+        ),
+        *compared(
+            "embedding, tiny model",
+            "clips/s",
+            f"{cores} workers",
+            ("embedding", 1, cores),
+            ("embedding_in_threads", 1, cores),
+        ),
+        *compared(
+            "linear probes, 3,840 features",
+            "epochs/s",
+            f"{cores} workers",
+            ("probing", 1, cores),
+            ("probing_in_threads", 1, cores),
+        ),
+    ]
+
+
+def compared(
+    work: str, unit: str, way: str, ours: tuple[str, int, int], theirs: tuple[str, int, int]
+) -> list[Claim]:
+    """Claims for `work` done in our way and by torch's threads.
+
+    `ours` and `theirs` name a function of WORKS, a number of processes, and the threads of each.
+    """
     rates: dict[tuple[str, bool], list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        contestants = {
-            "processes": Contestant("training", cores, 1),
-            "threads": Contestant("training", 1, cores),
-        }
+        contestants = {"ours": Contestant(*ours), "theirs": Contestant(*theirs)}
         for contestant in contestants.values():
             stack.callback(contestant.close)
         for _ in range(ROUNDS):
@@ -104,30 +142,22 @@ def measure() -> list[Claim]:
                 for name, contestant in contestants.items():
                     rates[name, True].append(contestant.rate())
     found = {key: statistics.median(values) for key, values in rates.items()}
-    peer = f"{cores} threads"
-    what = f"training, tiny model, {cores} processes"
+    peer, what = f"{theirs[2]} threads", f"{work}, {way}"
     return [
+        Claim(f"{what}, at rest", unit, found["ours", False], peer, found["theirs", False], goal=1.0),
         Claim(
-            f"{what}, at rest", "crops/s", found["processes", False], peer, found["threads", False], goal=1.0
+            f"{what}, beside a busy process", unit, found["ours", True], peer, found["theirs", True], goal=1.0
         ),
         Claim(
-            f"{what}, beside a busy process",
-            "crops/s",
-            found["processes", True],
-            peer,
-            found["threads", True],
-            goal=1.0,
-        ),
-        Claim(
-            "what a busy process leaves of it",
+            f"{work}: what a busy process leaves of {way}",
             "%",
-            100 * found["processes", True] / found["processes", False],
+            100 * found["ours", True] / found["ours", False],
             goal=55,
         ),
         Claim(
-            f"what a busy process leaves of {peer}",
+            f"{work}: what a busy process leaves of {peer}",
             "%",
-            100 * found["threads", True] / found["threads", False],
+            100 * found["theirs", True] / found["theirs", False],
         ),
     ]
 
@@ -154,7 +184,52 @@ def training(ranks: Ranks) -> Callable[[], int]:
     return update
 
 
-WORKS: dict[str, Callable[[Ranks], Callable[[], int]]] = {"training": training}
+def embedding(_: Ranks) -> Callable[[], int]:
+    """A call embeds two windows of clips as long as the demo's; it returns their number."""
+    encoder, log_mels = untrained("tiny"), demo_clips(2 * CLIPS_AT_ONCE)
+    return lambda: len(list(encoder.embed_log_mels(log_mels)))
+
+
+def embedding_in_threads(_: Ranks) -> Callable[[], int]:
+    """The same batches one after the other; threads share in every operation."""
+    encoder, log_mels = untrained("tiny"), demo_clips(64)
+
+    def embed() -> int:
+        for first in range(0, len(log_mels), 32):
+            encoder._forward(log_mels[first : first + 32], layers=False, steps=False)
+        return len(log_mels)
+
+    return embed
+
+
+def demo_clips(number: int) -> list[NDArray[np.float16]]:
+    random = np.random.default_rng(0)
+    return [random.normal(-7, 4, (208, 80)).astype(np.float16) for _ in range(number)]
+
+
+def probing(_: Ranks) -> Callable[[], int]:
+    """A call trains probes for two epochs; it returns the epochs of all."""
+    data, params = probes.dataset(2000, 3840, 50, distance=8), probes.params(2, 5, 1e-3)
+    labels = torch.nn.functional.one_hot(data.classes).float()
+
+    def train() -> int:
+        found = fit_probes(
+            data.features, labels, torch.ones_like(labels), data.folds, params, multi_label=False
+        )
+        return sum(len(fit.train_losses) for fit in found)
+
+    return train
+
+
+def probing_in_threads(ranks: Ranks) -> Callable[[], int]:
+    """The same stacks one after the other; threads share in every operation."""
+    patch.object(linear, "workers", lambda _: ThreadPoolExecutor(1)).start()
+    return probing(ranks)
+
+
+WORKS: dict[str, Callable[[Ranks], Callable[[], int]]] = {
+    work.__name__: work for work in (training, embedding, embedding_in_threads, probing, probing_in_threads)
+}
 
 
 def take_part(work: str, orders: IO[str], answers: IO[str]) -> None:

@@ -15,11 +15,9 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
-from itertools import islice
-from os import cpu_count
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -28,21 +26,22 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from matpac.clip import UnusableAudio
+from matpac.devices import available_cores
 from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.tables import Table, format_for
 from matpac.files import exclusive, flush_to_disk, room_for, whole_file
 from matpac.params import Precision
 from matpac.progress import Progress
 from matpac.signal.audio import read_audio
-from matpac.threads import ahead
 from matpac.walk import audio_files, is_utf8
 
 FILES_PER_PART, BYTES_PER_PART = 256, 2**26
 """A part ends at this many files or bytes, whichever comes first; a kill costs at most one part. Bytes are
 those of the files, because only decoding would tell their length. The embeddings of a part are in memory:
 over time, 64 MiB of 32 kbit/s (4.7 hours) make 1.6 GB of 3,840 dimensions, twice that while being joined."""
-MOST_THREADS = 4
-"""Threads that read files ahead of the encoder, two files each; this bounds the memory."""
+MOST_READERS = {"cpu": 4, "cuda": 16}
+"""Threads that read files ahead of the encoder, by its device. Each holds one decoded file; besides, the
+log-mels of two parts are in memory."""
 
 
 class File(NamedTuple):
@@ -211,13 +210,20 @@ def _embed_missing(
             return error
         return encoder.log_mel(waveform, encoder.logmel.sample_rate_hz)
 
-    jobs = (partial(read, file) for number in missing for file in parts[number])
-    num_threads = min(MOST_THREADS, cpu_count() or 1)
-    with closing(ahead(jobs, 2 * num_threads, num_threads)) as found:
-        for number in missing:
-            part = _embed(encoder, islice(found, len(parts[number])), progress, in_time=in_time)
-            with whole_file(_path(folder, number)) as unfinished, unfinished.open("wb") as stream:
-                np.savez(stream, **part._asdict())
+    most = MOST_READERS[encoder.device.type]
+    with ThreadPoolExecutor(min(most, available_cores())) as readers:
+        begun: deque[list[Future[NDArray[np.float32] | UnusableAudio]]] = deque()
+        try:
+            for position, number in enumerate(missing):
+                # The next part is read while this one is embedded.
+                for soon in missing[position + len(begun) : position + 2]:
+                    begun.append([readers.submit(read, file) for file in parts[soon]])
+                found = (reading.result() for reading in begun.popleft())
+                part = _embed(encoder, found, progress, in_time=in_time)
+                with whole_file(_path(folder, number)) as unfinished, unfinished.open("wb") as stream:
+                    np.savez(stream, **part._asdict())
+        finally:
+            readers.shutdown(cancel_futures=True)
 
 
 def _embed(

@@ -46,6 +46,9 @@ SHARE_OF_PEAK = 0.6
 SHARE_OF_BANDWIDTH = 0.8
 MOVES_COMPILED, MOVES_EAGER = 4, 8
 """How often a byte that is kept for the backward pass crosses the memory's bus in an update."""
+STARTS_COMPILED, STARTS_EAGER = 40, 120
+"""Operations that the host starts for each block and micro-batch; counted if eager."""
+SECONDS_PER_START = 5e-6
 
 
 def cost_table(
@@ -101,6 +104,8 @@ class Estimate(NamedTuple):
 def estimate(params: Params, gpu: Gpu, num_gpus: int = 1) -> Estimate:
     """Roofline of an update: matrix products at a share of the peak, then all bytes at the bandwidth.
 
+    It takes no less time than the host needs to start all operations.
+
     Raises:
         ValueError: If the networks do not fit, or there are more GPUs than clips in a batch.
     """
@@ -133,19 +138,24 @@ def estimate(params: Params, gpu: Gpu, num_gpus: int = 1) -> Estimate:
     wanted = fitting if compute.micro_batch_size == "auto" else compute.micro_batch_size
     micro_batch = min(crops, fitting, wanted)
 
-    again = (flops.student + flops.predictor) / 3 if compute.recompute_activations else 0
+    recomputed = (flops.student + flops.predictor) / 3 if compute.recompute_activations else 0
     peak = 1e12 * (gpu.bfloat16_tflops if bfloat16 else gpu.float32_tflops)
-    products_s = crops * (flops.total + again) / (SHARE_OF_PEAK * peak)
+    products_s = crops * (flops.total + recomputed) / (SHARE_OF_PEAK * peak)
 
     trained = sum(weight.numel() for weight in pretext.parameters() if weight.requires_grad)
     # Recomputing brings a second forward pass, to which a quarter of the transfers belongs.
-    moves = (MOVES_COMPILED if compute.compile else MOVES_EAGER) * (
-        1.25 if compute.recompute_activations else 1
+    again = 1.25 if compute.recompute_activations else 1
+    moves, starts = (MOVES_COMPILED, STARTS_COMPILED) if compute.compile else (MOVES_EAGER, STARTS_EAGER)
+    num_parts = math.ceil(crops / micro_batch)
+    weights = 4 * trained * (4 * num_parts + 12)
+    bytes_s = (again * moves * crops * kept.per_clip + weights) / (
+        SHARE_OF_BANDWIDTH * 1e12 * gpu.terabytes_per_s
     )
-    weights = 4 * trained * (4 * math.ceil(crops / micro_batch) + 12)
-    bytes_s = (crops * kept.per_clip * moves + weights) / (SHARE_OF_BANDWIDTH * 1e12 * gpu.terabytes_per_s)
 
-    seconds = products_s + bytes_s
+    encoder, predictor = pretext.student_encoder.blocks, pretext.predictor.blocks
+    starts_s = SECONDS_PER_START * num_parts * starts * (2 * len(encoder) + len(predictor))
+
+    seconds = max(products_s + bytes_s, starts_s)
     return Estimate(
         trained,
         flops.total,
@@ -208,7 +218,8 @@ def assumptions(gpu: Gpu, num_gpus: int, price: float | None) -> str:
         f"- A byte kept for the backward pass moves {MOVES_COMPILED} times if networks are compiled, "
         f"{MOVES_EAGER} times if not.",
         "- Trained weights move 4 times a micro-batch, and 12 times in clipping, AdamW and moving averages.",
-        "- Data arrive in time. Starting kernels takes no time, so small networks are slower.",
+        f"- Starting an operation takes {1e6 * SECONDS_PER_START:g} us, for {STARTS_COMPILED} operations a "
+        f"block and micro-batch if compiled, {STARTS_EAGER} if not, while the GPU works. Data arrive in time.",
     ]
     if num_gpus > 1:
         lines.append("- GPUs exchange gradients during the backward pass, at no cost.")

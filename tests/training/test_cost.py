@@ -86,6 +86,12 @@ def test_what_makes_an_update_slower(paper, section, values):
     assert slower.seconds > estimate(paper, GPUS["a100"]).seconds
 
 
+def test_small_networks_wait_for_the_host(paper):
+    """Ten blocks: four of the student, four of the teacher, two of the predictor."""
+    tiny = changed(changed(paper, "model", size="tiny"), "compute", micro_batch_size=32, compile=False)
+    assert estimate(tiny, GPUS["h100"]).seconds == pytest.approx(2048 / 32 * 10 * 120 * 5e-6)
+
+
 def test_micro_batches_are_what_fits_unless_fewer_are_asked_for(paper):
     assert estimate(paper, GPUS["h100"]).micro_batch == 1024
     assert estimate(paper, GPUS["h100"], num_gpus=8).micro_batch == 256

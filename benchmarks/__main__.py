@@ -119,8 +119,12 @@ def processor() -> str:
 
 
 def git_revision() -> str:
+    """The commit of the project; empty without git, or outside a repository."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 if __name__ == "__main__":

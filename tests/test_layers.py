@@ -8,36 +8,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 import numpy as np
 import pytest
 import soundfile
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from matpac.cli import PIPELINE
 from matpac.encoder.encoder import load_encoder
 from tests.checkpoints import untrained_checkpoint
+from tests.packages import REFUSING, distributions_below, names_outside
 from tests.recordings import LOGMEL
-
-ONLY_BASE = """
-import sys
-
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-    def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] in REFUSED else self.finder.find_spec(name, path, target)
-
-REFUSED = set(sys.argv.pop(1).split(","))
-sys.meta_path[:] = map(Without, sys.meta_path)
-"""
-"""Finds no package that an installation without extras does not bring."""
 
 USE = """
 import numpy as np
@@ -80,35 +60,10 @@ def base_requirements(project) -> list[str]:
     return tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]
 
 
-def distributions_below(lines: list[str]) -> set[str]:
-    """These distributions and all that they require, here and without extras of ours."""
-    waiting, found = [Requirement(line) for line in lines], set()
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        if name in found:
-            continue
-        try:
-            below = requires(name) or []
-        except PackageNotFoundError:
-            continue
-        found.add(name)
-        extras = requirement.extras or {""}
-        for line in map(Requirement, below):
-            if line.marker is None or any(line.marker.evaluate({"extra": extra}) for extra in extras):
-                waiting.append(line)
-    return found
-
-
 @pytest.fixture(scope="module")
 def refused(project) -> set[str]:
     """Names that can be imported here, but not from an installation without extras."""
-    base = distributions_below(base_requirements(project))
-    return {
-        name
-        for name, distributions in packages_distributions().items()
-        if not base & {canonicalize_name(distribution) for distribution in distributions}
-    } - {"matpac", "flows"}
+    return names_outside(distributions_below(base_requirements(project)))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +84,7 @@ def base(project, refused, folder):
     """Run code in a process that finds the packages of an installation without extras."""
 
     def run(code, *arguments):
-        command = [sys.executable, "-c", ONLY_BASE + code, ",".join(refused), *arguments]
+        command = [sys.executable, "-c", REFUSING + code, ",".join(refused), *arguments]
         environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -19,10 +19,7 @@ from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
 from matpac.model.steps import steps_of
 from matpac.params import LogMel, Precision
-from matpac.signal.audio import read_audio
-from matpac.signal.logmel import log_mel
 from matpac.signal.mel import mel_filters
-from matpac.signal.resample import resample
 from matpac.weights.checkpoint import Standard, new_pretext, read_meta
 from matpac.weights.open import open_weights
 
@@ -144,6 +141,8 @@ class AudioEncoder(TrainedEncoder):
         Raises:
             matpac.UnusableAudio: The file holds no usable audio; the error says why.
         """
+        from matpac.signal.audio import read_audio
+
         waveform = read_audio(Path(path), self.logmel)
         # Files of floats may exceed the limit for arrays; we trust the file.
         [embedding] = self.embed_log_mels([self.log_mel(waveform, self.logmel.sample_rate_hz)])
@@ -158,6 +157,10 @@ class AudioEncoder(TrainedEncoder):
 
     def log_mel(self, clip: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
         """Log-mel `[frame, mel]` of a clip `[time]`; silence fills up a clip shorter than one window."""
+        # Shards are embedded without these, on machines without soxr and SciPy too.
+        from matpac.signal.logmel import log_mel
+        from matpac.signal.resample import resample
+
         if clip.size == 0:
             raise ValueError("embed: need at least one sample, got an empty waveform")
         if not np.isfinite(clip).all():

@@ -7,16 +7,18 @@ import random
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-
-import requests
-import urllib3
+from typing import TYPE_CHECKING
 
 from matpac.files import flush_to_disk, is_full, read_json, write_json
+
+if TYPE_CHECKING:
+    # And in the functions that download: a machine without a network may lack it.
+    import requests
 
 Report = Callable[[int, int], None]
 """Receives (bytes done, bytes in all); the latter is 0 if unknown."""
@@ -247,6 +249,9 @@ class _Transfer:
         )
 
     def _from_mirror(self, url: str) -> None:
+        import requests
+        import urllib3
+
         best_bytes, fruitless, once_more = _size(self.part), 0, True
         while True:
             try:
@@ -277,6 +282,8 @@ class _Transfer:
 
     def _receive(self, url: str) -> bool:
         """Append the missing bytes. True if the whole file came in this answer."""
+        import requests
+
         start = _size(self.part)
         if self.total is not None and start == self.total:
             return False
@@ -299,7 +306,7 @@ class _Transfer:
             raise _Trouble(f"ended after {size:,} of {self.total:,} bytes")
         return start == 0
 
-    def _judge(self, answer: requests.Response) -> None:
+    def _judge(self, answer: "requests.Response") -> None:
         status = answer.status_code
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             problem = f"HTTP {status} {answer.reason or ''}".rstrip()
@@ -310,7 +317,7 @@ class _Transfer:
         if is_page and self.file.checksum is None and not self.file.name.endswith((".html", ".htm")):
             raise _Hopeless("sent a web page instead of the file")
 
-    def _agree_on_start(self, url: str, answer: requests.Response, start: int) -> int:
+    def _agree_on_start(self, url: str, answer: "requests.Response", start: int) -> int:
         """Position of the body in the file. Bytes of other versions are discarded."""
         headers, validator = answer.headers, _validator(answer.headers)
         if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
@@ -336,14 +343,14 @@ class _Transfer:
         self.tally.announce(self.file.name, self.total)
         return start
 
-    def _judge_the_end(self, answer: requests.Response, start: int) -> None:
+    def _judge_the_end(self, answer: "requests.Response", start: int) -> None:
         """The server has no bytes after ours: we have all of the file, or a part of another one."""
         if answer.headers.get("Content-Range") != f"bytes */{start}":
             self._discard()
             raise _Trouble("has fewer bytes than before")
         self.total = start
 
-    def _append(self, answer: requests.Response) -> None:
+    def _append(self, answer: "requests.Response") -> None:
         size = _size(self.part)
         # Unbuffered, so that a kill loses nothing. Not decoded, since some servers call a .tar.gz a
         # compressed tar.
@@ -378,13 +385,15 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _validator(headers: requests.structures.CaseInsensitiveDict[str]) -> str:
+def _validator(headers: Mapping[str, str]) -> str:
     """Value for If-Range: a strong ETag, else the time of the last change, else nothing."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') else headers.get("Last-Modified", "")
 
 
 def _seconds(retry_after: str) -> float:
+    import urllib3
+
     try:
         return urllib3.Retry().parse_retry_after(retry_after)
     except urllib3.exceptions.InvalidHeader:
@@ -393,6 +402,8 @@ def _seconds(retry_after: str) -> float:
 
 def _in_words(error: BaseException, silence_s: float) -> str:
     """Message of the innermost cause; libraries wrap it in several others."""
+    import urllib3
+
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):

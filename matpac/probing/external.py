@@ -25,8 +25,6 @@ from matpac.datasets.inventory import Recording, read_recordings, unchanged
 from matpac.devices import device_or_default
 from matpac.params import Other, digest
 from matpac.probing.store import Origin
-from matpac.signal.audio import decode
-from matpac.signal.resample import resample
 from matpac.threads import ahead
 
 FUNCTIONS, SIZES = ("load_model", "get_scene_embeddings"), ("sample_rate", "scene_embedding_size")
@@ -176,6 +174,8 @@ def read_sounds(
     decode the next few recordings ahead. Raises ValueError if a recording is missing or has changed
     since the inventory was taken.
     """
+    from matpac.signal.audio import decode
+    from matpac.signal.resample import resample
 
     def decoded(name: Path, source: Path | bytes) -> Float32[np.ndarray, " time"]:
         samples, native_rate_hz = decode(source, name)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from matpac.files import read_json
@@ -31,6 +30,8 @@ def write_zarr(
     num_mels: int,
 ) -> None:
     """Write clips [frame, mel] of the given lengths [clip] into a new store."""
+    import zarr  # Training, which only reads, does without.
+
     offsets = first_frames(num_frames)
     total = int(offsets[-1])
     frames_per_file = FRAMES_PER_CHUNK * CHUNKS_PER_FILE

@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import math
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,6 +88,8 @@ class LivePlots:
         """Begins with all rows of `history`."""
         self._live: Any = None
         if importlib.util.find_spec("dvclive") is None:
+            if not history.updates:  # Said once, when a run begins.
+                sys.stderr.write(f"No plots while training (they need DVCLive): see {METRICS}.\n")
             return
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         from dvclive.live import Live

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from jaxtyping import Float32
 from numpy.random import Generator, default_rng
 
@@ -194,6 +193,8 @@ def split_and_fold(params: Demo, number: int) -> tuple[SplitName | None, int | N
 
 
 def _write_clip(path: Path, params: Demo, number: int) -> None:
+    import soundfile
+
     generator = default_rng((params.seed, number, 1))
     rate_hz = int(generator.choice((16_000, 22_050, 44_100), p=(0.6, 0.25, 0.15)))
     shortest_s, longest_s = (2.5, 4.0) if params.recipe == "corpus" else (2.2, 2.5)

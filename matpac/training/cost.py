@@ -148,9 +148,8 @@ def estimate(params: Params, gpu: Gpu, num_gpus: int = 1) -> Estimate:
     moves, starts = (MOVES_COMPILED, STARTS_COMPILED) if compute.compile else (MOVES_EAGER, STARTS_EAGER)
     num_parts = math.ceil(crops / micro_batch)
     weights = 4 * trained * (4 * num_parts + 12)
-    bytes_s = (again * moves * crops * kept.per_clip + weights) / (
-        SHARE_OF_BANDWIDTH * 1e12 * gpu.terabytes_per_s
-    )
+    moved = again * moves * crops * kept.per_clip + weights
+    bytes_s = moved / (SHARE_OF_BANDWIDTH * 1e12 * gpu.terabytes_per_s)
 
     encoder, predictor = pretext.student_encoder.blocks, pretext.predictor.blocks
     starts_s = SECONDS_PER_START * num_parts * starts * (2 * len(encoder) + len(predictor))
@@ -219,7 +218,8 @@ def assumptions(gpu: Gpu, num_gpus: int, price: float | None) -> str:
         f"{MOVES_EAGER} times if not.",
         "- Trained weights move 4 times a micro-batch, and 12 times in clipping, AdamW and moving averages.",
         f"- Starting an operation takes {1e6 * SECONDS_PER_START:g} us, for {STARTS_COMPILED} operations a "
-        f"block and micro-batch if compiled, {STARTS_EAGER} if not, while the GPU works. Data arrive in time.",
+        f"block and micro-batch if compiled, {STARTS_EAGER} if not, while the GPU works.",
+        "- Data arrive in time.",
     ]
     if num_gpus > 1:
         lines.append("- GPUs exchange gradients during the backward pass, at no cost.")

@@ -244,7 +244,8 @@ def take_part(work: str, orders: IO[str], answers: IO[str]) -> None:
             started, done = time.monotonic(), 0
             # The first rank's clock decides for all when the window ends.
             while ranks.agree(time.monotonic() - started < WINDOW_S):
-                done += step()
+                # Several steps a look, because agreeing is no part of the work.
+                done += sum(step() for _ in range(5))
             answers.write(f"{done / (time.monotonic() - started)}\n")
             answers.flush()
 

@@ -5,21 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from matpac.encoder.encoder import student_of
-from matpac.params import Custom, load_params
+from matpac.params import load_params
 from matpac.weights.checkpoint import Standard, blank_pretext
-from tests.fake_cuda.watching import Watching, in_this_thread, move_
+from tests.fake_cuda.watching import NANO, Watching, in_this_thread, move_
 
 PROJECT = Path(__file__).resolve().parents[2]
-NANO = Custom(
-    encoder_dim=32,
-    encoder_depth=1,
-    encoder_heads=2,
-    predictor_dim=32,
-    predictor_depth=1,
-    predictor_heads=2,
-    head_hidden=32,
-    head_bottleneck=16,
-)
 
 
 def embedding(frames: list[int]) -> dict:

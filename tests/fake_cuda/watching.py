@@ -16,7 +16,20 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from matpac.params import Custom
+
 CUDA = torch.device("cuda", 0)
+NANO = Custom(
+    encoder_dim=32,
+    encoder_depth=1,
+    encoder_heads=2,
+    predictor_dim=32,
+    predictor_depth=1,
+    predictor_heads=2,
+    head_hidden=32,
+    head_bottleneck=16,
+)
+"""Networks for tests of what is done, not how long or in how much memory."""
 READS = {
     "_local_scalar_dense",
     "_unique2",

@@ -8,7 +8,7 @@ import torch
 from matpac.model.flops import training_memory
 from matpac.model.masking import Split
 from matpac.model.sizes import num_visible
-from matpac.params import Custom, Params, load_params
+from matpac.params import Params, load_params
 from matpac.shards.crops import Batch, Crops, Empty
 from matpac.shards.statistics import Statistics
 from matpac.training import loop
@@ -17,19 +17,9 @@ from matpac.training.ranks import Ranks
 from matpac.training.run import Run
 from matpac.training.schedules import Durations, knobs_at
 from matpac.weights.checkpoint import blank_pretext
-from tests.fake_cuda.watching import CUDA, Watching, move_
+from tests.fake_cuda.watching import CUDA, NANO, Watching, move_
 
 PROJECT = Path(__file__).resolve().parents[2]
-NANO = Custom(
-    encoder_dim=32,
-    encoder_depth=1,
-    encoder_heads=2,
-    predictor_dim=32,
-    predictor_depth=1,
-    predictor_heads=2,
-    head_hidden=32,
-    head_bottleneck=16,
-)
 LASTING = Durations(total=100, warmup=10, teacher_temperature=10)
 
 

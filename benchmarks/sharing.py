@@ -40,7 +40,7 @@ from matpac.training.schedules import Durations, knobs_at
 from matpac.weights.checkpoint import new_pretext
 
 PROJECT = Path(__file__).resolve().parent.parent
-ROUNDS, WINDOW_S = 4, 5.0
+ROUNDS, WINDOW_S = 3, 3.0
 LASTING = Durations(total=100_000, warmup=1000, teacher_temperature=1000)
 
 

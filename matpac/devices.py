@@ -11,6 +11,9 @@ import torch
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIPS = Path("/proc/self/cgroup")
+SLOW_BFLOAT16 = (
+    "this processor has no instructions for bfloat16, which makes it up to a hundred times as slow as float32"
+)
 
 
 def device_or_default(device: str | torch.device | None = None) -> torch.device:
@@ -52,6 +55,11 @@ def workers(number: int) -> Iterator[ThreadPoolExecutor]:
         finally:
             # The initializer also set the number that new threads begin with.
             torch.set_num_threads(num_threads)
+
+
+def is_bfloat16_slow(device: torch.device) -> bool:
+    """Whether products in bfloat16 are emulated, as on x86 before AVX-512."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def memory_bytes() -> int:

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from matpac.devices import available_cores, num_workers, quotas, workers
+from matpac.devices import available_cores, is_bfloat16_slow, num_workers, quotas, workers
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
@@ -59,3 +59,10 @@ def test_workers_are_one_a_core_and_one_for_a_gpu(monkeypatch):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
+
+
+def test_bfloat16_is_slow_only_where_a_cpu_has_no_instructions_for_it(monkeypatch):
+    assert not is_bfloat16_slow(torch.device("cuda"))
+    for supported in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda known=supported: known)
+        assert is_bfloat16_slow(torch.device("cpu")) != supported

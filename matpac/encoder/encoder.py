@@ -1,5 +1,6 @@
 """waveform -> embeddings, with a trained encoder."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from matpac.devices import device_or_default
+from matpac.devices import SLOW_BFLOAT16, device_or_default, is_bfloat16_slow
 from matpac.encoder.batches import WIDE, Output, Window, num_patches, outputs_of, windows_of
 from matpac.encoder.hub import TrainedEncoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
@@ -247,6 +248,8 @@ def load_encoder(
 ) -> AudioEncoder:
     """Open trained weights as an encoder; `matpac.load` describes arguments and errors."""
     encoder = AudioEncoder.from_weights(open_weights(name), device, num_heads=num_heads)
+    if checked(precision) == "bfloat16" and is_bfloat16_slow(encoder.device):
+        warnings.warn(f"precision: {SLOW_BFLOAT16}.", stacklevel=3)
     return replace(encoder, precision=checked(precision))
 
 

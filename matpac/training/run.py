@@ -18,6 +18,7 @@ from jaxtyping import Float16
 from numpy.typing import NDArray
 from torch import Tensor
 
+from matpac.devices import SLOW_BFLOAT16, is_bfloat16_slow
 from matpac.files import WORK, exclusive, move_into_place
 from matpac.git import git_revision
 from matpac.model.flops import training_flops
@@ -176,6 +177,8 @@ class Run:
         started_s = time.monotonic() - spent_s
         saved_s = time.monotonic()
         self._say(self._plan(learner.pretext))
+        if self.params.pretrain.precision == "bfloat16" and is_bfloat16_slow(self.ranks.device):
+            self._say(f"pretrain.precision: {SLOW_BFLOAT16}. Set float32 here.")
         log = self._log(learner.pretext, history, first) if self.ranks.is_first else None
         before: Report | None = None
         with catch_stop_signals() as signals:

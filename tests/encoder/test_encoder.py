@@ -330,6 +330,14 @@ def test_ten_minutes_embed_in_bounded_memory(encoder):
 
 def test_a_precision_that_we_do_not_have_is_refused(tmp_path):
     untrained_checkpoint(tmp_path)
-    assert matpac.load(tmp_path, device="cpu", precision="bfloat16").precision == "bfloat16"
     with pytest.raises(ValueError, match="precision: need float32 or bfloat16, got 'float16'"):
         load_encoder(tmp_path, "cpu", precision="float16")
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_bfloat16_where_it_is_emulated_is_warned_of(tmp_path, monkeypatch, recwarn, slow):
+    untrained_checkpoint(tmp_path)
+    monkeypatch.setattr("matpac.encoder.encoder.is_bfloat16_slow", lambda _: slow)
+    assert matpac.load(tmp_path, device="cpu", precision="bfloat16").precision == "bfloat16"
+    assert matpac.load(tmp_path, device="cpu").precision == "float32"
+    assert [str(one.message).split(":")[0] for one in recwarn] == ["precision"] * slow

@@ -54,7 +54,7 @@ MEAN, STD = -7.056, 4.193
 LOGMEL = LogMel(
     sample_rate_hz=16000, window_ms=25, hop_ms=10, num_mels=80, fmin_hz=50, fmax_hz=8000, resampler="soxr_hq"
 )
-ROUNDS, COLD_ROUNDS = 7, 3
+ROUNDS, COLD_ROUNDS = 5, 2
 EPOCHS = 5
 """Crops of ours and of the copy in a round; a single epoch would be too short to time."""
 STREAM_ARRAYS = 4

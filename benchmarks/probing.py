@@ -32,7 +32,7 @@ from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.linear import fit_probes
 
 DEVICE = device_or_default()
-ROUNDS = 5
+ROUNDS = 3
 NUM_FOLDS = 5
 SHARE_OF_LIMIT = 0.45
 SAME_ACCURACY, SAME_BEST_EPOCHS = 0.002, 0.9

@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.claims import Claim, run, seconds
 
 PROJECT = Path(__file__).resolve().parent.parent
-ROUNDS = 7
-SLOW_ROUNDS = 3
+ROUNDS = 5
+SLOW_ROUNDS = 2
 HELP_S, IMPORT_S = 0.5, 0.3
 EMBED = """
 import sys

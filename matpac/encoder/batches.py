@@ -28,6 +28,8 @@ CLIPS_AT_ONCE, FRAMES_AT_ONCE = 256, 256_000
 clips are sorted by length into common batches."""
 BATCHES_AHEAD = 16
 """Batches that are started and not yet taken: a window of the usual batches and as many again."""
+LEAST_BATCHES = 8
+"""The chunks of a short window are spread over this many batches on a CPU, so that no core idles."""
 WIDE = 384
 """Encoders of this width gain if cores share in an operation, where there are fewer chunks than cores."""
 
@@ -48,15 +50,19 @@ Forward = Callable[[Sequence[Chunk]], Output]
 
 
 class Window:
-    """Clips that are embedded together, as chunks in batches."""
+    """Clips that are embedded together, as chunks in batches of `batch_size` at most."""
 
-    def __init__(self, clips: Sequence[Chunk], chunk_frames: int, batch_size: int) -> None:
+    def __init__(
+        self, clips: Sequence[Chunk], chunk_frames: int, batch_size: int, device: torch.device
+    ) -> None:
         self.clips = clips
         self.chunks = [
             (clip, whole[first : first + chunk_frames])
             for clip, whole in enumerate(clips)
             for first in range(0, len(whole), chunk_frames)
         ]
+        if device.type == "cpu":
+            batch_size = min(batch_size, math.ceil(len(self.chunks) / LEAST_BATCHES))
         by_length: dict[int, list[int]] = {}
         for position, (_, chunk) in enumerate(self.chunks):
             by_length.setdefault(num_patches(len(chunk)), []).append(position)

@@ -214,7 +214,9 @@ class AudioEncoder(TrainedEncoder):
         self, log_mels: Iterable[NDArray[np.floating]], batch_size: int, *, layers: bool, steps: bool
     ) -> Iterator[tuple[NDArray[np.floating], Output]]:
         """Each log-mel with the sums over the steps of its chunks and, if asked for, its steps."""
-        windows = (Window(clips, self.chunk_frames, batch_size) for clips in windows_of(log_mels))
+        windows = (
+            Window(clips, self.chunk_frames, batch_size, self.device) for clips in windows_of(log_mels)
+        )
         forward = partial(self._forward, layers=layers, steps=steps)
         return outputs_of(windows, forward, self.device, wide=self.encoder.blocks.dim >= WIDE)
 

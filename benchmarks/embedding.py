@@ -23,7 +23,7 @@ from matpac.signal.mel import mel_filters
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 
 DEVICE = device_or_default()
-ROUNDS = 5
+ROUNDS = 3
 CHUNK_FRAMES = 608
 SHORTEST_S, LONGEST_S = 0.5, 30.0
 FRAMES_PER_S = 100

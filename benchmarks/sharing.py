@@ -65,6 +65,9 @@ class Contestant:
             )
             for rank in range(number)
         ]
+
+    def wait(self) -> None:
+        """Until all processes are warm."""
         for process in self.processes:
             answer_of(process)
 
@@ -136,6 +139,8 @@ def compared(
         contestants = {"ours": Contestant(*ours), "theirs": Contestant(*theirs)}
         for contestant in contestants.values():
             stack.callback(contestant.close)
+        for contestant in contestants.values():
+            contestant.wait()
         for _ in range(ROUNDS):
             for name, contestant in contestants.items():
                 rates[name, False].append(contestant.rate())

@@ -295,8 +295,8 @@ def waiting(params: Params, num_updates: int) -> float:
 def measure() -> list[Claim]:
     check()
     # The paper's batch on a GPU; elsewhere one that takes seconds.
-    ours = of_ours(2048, 256) if ON_GPU else of_ours(4, 4)
-    peer = of_peer(256, 64) if ON_GPU else of_peer(4, 4)
+    ours = of_ours(2048, 256) if ON_GPU else of_ours(2, 2)
+    peer = of_peer(256, 64) if ON_GPU else of_peer(2, 2)
     works = {"ours": updates_of(Ours, ours), "peer": updates_of(Plain, peer)}
     if PRECISION != "float32":
         works["ours, float32"] = updates_of(Ours, peer)

@@ -26,7 +26,7 @@ import yaml
 from flows.dvc import dvc
 from flows.temporary_params import restore, temporary_params
 from matpac.files import WORK, locked
-from matpac.params import Params, load_params, parse_params
+from matpac.params import Params, load_params, parse_params, read_yaml
 
 GRIDS = Path("presets/grids")
 PARAMS = Path("params.yaml")
@@ -71,7 +71,7 @@ class Cell(NamedTuple):
 
 def cell_of(params: Path) -> Cell:
     checked = load_params(params)
-    return Cell({}, yaml.safe_load(params.read_text(encoding="utf-8")), checked)
+    return Cell({}, read_yaml(params), checked)
 
 
 def cells_of(grid: Path, params: Path) -> list[Cell]:
@@ -85,7 +85,7 @@ def cells_of(grid: Path, params: Path) -> list[Cell]:
     base = cell_of(params)
     return [
         base.with_changes({key: value}, f"{params} with {grid}")
-        for key, values in yaml.safe_load(grid.read_text(encoding="utf-8")).items()
+        for key, values in read_yaml(grid).items()
         for value in values
     ]
 

@@ -2,12 +2,13 @@
 
 Every number of a run stands once in params.yaml, and its meaning stands here. Loading refuses a
 wrong key, unit, range or combination, in one line that names the key, what was needed and what was
-found.
+found. DVC reads the same file by itself, so only what both read alike is read at all.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
@@ -36,6 +37,9 @@ PUBLIC_KINDS = tuple(
 registry."""
 WITH_MORE_KEYS = {"audioset", "magnatagatune"}
 """Public datasets whose sections have keys besides `source`, or another meaning of it."""
+WITH_SEVERAL_LABELS = {"audioset", "fsd50k", "magnatagatune", "openmic"}
+"""Public datasets whose clips may have several labels. Their pages say so too, but only the registry
+imports those."""
 if TYPE_CHECKING:
     PublicKind = str
 else:
@@ -596,6 +600,17 @@ class Params(Section):
             raise ValueError(f"need a name under `datasets` ({', '.join(self.datasets)}), got {dataset}")
         return self.datasets[dataset]
 
+    def labels_of(self, dataset: str) -> Literal["none", "one", "several"]:
+        """How many labels a clip of a dataset has, as far as its section tells."""
+        match self.source_of(dataset):
+            case Demo(recipe="corpus") | Folder(labels="none") | Tar(labels="none") | Parquet(labels="none"):
+                return "none"
+            case Demo(recipe="scenes") | Own(multi_label=True):
+                return "several"
+            case Public(kind=kind) if kind in WITH_SEVERAL_LABELS:
+                return "several"
+        return "one"
+
     @property
     def online_datasets(self) -> tuple[str, ...]:
         """The dataset of `online`, or none."""
@@ -614,19 +629,46 @@ class Params(Section):
                     raise ValueError(
                         f"{key}: need names listed under `datasets` ({', '.join(self.datasets)}), got {name}"
                     )
+            if len(set(names)) < len(names):
+                raise ValueError(f"{key}: need each dataset once, got {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _recordings_are_seen_once_an_epoch(self) -> "Params":
+        names: dict[Section, str] = {}
+        for name in self.pretrain.datasets:
+            same = names.setdefault(self.datasets[name], name)
+            if same != name:
+                raise ValueError(
+                    f"pretrain.datasets: need each dataset once, got {same} and {name}, which are the same"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _clips_fill_a_batch(self) -> "Params":
+        sources = [self.datasets[name] for name in self.pretrain.datasets]
+        known = [source.num_clips for source in sources if isinstance(source, Demo)]
+        if self.pretrain.num_epochs and len(known) == len(sources) and self.pretrain.batch_size > sum(known):
+            raise ValueError(
+                f"pretrain.batch_size: need at most the {sum(known)} clips of pretrain.datasets, "
+                f"got {self.pretrain.batch_size}"
+            )
         return self
 
     @model_validator(mode="after")
     def _probed_datasets_have_labels(self) -> "Params":
         for name in self.probe.datasets:
-            match self.datasets.get(name):
-                case (
-                    Folder(labels="none")
-                    | Tar(labels="none")
-                    | Parquet(labels="none")
-                    | Demo(recipe="corpus")
-                ):
-                    raise ValueError(f"probe.datasets: need datasets with labels, got {name}, which has none")
+            if self.labels_of(name) == "none":
+                raise ValueError(f"probe.datasets: need datasets with labels, got {name}, which has none")
+        return self
+
+    @model_validator(mode="after")
+    def _votes_are_for_one_label(self) -> "Params":
+        for name in self.online_datasets:
+            if (found := self.labels_of(name)) != "one":
+                raise ValueError(
+                    f"online.dataset: need a dataset whose clips have one label each, got {name} with {found}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -667,6 +709,26 @@ class Params(Section):
         return self
 
 
+UNREADABLE = re.compile(
+    r"^%|[^\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", re.MULTILINE
+)
+"""Directives, tabs, control characters, line ends of YAML 1.1 and, as surrogates, bytes that are not
+UTF-8. YAML allows some of them in some places, and its readers differ in which."""
+WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{,18})")
+DECIMAL = re.compile(r"[-+]?([0-9]+(\.[0-9]*([eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)|\.[0-9]+)")
+AMBIGUOUS = re.compile(
+    r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)"
+    r"|[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?|<<|="
+)
+"""What one version of YAML or another takes for a number, a date or an instruction."""
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check a parameter file.
 
@@ -674,19 +736,116 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         ValueError: With one line per problem: the key, what was needed, what was found.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
     except FileNotFoundError:
         raise ValueError(
             f"{path}: no such file. Run from the project's folder, or copy one of presets/."
         ) from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     return parse_params(raw, str(path))
 
 
-def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - whatever YAML holds
+def read_yaml(path: Path) -> Any:  # noqa: ANN401 - whatever YAML holds
+    """Read what DVC reads, which is YAML 1.2, and refuse what other versions or readers take differently.
+
+    Args:
+        path: A file of mappings, lists and plain values, without tags and merged keys (<<).
+
+    Returns:
+        Dicts with names as keys, lists, strings, numbers, booleans and None.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: In one line with file, line and key: what was needed and what was found.
+    """
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    if unreadable := UNREADABLE.search(text):
+        number = text.count("\n", 0, unreadable.start()) + 1
+        needed = {"\t": "spaces, not tabs", "%": "no directives"}.get(unreadable[0], "printable UTF-8")
+        found = repr(text.split("\n")[number - 1].strip()).replace(r"\udc", r"\x")
+        raise ValueError(f"{path}, line {number}: need {needed}, found {found}")
+    parts = (yaml.NodeEvent, yaml.CollectionEndEvent)
     try:
-        return Params.model_validate(raw)
+        events = (event for event in yaml.parse(text, yaml.SafeLoader) if isinstance(event, parts))
+        first = next(events, None)
+        raw = None if first is None else _value(first, events, {}, str(path), "")
+        if second := next(events, None):
+            raise ValueError(f"{path}, line {_line(second)}: need one document, found another after ---")
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{path}{line}: not YAML: {error.problem}") from error
+    except RecursionError:
+        raise ValueError(f"{path}: need a few levels, found hundreds") from None
+    return raw
+
+
+def _value(event: Any, events: Iterator[Any], anchors: dict[str, Any], path: str, key: str) -> Any:  # noqa: ANN401
+    """The value that begins with an event, named by its anchor; the events that belong to it are taken."""
+    where = f"{path}, line {_line(event)}: {key or '(top level)'}"
+    if isinstance(event, yaml.AliasEvent):
+        if event.anchor not in anchors:
+            raise ValueError(f"{where}: need a value named &{event.anchor} above, found none")
+        return anchors[event.anchor]
+    if event.tag:
+        raise ValueError(f"{where}: need a value without a tag, found {event.tag}")
+    value: Any
+    if isinstance(event, yaml.ScalarEvent):
+        value = event.value if event.style else _plain(event.value, where)
+    elif isinstance(event, yaml.SequenceStartEvent):
+        value = []
+        while not isinstance(item := next(events), yaml.SequenceEndEvent):
+            value.append(_value(item, events, anchors, path, f"{key}.{len(value)}"))
+    else:
+        value = _mapping(events, anchors, path, key)
+    if event.anchor:
+        anchors[event.anchor] = value
+    return value
+
+
+def _mapping(events: Iterator[Any], anchors: dict[str, Any], path: str, key: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    while not isinstance(name_event := next(events), yaml.MappingEndEvent):
+        name = _value(name_event, events, anchors, path, key)
+        line, inner = _line(name_event), f"{key}.{name}".removeprefix(".")
+        if not isinstance(name, str):
+            raise ValueError(f"{path}, line {line}: {inner}: need a name, in quotes if it is no word")  # noqa: TRY004
+        if name in found:
+            raise ValueError(
+                f"{path}, line {line}: {inner}: need each key once, found it in line {lines[name]}"
+            )
+        found[name], lines[name] = _value(next(events), events, anchors, path, inner), line
+    return found
+
+
+def _plain(text: str, where: str) -> str | float | bool | None:
+    """The value of text without quotes."""
+    if text in WORDS:
+        return WORDS[text]
+    if WHOLE.fullmatch(text) and abs(int(text)) < 2**63:
+        return int(text)
+    if DECIMAL.fullmatch(text):
+        return float(text)
+    if AMBIGUOUS.fullmatch(text):
+        raise ValueError(
+            f"{where}: need a decimal number without leading zeros, below 2^63, or text in quotes, "
+            f"found {text}"
+        )
+    return text
+
+
+def _line(event: Any) -> int:  # noqa: ANN401 - of a library
+    return int(event.start_mark.line) + 1
+
+
+def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - whatever YAML holds
+    """Check values as `read_yaml` gives them. Types are not converted: DVC would not do so either.
+
+    Raises:
+        ValueError: With one line per problem: the key, what was needed, what was found.
+    """
+    try:
+        # As JSON, whose lists may become tuples in strict mode too.
+        return Params.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         problems = "\n".join(_problem(where, item) for item in _with_guesses(error.errors()))
         raise ValueError(problems) from None

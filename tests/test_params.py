@@ -1,9 +1,14 @@
 import copy
 import typing
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml
 
+from matpac.datasets.registry import READERS, pages
 from matpac.model import sizes
 from matpac.params import (
     PATCH,
@@ -21,6 +26,7 @@ from matpac.params import (
     digest,
     load_params,
     parse_params,
+    read_yaml,
 )
 
 
@@ -235,3 +241,188 @@ def test_a_key_of_another_kind_is_refused(raw):
     section = {"kind": "gtzan", "source": None, "untagged": "keep"}
     with pytest.raises(ValueError, match=r"^params: datasets\.new\.untagged: unknown key$"):
         parse_params(changed(raw, "datasets.new", section))
+
+
+@pytest.fixture
+def complaint(project, tmp_path):
+    """What loading says of the default parameters with another line 70; 70 and 71 are its places."""
+    lines = (project / "presets/demo.yaml").read_bytes().split(b"\n")
+    assert lines[69] == b"  alpha: 0.5"
+
+    def complain(line: str | bytes) -> str:
+        lines[69] = line if isinstance(line, bytes) else line.encode()
+        path = tmp_path / "params.yaml"
+        path.write_bytes(b"\n".join(lines))
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared by the caller
+            load_params(path)
+        return str(caught.value).replace(str(path), "FILE").replace("FILE, line 70: ", "HERE ")
+
+    return complain
+
+
+NUMBER = "need a decimal number without leading zeros, below 2^63, or text in quotes, found"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "  alpha: 0.5\n  alpha: 1.0",
+            "FILE, line 71: pretrain.alpha: need each key once, found it in line 70",
+        ),
+        ("  alpha: 010", f"HERE pretrain.alpha: {NUMBER} 010"),
+        ("  alpha: 0o10", f"HERE pretrain.alpha: {NUMBER} 0o10"),
+        ("  alpha: 0x1F", f"HERE pretrain.alpha: {NUMBER} 0x1F"),
+        ("  alpha: 1_000", f"HERE pretrain.alpha: {NUMBER} 1_000"),
+        ("  alpha: [0, 08]", f"HERE pretrain.alpha.1: {NUMBER} 08"),
+        ("  alpha: 1180591620717411303424", f"HERE pretrain.alpha: {NUMBER} 1180591620717411303424"),
+        ("  alpha: 9223372036854775808", f"HERE pretrain.alpha: {NUMBER} 9223372036854775808"),
+        ("  alpha: .nan", f"HERE pretrain.alpha: {NUMBER} .nan"),
+        ("  alpha: 2026-11-27", f"HERE pretrain.alpha: {NUMBER} 2026-11-27"),
+        ("  <<: {alpha: 0.5}", f"HERE pretrain: {NUMBER} <<"),
+        ("  alpha: *a", "HERE pretrain.alpha: need a value named &a above, found none"),
+        ("  alpha: &a [*a]", "HERE pretrain.alpha.0: need a value named &a above, found none"),
+        (
+            "  alpha: !!float 1",
+            "HERE pretrain.alpha: need a value without a tag, found tag:yaml.org,2002:float",
+        ),
+        ("  5: 0.5", "HERE pretrain.5: need a name, in quotes if it is no word"),
+        ("  alpha:\t0.5", r"HERE need spaces, not tabs, found 'alpha:\t0.5'"),
+        ("%YAML 1.1", "HERE need no directives, found '%YAML 1.1'"),
+        (b"  alpha: 0.5 # \xe9", r"HERE need printable UTF-8, found 'alpha: 0.5 # \xe9'"),
+        (b"  alpha: 0.5 # \0", r"HERE need printable UTF-8, found 'alpha: 0.5 # \x00'"),
+        (
+            "  alpha: 0.5 # \u2028  seed: 5",
+            r"HERE need printable UTF-8, found 'alpha: 0.5 # \u2028  seed: 5'",
+        ),
+        ("  alpha: [0.5", "FILE, line 71: not YAML: expected ',' or ']', but got ':'"),
+        (f"  alpha: {'[' * 1000}", "FILE: need a few levels, found hundreds"),
+        ("---", "FILE, line 71: need one document, found another after ---"),
+        ("  alpha: '0.5'", "FILE: pretrain.alpha: input should be a valid number, got '0.5'"),
+        ("  alpha: true", "FILE: pretrain.alpha: input should be a valid number, got True"),
+        ("  alpha: 1e400", "FILE: pretrain.alpha: input should be a finite number, got inf"),
+    ],
+)
+def test_what_readers_of_yaml_take_differently_is_one_line_with_file_line_and_key(complaint, line, said):
+    assert complaint(line) == said
+
+
+def test_utf_16_is_refused(project, tmp_path):
+    text = (project / "presets/demo.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-16")
+    with pytest.raises(ValueError, match=r"params.yaml, line 1: need printable UTF-8, found "):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_whatever_is_read_is_what_dvc_reads(tmp_path):
+    """Texts that numbers are made of, and words that versions of YAML take differently."""
+    texts = ["".join(parts) for length in (1, 2, 3) for parts in product("01.-_eox", repeat=length)]
+    texts += ["yes", "No", "on", "y", "True", "FALSE", "tRUE", "~", "NULL", "nULL", "", "1:30", "0b1", "0xf"]
+    texts += [".inf", "-.INF", ".NaN", "2026-1-2", "2026-01-02 03:04:05", "=", "12.5e-3", "./a", "16khz"]
+    texts += [
+        "0 5 * * *",
+        "1e-3",
+        "1.5E5",
+        f"{2**63 - 1}",
+        f"-{2**63}",
+        "01.5",
+        "'010'",
+        '"\\t"',
+        "a b",
+        "1,5",
+    ]
+    path, ours = tmp_path / "file.yaml", {}
+    for text in texts:
+        path.write_text(f"a: {text}")
+        with suppress(ValueError):
+            ours[text] = read_yaml(path)["a"]
+    theirs = {text: parse_yaml(f"a: {text}", path)["a"] for text in ours}
+    assert {text: repr(value) for text, value in ours.items()} == {
+        text: repr(value) for text, value in theirs.items()
+    }
+    read = {"0", "-1", "1.0", "1e1", "+.1", "yes", "on", "16khz", "1:30", "./a", "'010'", "1e-3", "0 5 * * *"}
+    assert read < ours.keys()
+    assert not ours.keys() & {"00", "0_1", "01", "0xf", "0b1", "0o1", ".inf", "2026-1-2", "=", f"-{2**63}"}
+
+
+def test_a_value_may_be_named_and_used_again(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("a: &x [1, 2]\nb: *x\nc: {d: &y 1e-3, e: *y}")
+    assert (
+        read_yaml(path)
+        == parse_yaml(path.read_text(), path)
+        == {
+            "a": [1, 2],
+            "b": [1, 2],
+            "c": {"d": 0.001, "e": 0.001},
+        }
+    )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_an_empty_file_lacks_everything(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"params.yaml: \(top level\): input should be an object, got None$"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_line_ends_and_marks_of_windows_are_read(project, tmp_path):
+    text = (project / "presets/demo.yaml").read_text()
+    (tmp_path / "params.yaml").write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_params(tmp_path / "params.yaml") == load_params(project / "presets/demo.yaml")
+
+
+OWN = {"kind": "folder", "source": "mine", "num_folds": None, "split_fractions": None}
+
+
+@pytest.mark.parametrize(
+    ("section", "found"),
+    [
+        (OWN | {"labels": "folders", "multi_label": True}, "several"),
+        (OWN | {"labels": "none", "multi_label": False}, "none"),
+        (OWN | {"kind": "tar", "labels": "none", "multi_label": True}, "none"),
+        ({"kind": "demo", "recipe": "scenes", "num_clips": 60, "seed": 0}, "several"),
+        ({"kind": "demo", "recipe": "corpus", "num_clips": 60, "seed": 0}, "none"),
+        ({"kind": "magnatagatune", "source": None, "untagged": "keep"}, "several"),
+        ({"kind": "fsd50k", "source": None}, "several"),
+    ],
+)
+def test_an_online_dataset_without_one_label_a_clip_is_refused(raw, section, found):
+    wrong = changed(changed(raw, "datasets.new", section), "online.dataset", "new")
+    line = rf"^params: online.dataset: need a dataset whose clips have one label each, got new with {found}$"
+    with pytest.raises(ValueError, match=line):
+        parse_params(wrong)
+
+
+def test_the_labels_of_a_dataset_are_known_as_its_module_knows_them(raw):
+    for kind, page in pages().items():
+        section = {"kind": kind, "source": "here"} | ({"untagged": "keep"} if kind == "magnatagatune" else {})
+        several = parse_params(changed(raw, "datasets.new", section)).labels_of("new") == "several"
+        assert several == (page.metric == "mAP"), kind
+    params = parse_params(raw)
+    for name in ("demo_melodies", "demo_rhythms", "demo_scenes"):
+        task = READERS["demo"].task(params.source_of(name), Path(), (), None)
+        assert (params.labels_of(name) == "several") == task.multi_label
+
+
+def test_recordings_seen_twice_an_epoch_are_refused(raw):
+    for key in ("pretrain.datasets", "probe.datasets"):
+        with pytest.raises(
+            ValueError, match=rf"^params: {key}: need each dataset once, got demo_rhythms, demo_"
+        ):
+            parse_params(changed(raw, key, ["demo_rhythms", "demo_rhythms"]))
+    twice = changed(raw, "datasets.again", raw["datasets"]["demo_corpus"])
+    with pytest.raises(
+        ValueError, match=r"need each dataset once, got demo_corpus and again, which are the same"
+    ):
+        parse_params(changed(twice, "pretrain.datasets", ["demo_corpus", "again"]))
+
+
+def test_a_batch_larger_than_the_set_is_refused_if_the_set_is_known(raw):
+    line = r"^params: pretrain.batch_size: need at most the 1500 clips of pretrain.datasets, got 1501$"
+    with pytest.raises(ValueError, match=line):
+        parse_params(changed(raw, "pretrain.batch_size", 1501))
+    parse_params(changed(raw, "pretrain.batch_size", 1500))
+    unknown = changed(raw, "datasets.new", OWN | {"labels": "none", "multi_label": False})
+    unknown = changed(unknown, "pretrain.datasets", ["demo_corpus", "new"])
+    assert parse_params(changed(unknown, "pretrain.batch_size", 1501))

@@ -18,7 +18,11 @@ class Durations(NamedTuple):
 
 
 def durations_of(num_clips: int, params: Pretrain) -> Durations:
-    """Raises ValueError if the run is too short for one update."""
+    """Raises ValueError if a batch holds clips twice, or the run is too short for one update."""
+    if params.batch_size > num_clips:
+        raise ValueError(
+            f"pretrain.batch_size: need at most the {num_clips} clips of an epoch, got {params.batch_size}"
+        )
 
     def updates(epochs: float) -> int:
         return int(num_clips / params.batch_size * epochs)

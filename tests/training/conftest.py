@@ -33,7 +33,7 @@ class Project:
         `online` names the dataset of the online probe.
         """
         params = yaml.safe_load((REPOSITORY / "presets/demo.yaml").read_text())
-        params["datasets"] = {"noise": params["datasets"]["demo_corpus"]}
+        params["datasets"] = {"noise": params["datasets"]["demo_melodies"]}
         params["probe"]["datasets"] = []
         params["online"] |= {"dataset": online, "every_updates": 20, "k": 2}
         params["logmel"] = LOGMEL.model_dump()

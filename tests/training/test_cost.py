@@ -51,7 +51,7 @@ def test_weights_that_are_exported_untrained_cost_nothing(project, tmp_path):
 
 
 def test_too_few_clips_for_an_update_are_refused(paper, tmp_path):
-    with pytest.raises(ValueError, match=r"need at least one batch of 2048 clips, got 3 clips x 300 epochs"):
+    with pytest.raises(ValueError, match=r"batch_size: need at most the 3 clips of an epoch, got 2048"):
         cost_table({"paper": paper}, tmp_path, num_clips=3)
 
 

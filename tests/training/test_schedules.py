@@ -32,5 +32,14 @@ def test_the_choice_becomes_hard_at_update_230_256(paper):
 
 
 def test_too_little_data_for_one_update_is_refused_in_one_line(paper):
-    with pytest.raises(ValueError, match=r"num_epochs: need at least one batch of 2048 clips, got 3 clips"):
-        durations_of(3, paper)
+    short = paper.model_copy(update={"num_epochs": 0.5})
+    with pytest.raises(
+        ValueError, match=r"num_epochs: need at least one batch of 2048 clips, got 3000 clips"
+    ):
+        durations_of(3000, short)
+
+
+def test_a_batch_that_holds_clips_twice_is_refused_in_one_line(paper):
+    with pytest.raises(ValueError, match=r"batch_size: need at most the 2047 clips of an epoch, got 2048$"):
+        durations_of(2047, paper)
+    assert durations_of(2048, paper).total == 300

@@ -340,7 +340,7 @@ def test_whatever_is_read_is_what_dvc_reads(tmp_path):
     assert {text: repr(value) for text, value in ours.items()} == {
         text: repr(value) for text, value in theirs.items()
     }
-    read = {"0", "-1", "1.0", "1e1", "+.1", "yes", "on", "16khz", "1:30", "./a", "'010'", "1e-3", "0 5 * * *"}
+    read = {"0", "-1", "1.0", "1e1", "-.1", "yes", "on", "16khz", "1:30", "./a", "'010'", "1e-3", "0 5 * * *"}
     assert read < ours.keys()
     assert not ours.keys() & {"00", "0_1", "01", "0xf", "0b1", "0o1", ".inf", "2026-1-2", "=", f"-{2**63}"}
 

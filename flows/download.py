@@ -13,7 +13,7 @@ from flows import prefect_ui, stage
 from flows.prefect_ui import DatasetName
 from matpac.datasets.inventory import Inventory, Recordings, take_inventory, write_recordings
 from matpac.datasets.registry import READERS, recordings_root
-from matpac.files import checksum, write_json
+from matpac.files import WORK, checksum, locked, write_json
 from matpac.params import Dataset, load_params
 from matpac.progress import counted
 
@@ -26,10 +26,11 @@ def download(dataset: DatasetName) -> None:
     root, raw = recordings_root(dataset, source), Path("data/raw", dataset)
 
     fetch(dataset, source, root)
-    inventory = list_recordings(dataset, source, root, raw)
-    # Edited labels make the shards stale, as edited recordings do.
-    tables = READERS[source.kind].tables(source, root)
-    write_json(raw / "tables.json", {path.name: checksum(path) for path in tables})
+    with locked(WORK / "inventory" / f"{dataset}.lock", wait=True):
+        inventory = list_recordings(dataset, source, root, raw)
+        # Edited labels make the shards stale, as edited recordings do.
+        tables = READERS[source.kind].tables(source, root)
+        write_json(raw / "tables.json", {path.name: checksum(path) for path in tables})
 
     missing = READERS[source.kind].num_missing(source, root, Recordings(raw), inventory.num_recordings)
     for name, number in missing.items():

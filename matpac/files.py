@@ -8,12 +8,15 @@ import platform
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 WORK = Path("data/.work")
 """Unfinished work: partial stores and downloads, states for resuming. Never an out of a stage."""
+SUMS = "SHA256SUMS"
+"""File of a sealed folder with the checksums of all others; `sha256sum --check` reads it, too."""
 
 
 @contextmanager
@@ -97,6 +100,48 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def seal(folder: Path) -> None:
+    """Flush the files of a finished folder to disk, and write their checksums to `SUMS`."""
+    for path in _contents(folder):
+        flush_to_disk(path)
+    lines = [f"{digest}  {name}\n" for name, digest in _checksums(folder).items()]
+    write_text(folder / SUMS, "".join(lines))
+
+
+def damage(folder: Path) -> str | None:
+    """Compare a sealed folder with its checksums; all files are read.
+
+    Returns:
+        The first file that is missing, differs or is not listed, in words; None if all is well.
+    """
+    if not (folder / SUMS).is_file():
+        return f"no {SUMS}"
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    needed = {name or line: digest for line in lines for digest, _, name in [line.partition("  ")]}
+    found = _checksums(folder)
+    for name in sorted(needed | found):
+        if name not in found:
+            return f"no {name}"
+        if name not in needed:
+            return f"{name}, which {SUMS} does not list"
+        if found[name] != needed[name]:
+            return f"other bytes in {name}"
+    return None
+
+
+def _contents(folder: Path) -> list[Path]:
+    """Files below a folder, except `SUMS` and those that file browsers and file systems hide there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path for path in paths if path != folder / SUMS and not path.name.startswith(".")]
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    paths = _contents(folder)
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(checksum, paths))
+    return {path.relative_to(folder).as_posix(): one for path, one in zip(paths, digests, strict=True)}
+
+
 def flush_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -106,11 +151,17 @@ def flush_to_disk(path: Path) -> None:
 
 
 def move_into_place(finished: Path, target: Path) -> None:
-    """Replace the folder `target` by the folder `finished` of the same file system."""
-    if target.exists():
-        shutil.rmtree(target)
+    """Replace the folder `target` by the folder `finished` of the same file system.
+
+    A kill in between leaves the old folder, the new one or none at `target`, never a part.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    old = partial_path(finished.with_name(f"old-{target.name}"))
+    if target.exists():
+        target.rename(old)
     finished.rename(target)
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def lock(file: IO[str], *, shared: bool = False, wait: bool = False) -> bool:
@@ -133,21 +184,44 @@ def lock(file: IO[str], *, shared: bool = False, wait: bool = False) -> bool:
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[IO[str] | None]:
     """Hold the lock of the file `path`, made if need be; yield None if another process has it."""
-    with path.open("a") as file:
-        yield file if lock(file, shared=shared, wait=wait) else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a") as file:
+            if not lock(file, shared=shared, wait=wait):
+                yield None
+                return
+            # The holder before may have removed the file: the next process would lock a new one.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                yield file
+                return
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, *outs: Path) -> Iterator[None]:
     """Hold the lock of a working folder, so that two processes never write one store.
 
-    Raises RuntimeError at once if another process holds it.
+    Partial files and folders that killed processes left in or beside `outs` are removed.
+    If the working folder ends up empty, it is removed, too.
+
+    Args:
+        folder: Working folder; it is made. The lock is `<folder>.lock`.
+        outs: Files and folders that only the holder of this lock writes.
+
+    Raises:
+        RuntimeError: Another process holds the lock; raised at once.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock")) as held:
         if held is None:
             raise RuntimeError(
                 f"{folder} is in use by another process, perhaps one that outlived its `dvc repro`. "
                 f"Wait for it, or stop it (`fuser {folder}.lock` names it), and run again."
             )
-        yield
+        folder.mkdir(exist_ok=True)
+        for out in outs:
+            for left in (*out.glob(".*.partial"), *out.parent.glob(f".{out.name}.*.partial")):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()

@@ -7,13 +7,17 @@ import sys
 
 import pytest
 
+from matpac import files as module
 from matpac.files import (
+    SUMS,
     check_place,
+    damage,
     exclusive,
     is_full,
     locked,
     move_into_place,
     read_json,
+    seal,
     whole_file,
     write_json,
     write_text,
@@ -88,6 +92,64 @@ def test_a_finished_folder_replaces_the_old_one(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_kill_while_the_old_folder_is_removed_leaves_the_new_one_whole(tmp_path, monkeypatch):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text(name)
+
+    def killed(_folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        move_into_place(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old" / "content").read_text() == "new"
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    (tmp_path / "store/deep").mkdir(parents=True)
+    for name in ("a", "deep/b"):
+        (tmp_path / "store" / name).write_text(name)
+    seal(tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda store: (store / "a").write_text("A"), "other bytes in a"),
+        (lambda store: (store / "a").unlink(), "no a"),
+        (lambda store: (store / "deep/c").touch(), f"deep/c, which {SUMS} does not list"),
+        (lambda store: (store / SUMS).unlink(), f"no {SUMS}"),
+        (lambda store: (store / SUMS).write_text(""), f"a, which {SUMS} does not list"),
+        (lambda store: (store / SUMS).write_bytes(b"\xff"), f"a, which {SUMS} does not list"),
+    ],
+)
+def test_a_sealed_folder_shows_what_has_changed_in_it(sealed, change, found):
+    assert damage(sealed) is None
+    change(sealed)
+    assert damage(sealed) == found
+
+
+def test_a_sealed_folder_is_checked_by_sha256sum_too(sealed):
+    (sealed / ".DS_Store").touch()
+    assert damage(sealed) is None
+    subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=sealed, check=True)
+
+
+def test_the_holder_of_a_lock_removes_what_killed_writers_left_and_its_empty_folder(tmp_path):
+    kept = ["a", ".b.host.7.partial", ".a.note", "a/x"]
+    left = [".a.host.7.partial", "a/.x.host.7.partial"]
+    for name in (*kept, *left):
+        (tmp_path / name).mkdir()
+    with exclusive(tmp_path / "work/one", tmp_path / "a"):
+        assert (tmp_path / "work/one").is_dir()
+        assert all((tmp_path / name).exists() for name in kept)
+        assert not any((tmp_path / name).exists() for name in left)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["one.lock"]
+
+
 def _hold(folder, held, release):
     with exclusive(folder):
         held.set()
@@ -125,6 +187,21 @@ def test_readers_share_a_lock_and_a_writer_waits_for_them(tmp_path):
             assert writer is None
     with locked(path) as writer:
         assert writer is not None
+
+
+def test_the_lock_of_a_file_that_its_last_holder_removed_is_taken_again(tmp_path, monkeypatch):
+    path, lock, times = tmp_path / "lock", module.lock, []
+
+    def removed_just_before(file, **how):
+        if not times:
+            path.unlink()
+        times.append(file)
+        return lock(file, **how)
+
+    monkeypatch.setattr(module, "lock", removed_just_before)
+    with locked(path) as held, locked(path) as other:
+        assert held is not None
+        assert other is None
 
 
 def test_a_child_that_inherits_a_lock_holds_it_to_its_end(tmp_path):

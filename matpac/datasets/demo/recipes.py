@@ -30,7 +30,7 @@ from matpac.clip import Clip, Rejection, SplitName, Task
 from matpac.datasets.demo import sounds as synthesis
 from matpac.datasets.demo.sounds import Signal
 from matpac.datasets.inventory import Recording
-from matpac.files import flush_to_disk, move_into_place
+from matpac.files import flush_to_disk, locked, move_into_place
 from matpac.params import Demo
 
 RELEASE = "1"
@@ -93,11 +93,19 @@ class Stage(NamedTuple):
 def fetch(params: Demo, root: Path, report: Callable[[int, int], None] | None) -> None:
     """Synthesise the recordings; `report` receives (clips done, clips in all).
 
-    A call goes on after an interrupted one. The root appears when it is complete.
+    A call goes on after an interrupted one, and waits while another process works on the same root.
+    The root appears when it is complete.
     """
     release = root / RELEASE_FILE
+    if not (release.exists() and release.read_text() == RELEASE):
+        with locked(root.with_name(f".{root.name}.lock"), wait=True):
+            _synthesise(params, root, report)
+
+
+def _synthesise(params: Demo, root: Path, report: Callable[[int, int], None] | None) -> None:
+    release = root / RELEASE_FILE
     if release.exists() and release.read_text() == RELEASE:
-        return
+        return  # The process that was waited for has done it.
     unfinished = root.with_name(f".{root.name}.release-{RELEASE}.partial")
     unfinished.mkdir(parents=True, exist_ok=True)
     for number in range(params.num_clips):

@@ -1,4 +1,5 @@
 from collections import Counter
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -62,6 +63,20 @@ def test_interrupted_synthesis_goes_on_and_ends_the_same(tmp_path):
     demo.fetch(params, tmp_path / "whole", None)
     assert seen[-1] == (6, 6)
     assert list(take_inventory(tmp_path / "cut")) == list(take_inventory(tmp_path / "whole"))
+
+
+def test_a_second_process_waits_for_the_first_and_uses_its_result(tmp_path):
+    params, seen = small("melodies", num_clips=6), []
+    second = Thread(target=demo.fetch, args=(params, tmp_path / "root", lambda *done: seen.append(done)))
+
+    def begin_another(done, total):
+        if done == 3:
+            second.start()
+
+    demo.fetch(params, tmp_path / "root", begin_another)
+    second.join()
+    assert seen == []
+    assert len(list((tmp_path / "root").glob("*.wav"))) == 6
 
 
 def test_another_release_is_made_anew(tmp_path):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 import matpac
+from matpac.files import WORK, exclusive
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +26,7 @@ CORPUS = Path("data/corpus.json")
 CHECKPOINT = Path("data/checkpoints/pretrained")
 EMBEDDINGS = Path("data/embeddings")
 SCORES = Path("data/scores")
+EXPERIMENTS = Path("data/experiments")
 REPORT = Path("data/report")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
@@ -101,9 +103,10 @@ def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.datasets.fingerprints import write_encoders, write_sources
     from matpac.params import load_params
 
-    checked = load_params(params)
-    write_sources(SOURCES, checked.datasets)
-    write_encoders(SOURCES, checked.pretrain.init, checked.embed.others)
+    with exclusive(WORK / "sources", SOURCES):
+        checked = load_params(params)
+        write_sources(SOURCES, checked.datasets)
+        write_encoders(SOURCES, checked.pretrain.init, checked.embed.others)
 
 
 @app.command()
@@ -112,8 +115,9 @@ def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.params import load_params
     from matpac.shards.corpus import write_corpus
 
-    checked = load_params(params)
-    write_corpus(SHARDS, checked.pretrain.datasets, checked.online_datasets, CORPUS)
+    with exclusive(WORK / "corpus", CORPUS):
+        checked = load_params(params)
+        write_corpus(SHARDS, checked.pretrain.datasets, checked.online_datasets, CORPUS)
     for folder in (EMBEDDINGS, SCORES):
         # The report depends on these folders, even if nothing is probed.
         folder.mkdir(parents=True, exist_ok=True)
@@ -238,9 +242,10 @@ def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
     from matpac.probing.embed import embed_stage
     from matpac.probing.external import Located
 
-    checked = load_params(params)
-    located = Located(RAW / dataset, recordings_root(dataset, checked.source_of(dataset)))
-    embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
+    with exclusive(WORK / "embed" / dataset, EMBEDDINGS / dataset):
+        checked = load_params(params)
+        located = Located(RAW / dataset, recordings_root(dataset, checked.source_of(dataset)))
+        embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
 
 
 @app.command()
@@ -290,9 +295,11 @@ def probe(
     """
     from matpac.params import load_params
     from matpac.probing.probe import probe as run_probe
-    from matpac.probing.scores import score_table
+    from matpac.probing.scores import DETAILS, score_table
 
-    run_probe(dataset, EMBEDDINGS / dataset, SCORES / f"{dataset}.json", load_params(params).probe)
+    scores, details = SCORES / f"{dataset}.json", SCORES / f"{dataset}{DETAILS}"
+    with exclusive(WORK / "probe" / dataset, scores, details):
+        run_probe(dataset, EMBEDDINGS / dataset, scores, load_params(params).probe)
     sys.stdout.write(f"{score_table(SCORES, [dataset])}\n")
 
 
@@ -305,7 +312,8 @@ def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.params import load_params
     from matpac.report.experiments import record_run
 
-    record_run(Path(), load_params(params))
+    with exclusive(WORK / "record", EXPERIMENTS):
+        record_run(Path(), load_params(params))
 
 
 @app.command()
@@ -318,8 +326,9 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.probing.scores import score_table
     from matpac.report.page import write_report
 
-    checked = load_params(params)
-    write_report(Path(), REPORT, checked)
+    with exclusive(WORK / "report", REPORT):
+        checked = load_params(params)
+        write_report(Path(), REPORT, checked)
     sys.stdout.write(
         f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}\n"
     )

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from matpac import __version__, cli
+from matpac.files import WORK, exclusive
 
 
 def command(*arguments, cwd):
@@ -48,6 +49,27 @@ def test_help_of_80_columns_cuts_no_summary(matpac, folder, monkeypatch):
     summaries = said.partition("Commands:\n")[2].splitlines()
     assert len(summaries) >= 12
     assert [line for line in summaries if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "work"),
+    [
+        (["sources"], "sources"),
+        (["corpus"], "corpus"),
+        (["embed", "--dataset", "esc10"], "embed/esc10"),
+        (["probe", "esc10"], "probe/esc10"),
+        (["record"], "record"),
+        (["report"], "report"),
+    ],
+)
+def test_a_stage_is_turned_away_while_another_process_is_at_it(matpac, folder, project, arguments, work):
+    """Even one that outlived the `dvc repro` which started it; and it must not touch anything."""
+    shutil.copy(project / "presets/demo.yaml", folder / "params.yaml")
+    with exclusive(folder / WORK / work):
+        code, _, said = matpac(*arguments, cwd=folder)
+    assert code == 1
+    assert said.startswith(f"matpac: data/.work/{work} is in use by another process")
+    assert [path.name for path in (folder / "data").iterdir()] == [".work"]
 
 
 def test_what_has_not_been_embedded_is_answered_with_what_has(matpac, folder, project):

@@ -83,7 +83,8 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         if not ranks.is_first:
             run.finish()
             return
-        with exclusive(work):
+        # One lock for all runs, whatever their parameters: they write the same `out`.
+        with exclusive(WORK / "pretrain", out):
             finished = run.finish()
             LivePlots(finished / "dvclive", read_history(finished))
             move_into_place(finished, out)
@@ -124,10 +125,10 @@ def export_untrained(initial: Weights, out: Path, params: Params) -> None:
         duration_s=0.0,
         init_digest=initial.digest,
     )
-    with exclusive(work):
+    with exclusive(WORK / "pretrain", out):
         partial = work / "initial.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        partial.mkdir(parents=True)
         write_history(partial, History([], []))
         save_checkpoint(partial, pretext, torch.optim.AdamW(pretext.parameters()), meta)
         move_into_place(partial, out)

@@ -128,7 +128,7 @@ def write_zarr(path: Path, table: Table, parts: Parts) -> None:
     """Write a folder with the layout of the project's stores of embeddings."""
     import zarr
 
-    from matpac.encoder.zarr import consolidate, create_array, put_array
+    from matpac.encoder.zarr import check_whole, consolidate, create_array, put_array
 
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs.update(table.digests())
@@ -142,6 +142,7 @@ def write_zarr(path: Path, table: Table, parts: Parts) -> None:
     for first, part in _numbered(parts):
         embeddings[first : first + len(part)] = part
     consolidate(group)
+    check_whole(path, ("embeddings", *table.columns()))
 
 
 def _zarr_made_from(path: Path) -> str:

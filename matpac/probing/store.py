@@ -1,5 +1,10 @@
-"""embeddings of a dataset <-> Zarr store that probes, notebooks and xarray read."""
+"""embeddings of a dataset <-> Zarr store that probes, notebooks and xarray read.
 
+Beside the arrays lies SHA256SUMS, the checksums of all files. They are checked whenever a store is read.
+"""
+
+import shlex
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,14 +17,16 @@ from jaxtyping import Float32, Int64, UInt8
 
 from matpac.clip import Task
 from matpac.encoder.over_time import OverTime
-from matpac.encoder.zarr import CLIPS_PER_CHUNK, consolidate, create_array, put_array
-from matpac.files import move_into_place
+from matpac.encoder.zarr import CLIPS_PER_CHUNK, check_whole, consolidate, create_array, put_array
+from matpac.files import damage, move_into_place, partial_path, seal
 from matpac.probing.steps import StepWriter
 
 BASELINES = ("random_init", "logmel_statistics")
 FEATURES = ("pretrained", *BASELINES)
 """Features of every store: embeddings of the encoder, embeddings of the same encoder before
 training, and mean, standard deviation and maximum of the log-mel over time."""
+ARRAYS = ("ids", "split", "fold", "labels", "observed")
+"""Arrays of every store besides its features."""
 
 
 class Origin(NamedTuple):
@@ -69,12 +76,26 @@ def write_embeddings(
 
     `features` (keys: `clips.features`) give a row per clip, in order. An `OverTime` row also has
     its steps stored (matpac/probing/steps.py). Features are consumed one after another, with at
-    most CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps in memory. Raises ValueError if lengths
-    differ, an id occurs twice or a value is not finite.
+    most CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps in memory. The store gets its name once it
+    is whole. Raises ValueError if lengths differ, an id occurs twice or a value is not finite.
     """
     check(clips)
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_path(folder)
     partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(partial, clips, features)
+        check_whole(partial, (*ARRAYS, *features))
+        seal(partial)
+        move_into_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    partial: Path,
+    clips: EmbeddedClips,
+    features: Mapping[str, Iterable[Float32[np.ndarray, " dim"] | OverTime]],
+) -> None:
     group = zarr.open_group(partial, mode="w", zarr_format=3)
     group.attrs.update(
         {
@@ -96,11 +117,12 @@ def write_embeddings(
     for name, rows in features.items():
         _put_feature(group, name, rows, clips)
     consolidate(group)
-    move_into_place(partial, folder)
 
 
 def read_clips(folder: Path) -> EmbeddedClips:
-    """Read labels, splits and folds of a store, without its features.
+    """Check that a store is whole, and read its labels, splits and folds.
+
+    All its files are read and compared with their checksums; features are not kept.
 
     Args:
         folder: A store of embeddings, data/embeddings/<dataset>.
@@ -109,7 +131,7 @@ def read_clips(folder: Path) -> EmbeddedClips:
         The clips with their labels, one entry per clip in every field.
 
     Raises:
-        ValueError: `folder` holds no store of embeddings.
+        ValueError: `folder` holds no store of embeddings, or a damaged one.
     """
     if not folder.is_dir():
         names = ", ".join(sorted(path.name for path in folder.parent.glob("*/"))) or "no dataset"
@@ -117,6 +139,8 @@ def read_clips(folder: Path) -> EmbeddedClips:
             f"{folder}: need a store of embeddings, found those of {names}. "
             "`dvc repro embed` makes them for all of probe.datasets (params.yaml)."
         )
+    if found := damage(folder):
+        raise ValueError(f"{folder}: need embeddings as they were written, found {found}. {remedy(folder)}")
     try:
         group = zarr.open_group(folder, mode="r")
         attrs = group.attrs.asdict()
@@ -142,11 +166,24 @@ def read_clips(folder: Path) -> EmbeddedClips:
         )
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(
-            f"{folder}: need a store of embeddings, found {error!r}. "
-            "Remove the folder and run `dvc repro embed`."
+            f"{folder}: need a store of embeddings, found {error!r}. {remedy(folder)}"
         ) from error
     check(clips)
     return clips
+
+
+def remedy(folder: Path) -> str:
+    """What to type to get a store whose bytes are right, in one line.
+
+    DVC links the store to its cache, believes files there that are read-only or have not changed
+    since it looked, and would bring them back. `touch` and `chmod` make it look again. Without
+    `--single-item`, `--force` would train again.
+    """
+    found = f"find -L {shlex.quote(str(folder))} -type f"
+    return (
+        f"Make it again: `{found} -exec touch {{}} + -exec chmod u+w {{}} +`, "
+        f"`dvc repro --force --single-item embed@{folder.name}`, then `dvc repro`."
+    )
 
 
 def read_feature(

@@ -165,6 +165,17 @@ def test_a_second_run_gives_the_same_bytes(tmp_path):
     assert [path.read_bytes() for path in sorted((tmp_path / "scores").iterdir())] == first
 
 
+def test_no_score_comes_from_a_store_with_zeros_for_rows(tmp_path):
+    clips, features = toy("voices")
+    store = tmp_path / "embeddings"
+    write_embeddings(store, clips, features)
+    path = store / "pretrained/c/0/0"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(ValueError, match="found other bytes in pretrained/c/0/0"):
+        probe("voices", store, tmp_path / "scores" / "voices.json", PARAMS)
+    assert not (tmp_path / "scores").exists()
+
+
 @pytest.mark.parametrize(
     ("over_time", "message"),
     [

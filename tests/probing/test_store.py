@@ -7,9 +7,11 @@ import pytest
 import xarray
 import zarr
 
+from matpac import files
 from matpac.clip import Task
-from matpac.encoder.zarr import CLIPS_PER_CHUNK
+from matpac.encoder.zarr import CLIPS_PER_CHUNK, check_whole
 from matpac.probing.store import FEATURES, EmbeddedClips, read_clips, read_feature, write_embeddings
+from tests.files import files_end_at
 
 
 def three_clips(**changes):
@@ -136,3 +138,52 @@ def test_an_id_that_occurs_twice_is_refused(tmp_path):
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nothing: need a store of embeddings"):
         read_clips(tmp_path / "nothing")
+
+
+def test_another_process_that_writes_in_between_leaves_no_hole(tmp_path, monkeypatch):
+    """Two writers of one store once shared a partial folder; one moved it away under the other."""
+
+    def rows(values):
+        yield from values[:2]
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "getpid", lambda: 1)
+            write_embeddings(tmp_path / "birds", three_clips(), features())
+        yield from values[2:]
+
+    found = features() | {"pretrained": rows(features()["pretrained"])}
+    write_embeddings(tmp_path / "birds", three_clips(), found)
+    assert [path.name for path in tmp_path.iterdir()] == ["birds"]
+    assert read_clips(tmp_path / "birds").ids == ["a", "bb", "ccc"]
+    for name, values in features().items():
+        assert np.array_equal(read_feature(tmp_path / "birds", name), values)
+
+
+@pytest.mark.parametrize("name", ["ids/c/0", "labels/c/0/0", "pretrained/c/1/0"])
+def test_a_store_with_a_hole_is_not_published(tmp_path, name):
+    num_clips = CLIPS_PER_CHUNK + 1
+    store = tmp_path / "birds"
+    write_embeddings(store, many_clips(num_clips), features(num_clips))
+    check_whole(store, FEATURES)
+    (store / name).unlink()
+    array = name.partition("/")[0]
+    with pytest.raises(RuntimeError, match=f"need the whole array {array}, found a part"):
+        check_whole(store, FEATURES)
+    with pytest.raises(RuntimeError, match="need the whole array steps, found none"):
+        check_whole(store, ["steps"])
+
+
+def test_a_full_disk_leaves_neither_a_store_nor_a_part(tmp_path):
+    with pytest.raises(OSError, match="large"), files_end_at(20_000):
+        write_embeddings(tmp_path / "birds", many_clips(2000), features(2000))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "ids/c/0", "random_init/c/0/0"])
+def test_a_store_with_a_changed_bit_is_refused_and_its_remedy_named(tmp_path, name):
+    write_embeddings(tmp_path / "birds", three_clips(), features())
+    path = tmp_path / "birds" / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"birds: need .*, found other bytes in {name}\. Make it again: `"):
+        read_clips(tmp_path / "birds")

@@ -31,7 +31,7 @@ FENCED = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^ {4}((?:matpac|dvc|python|make|cp|torchrun|prefect|pip) .*)$", re.MULTILINE)
 OTHER_PROGRAMS = {
     *("source", "export", "xdg-open", "pip", "prefect", "hear-validator", "cd", "git", "mkdocs"),
-    *("rsync", "ssh"),
+    *("rsync", "ssh", "find", "sha256sum"),
 }
 
 

@@ -23,6 +23,7 @@ SOURCES = Path("data/sources")
 RAW = Path("data/raw")
 SHARDS = Path("data/shards")
 CORPUS = Path("data/corpus.json")
+CORPUS_PARTS = Path("data/corpus")
 CHECKPOINT = Path("data/checkpoints/pretrained")
 EMBEDDINGS = Path("data/embeddings")
 SCORES = Path("data/scores")
@@ -107,17 +108,31 @@ def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
         checked = load_params(params)
         write_sources(SOURCES, checked.datasets)
         write_encoders(SOURCES, checked.pretrain.init, checked.embed.others)
+        # What `corpus` depends on: the datasets of now, even if there are none.
+        for folder in (CORPUS_PARTS, SHARDS / str(None)):
+            folder.mkdir(parents=True, exist_ok=True)
+        for part in CORPUS_PARTS.glob("*.json"):
+            if part.stem not in checked.pretrain.datasets:
+                part.unlink()
 
 
 @app.command()
-def corpus(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def corpus(
+    dataset: Annotated[
+        str | None, typer.Argument(help="Only this dataset, into data/corpus/<dataset>.json.")
+    ] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
     """Record which shards pre-training reads (data/corpus.json)."""
     from matpac.params import load_params
     from matpac.shards.corpus import write_corpus
 
-    with exclusive(WORK / "corpus", CORPUS):
+    with exclusive(WORK / "corpus", CORPUS, CORPUS_PARTS):
         checked = load_params(params)
-        write_corpus(SHARDS, checked.pretrain.datasets, checked.online_datasets, CORPUS)
+        if dataset is None:
+            write_corpus(SHARDS, checked.pretrain.datasets, checked.online_datasets, CORPUS)
+        else:
+            write_corpus(SHARDS, [dataset], [], CORPUS_PARTS / f"{dataset}.json")
     for folder in (EMBEDDINGS, SCORES):
         # The report depends on these folders, even if nothing is probed.
         folder.mkdir(parents=True, exist_ok=True)

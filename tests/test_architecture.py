@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.config import Config
+from dvc.repo import Repo
+from networkx import dfs_postorder_nodes
 
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((PROJECT / "matpac").rglob("*.py"))
@@ -164,6 +167,28 @@ def test_a_stage_depends_on_exactly_the_code_it_runs(stage):
         assert declared == set(), "a stage that always runs needs none"
         return
     assert declared == as_dependencies(closure(entry_of(spec["cmd"])))
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of a library that DVC uses
+@pytest.mark.parametrize("online", ["demo_melodies", None])
+def test_a_broken_dataset_stops_only_what_needs_it(tmp_path, online):
+    """What `dvc repro --keep-going` skips after a failure is what can be reached in DVC's graph."""
+    params = yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
+    params["online"]["dataset"] = online
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    Repo.init(str(tmp_path), no_scm=True).close()
+    with Repo(str(tmp_path)) as repo:
+        graph = repo.index.graph.reverse()
+    stages = {stage.name: stage for stage in graph}
+    [broken, learned, watched] = (
+        {stage.name for stage in dfs_postorder_nodes(graph, stages[f"shards@{name}"])}
+        for name in ("demo_rhythms", "demo_corpus", "demo_melodies")
+    )
+    last = {"record", "report"}
+    assert broken == {f"{stage}@demo_rhythms" for stage in ("shards", "embed", "probe")} | last
+    assert {"fingerprint@demo_corpus", "corpus", "pretrain", "probe@demo_rhythms"} < learned
+    assert ("pretrain" in watched) == (online == "demo_melodies")
 
 
 def test_pre_training_depends_on_little():

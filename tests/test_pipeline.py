@@ -135,7 +135,7 @@ def test_a_second_repro_runs_no_stage_and_is_quick(project):
     [
         ("probe.learning_rate", 0.002, {"probe", "record", "report"}),
         ("pretrain.alpha", 0.25, {"pretrain", "record", "report"}),
-        ("pretrain.datasets", ["demo_melodies"], {"corpus", "pretrain", "record", "report"}),
+        ("pretrain.datasets", ["demo_melodies"], {"fingerprint", "corpus", "pretrain", "record", "report"}),
         ("online.k", 5, {"pretrain", "report"}),
         ("logmel.num_mels", 64, {"shards", "pretrain", "record", "report"}),
         ("datasets.demo_scenes.seed", 9, {"download", "shards", "report"}),
@@ -152,7 +152,9 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it(project, key, value,
 def test_swapping_the_corpus_and_back_costs_no_computation(project):
     project.change("pretrain.datasets", ["demo_melodies"])
     said = project.dvc("repro", "pretrain")
-    assert re.findall(r"Running stage '(.*)'", said) == ["sources", "corpus", "pretrain"]
+    assert re.findall(r"Running stage '(.*)'", said) == [
+        *("sources", "fingerprint@demo_melodies", "corpus", "pretrain"),
+    ]
     project.change()
     said = project.dvc("repro")
     assert re.findall(r"Running stage '(.*)'", said) == ["sources"]

@@ -1,7 +1,8 @@
 """pretrain.datasets, online.dataset -> data/corpus.json: fingerprints of the shards that pre-training reads.
 
-A stage of its own, because a stage cannot list the items of a parameter as its dependencies. This stage
-looks at all shards at no cost, and pre-training depends on its small result.
+A stage cannot list the items of a parameter as its dependencies. So `fingerprint@<dataset>` makes
+data/corpus/<dataset>.json for each dataset to learn from, `corpus` depends on that folder, and pre-training
+on its small result. A dataset that pre-training does not read can be broken or unfinished.
 """
 
 import hashlib

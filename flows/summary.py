@@ -12,11 +12,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import prefect_ui
 from matpac.clip import REASONS
-from matpac.files import read_json
-from matpac.params import LogMel
 from matpac.prepare.publish import Summary
 from matpac.progress import duration
-from matpac.shards.folder import sample
+from matpac.shards.folder import read_logmel, sample
 
 NUM_PICTURES = 6
 PICTURE_FRAMES = 400
@@ -78,7 +76,7 @@ Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 
 def pictures(folder: Path) -> str:
     """The first seconds of clips from all over the dataset."""
-    logmel = LogMel.model_validate(read_json(folder / "logmel.json"))
+    logmel = read_logmel(folder)
     lines = [
         f"Up to {PICTURE_FRAMES / logmel.frames_per_s:.1f} s from left to right, {logmel.fmin_hz:,.0f} Hz at "
         f"the bottom to {logmel.fmax_hz:,.0f} Hz at the top, darker is louder."

@@ -38,8 +38,9 @@ def load(
         The encoder, on `device`.
 
     Raises:
-        ValueError: There are no such weights, a file holds anything but plain tensors, `num_heads`
-            is missing or does not fit, or `precision` is another.
+        ValueError: There are no such weights; a file holds anything but plain tensors, NaN or infinity;
+            files are edited and do not fit each other; `num_heads` is missing or does not fit; or
+            `precision` is another. One line names the file and the field.
     """
     from matpac.encoder.encoder import load_encoder
 

@@ -88,7 +88,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever JSON can hold
     """Raises ValueError that names the file if it is cut short or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: need JSON, found none ({error}). Make it again or get a whole copy of it."
         ) from None

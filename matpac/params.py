@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -24,11 +25,16 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_serializer,
     model_validator,
 )
+
+from matpac.files import read_json
+
+Read = TypeVar("Read")
 
 PUBLIC_KINDS = tuple(
     module.name for module in iter_modules([str(Path(__file__).with_name("datasets") / "public")])
@@ -843,9 +849,13 @@ def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - w
     Raises:
         ValueError: With one line per problem: the key, what was needed, what was found.
     """
+    return _checked(Params, raw, where)
+
+
+def _checked(kind: type[Read], raw: Any, where: str) -> Read:  # noqa: ANN401 - whatever a file holds
     try:
         # As JSON, whose lists may become tuples in strict mode too.
-        return Params.model_validate_json(json.dumps(raw), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         problems = "\n".join(_problem(where, item) for item in _with_guesses(error.errors()))
         raise ValueError(problems) from None
@@ -895,3 +905,37 @@ def digest(*parts: Any) -> str:  # noqa: ANN401 - anything JSON can hold, and se
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_section(
+    kind: type[Read],
+    path: Path,
+    head: Mapping[str, Any] = MappingProxyType({}),
+    older: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Read:
+    """Read a JSON file as strictly as params.yaml, and convert no types: "128" and true are no numbers.
+
+    Args:
+        kind: Section or dataclass that says which keys there are.
+        path: File to read.
+        head: Keys that the file must have with these values, because they say whose it is; not of `kind`.
+        older: For sections of the file, values of the keys that older files lack.
+
+    Returns:
+        The contents of the file.
+
+    Raises:
+        ValueError: With one line per problem: the file, the key, what was needed, what was found.
+    """
+    raw = read_json(path)
+    for key, value in head.items():
+        found = raw.get(key) if isinstance(raw, dict) else type(raw).__name__
+        if found != value:
+            raise ValueError(
+                f"{path}: {key}: need {value}, found {found}. It is of another program or version."
+            )
+        raw = {name: item for name, item in raw.items() if name != key}
+    for key, values in older.items():
+        if isinstance(raw.get(key), dict):
+            raw[key] = {**values, **raw[key]}
+    return _checked(kind, raw, str(path))

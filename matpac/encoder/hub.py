@@ -37,6 +37,7 @@ from matpac.weights import describe
 from matpac.weights.checkpoint import Standard
 from matpac.weights.open import Weights, open_saved
 from matpac.weights.pretrained import CONFIG, LIBRARY, WEIGHTS, Config, write_saved
+from matpac.weights.released import ENCODER
 
 Opened = TypeVar("Opened", bound="TrainedEncoder")
 
@@ -72,15 +73,12 @@ class TrainedEncoder(ModelHubMixin):
         """Build the encoder of opened weights, on a GPU if there is one; `matpac.load` has the arguments.
 
         Raises:
-            ValueError: The tensors do not fit the sizes, or `num_heads` is missing or wrong.
+            ValueError: A weight is NaN or infinite, or `num_heads` is missing or wrong.
         """
         patches = Patches(weights.logmel.num_mels, weights.chunk_frames, weights.dim)
         encoder = Encoder(weights.dim, weights.depth, _heads_of(weights, num_heads))
         networks = torch.nn.ModuleDict({"patches": patches, "student_encoder": encoder})
-        try:
-            networks.load_state_dict(weights.networks(("patches.", "student_encoder.")))
-        except RuntimeError as error:
-            raise ValueError(f"{weights.file}: {' '.join(str(error).split())}") from None
+        networks.load_state_dict(weights.networks(ENCODER))
         networks.to(device_or_default(device)).eval()
         return cls(
             patches,
@@ -145,8 +143,15 @@ class TrainedEncoder(ModelHubMixin):
 
     def _config(self) -> Config:
         blocks = self.encoder.blocks
-        sizes = blocks.dim, len(blocks), blocks.num_heads, self.chunk_frames
-        return Config(*sizes, self.logmel, self.standard, self.origin)
+        return Config(
+            dim=blocks.dim,
+            depth=len(blocks),
+            num_heads=blocks.num_heads,
+            chunk_frames=self.chunk_frames,
+            logmel=self.logmel,
+            standard=self.standard,
+            origin=dict(self.origin),
+        )
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # no arguments but these have a meaning

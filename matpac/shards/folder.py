@@ -1,5 +1,7 @@
 """data/shards/<dataset> -> log-mels of single clips."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 
 from matpac.clip import Task
 from matpac.files import read_json
-from matpac.params import LogMel
+from matpac.params import LogMel, read_section
 from matpac.shards.index import Index
 from matpac.shards.statistics import Statistics, read_statistics
 from matpac.shards.tar import TarFrames, tar_name
@@ -24,7 +26,7 @@ class ShardFolder:
         path: `data/shards/<dataset>`.
 
     Raises:
-        ValueError: The folder is not finished.
+        ValueError: The folder is not finished, or a file in it is damaged; the error names it.
         TruncatedShard: A file ends before the data that the index promises.
     """
 
@@ -35,9 +37,10 @@ class ShardFolder:
                 f"Make it with `python -m flows.shards {path.name}` or `dvc repro`."
             )
         self.path = path
-        self.index = Index(path / "index.parquet")
-        self.logmel = read_logmel(path)
-        self.statistics: Statistics = read_statistics(path)
+        with damage_mended(path):
+            self.index = Index(path / "index.parquet")
+            self.logmel = read_logmel(path)
+            self.statistics: Statistics = read_statistics(path)
         self.frames = _open(
             path, self.index.shard, self.index.offset, self.index.num_frames, self.logmel.num_mels
         )
@@ -60,14 +63,25 @@ class ShardFolder:
         return log_mel
 
 
+@contextmanager
+def damage_mended(path: Path) -> Iterator[None]:
+    """Add to the error of a damaged file how the folder is made again."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{error} To make it again: rm -r '{path}' && python -m flows.shards {path.name}"
+        ) from None
+
+
 def read_logmel(path: Path) -> LogMel:
-    return LogMel.model_validate(read_json(path / "logmel.json"))
+    return read_section(LogMel, path / "logmel.json")
 
 
 def read_task(path: Path) -> Task | None:
     """The task of the dataset in a finished folder; None if its clips have no labels."""
-    raw = read_json(path / "task.json")
-    return None if raw is None else Task(**raw | {"classes": tuple(raw["classes"])})
+    path /= "task.json"
+    return None if read_json(path) is None else read_section(Task, path)
 
 
 def sample(path: Path, num_clips: int) -> list[tuple[str, NDArray[np.float16]]]:

@@ -78,14 +78,22 @@ class Index:
 
     Columns needed for crops are numpy arrays [clip]. The others stay in the file until they are asked for,
     because those of two million clips take half a gigabyte.
+
+    Raises:
+        ValueError: The file is damaged or another table; the error names it and the column.
     """
 
     def __init__(self, path: Path) -> None:
         # Stays open: if the folder is replaced while we read, its columns must not mix with ours.
-        self._file = pq.ParquetFile(path)
-        self.shard: NDArray[np.int32] = self._numbers("shard")
-        self.offset: NDArray[np.int64] = self._numbers("offset")
-        self.num_frames: NDArray[np.int64] = self._numbers("num_frames")
+        try:
+            self._file = pq.ParquetFile(path)
+            _check_columns(path, self._file.schema_arrow)
+            self.shard: NDArray[np.int32] = self._numbers("shard")
+            self.offset: NDArray[np.int64] = self._numbers("offset")
+            self.num_frames: NDArray[np.int64] = self._numbers("num_frames")
+        except (pa.ArrowException, OSError) as error:
+            what = " ".join(str(error).split())
+            raise ValueError(f"{path}: need a whole table of clips, found a damaged file ({what}).") from None
 
     def __len__(self) -> int:
         return len(self.num_frames)
@@ -110,3 +118,11 @@ class Index:
     def _numbers(self, name: str) -> NDArray[Any]:
         values: NDArray[Any] = self._column(name).to_numpy()
         return values
+
+
+def _check_columns(path: Path, found: pa.Schema) -> None:
+    for field in SCHEMA:
+        number = found.get_field_index(field.name)
+        kind = found.field(number).type if number >= 0 else "none"
+        if kind != field.type:
+            raise ValueError(f"{path}: {field.name}: need a column of {field.type}, found {kind}.")

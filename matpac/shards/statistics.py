@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import FiniteFloat, PositiveInt
 
-from matpac.files import read_json
+from matpac.params import read_section
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Sums over all log-mel values of one or more datasets, as stored (float16)."""
 
-    num_values: int
-    sum: float
-    sum_of_squares: float
+    num_values: PositiveInt
+    sum: FiniteFloat
+    sum_of_squares: FiniteFloat
 
     @property
     def mean(self) -> float:
@@ -44,5 +45,4 @@ def combined(parts: Iterable[Statistics]) -> Statistics:
 
 
 def read_statistics(folder: Path) -> Statistics:
-    saved = read_json(folder / "statistics.json")
-    return Statistics(saved["num_values"], saved["sum"], saved["sum_of_squares"])
+    return read_section(Statistics, folder / "statistics.json")

@@ -47,11 +47,22 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
+    """Read a table of numbers.
+
+    Raises:
+        ValueError: The table is damaged; the error names file and line.
+    """
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: int(value) if name == "step" else float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+        table = csv.DictReader(file)
+        try:
+            return [
+                {name: int(value) if name == "step" else float(value) for name, value in row.items()}
+                for row in table
+            ]
+        except (ValueError, TypeError, csv.Error) as error:  # a value that is missing is None
+            raise ValueError(
+                f"{path}: line {table.line_num}: need a number in every column, found none ({error})."
+            ) from None
 
 
 def describe_collapse(row: dict[str, float], num_clusters: int) -> str | None:

@@ -5,17 +5,9 @@ from torch import Tensor
 
 from matpac.model.pretext import Pretext
 from matpac.params import LogMel
+from matpac.weights.checkpoint import field_of
 from matpac.weights.open import Weights
-
-FIELDS = {
-    "predictor.hypotheses.": "model.num_predictor_heads",
-    "center.": "model.num_clusters",
-    "student_head.scale": "model.num_clusters",
-    "student_head.direction": "model.num_clusters",
-    "teacher_head.scale": "model.num_clusters",
-    "teacher_head.direction": "model.num_clusters",
-}
-"""Parameter that decides the shape of these tensors; for all others it is model.size."""
+from matpac.weights.tensors import first_misfit, shapes_of
 
 
 @torch.no_grad()
@@ -27,7 +19,8 @@ def begin_with_(pretext: Pretext, initial: Weights, logmel: LogMel) -> None:
     too; here that would waste the first epochs on forgetting.
 
     Raises:
-        ValueError: The run has another front end or other sizes; the error names the parameter.
+        ValueError: The run has another front end or other sizes; the error names the parameter. Or the
+            weights are not finite; the error names file and tensor.
     """
     field = initial.logmel.first_difference(logmel)
     if field is not None:
@@ -44,19 +37,12 @@ def begin_with_(pretext: Pretext, initial: Weights, logmel: LogMel) -> None:
 
 def _check_sizes(pretext: Pretext, networks: dict[str, Tensor], initial: Weights) -> None:
     given = {key.partition(".")[0] for key in networks}
-    found = {key: list(value.shape) for key, value in networks.items()}
-    needed = {
-        key: list(value.shape)
-        for key, value in pretext.state_dict().items()
-        if key.partition(".")[0] in given
-    }
-    for key in [*needed, *found]:
-        if needed.get(key) != found.get(key):
-            field = next((FIELDS[prefix] for prefix in FIELDS if key.startswith(prefix)), "model.size")
-            raise ValueError(
-                f"{field}: the weights of pretrain.init ({initial.name}) have another: {key} is "
-                f"{found.get(key, 'not there')} in them, {needed.get(key, 'not there')} in this run"
-            )
+    needed = {key: value for key, value in pretext.state_dict().items() if key.partition(".")[0] in given}
+    if misfit := first_misfit(shapes_of(needed), shapes_of(networks)):
+        raise ValueError(
+            f"{field_of(misfit.name)}: the weights of pretrain.init ({initial.name}) have another: "
+            f"{misfit.name} is {misfit.found} in them, {misfit.needed} in this run"
+        )
     num_heads = pretext.student_encoder.blocks.num_heads
     if initial.num_heads not in (None, num_heads):
         raise ValueError(

@@ -37,6 +37,7 @@ from matpac.training.online import OnlineProbe
 from matpac.training.ranks import Ranks, all_ranks
 from matpac.training.schedules import durations_of
 from matpac.weights.checkpoint import (
+    SMALLEST_STD,
     Meta,
     Standard,
     new_pretext,
@@ -92,10 +93,20 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
 
 
 def standard_of(crops: Crops, initial: Weights | None) -> Standard:
-    """Statistics that came with the initial weights, else those of the data."""
+    """Statistics that came with the initial weights, else those of the data.
+
+    Raises:
+        ValueError: All values of the data are the same, as in nothing but digital silence.
+    """
     if initial is not None:
         return initial.standard
-    return Standard(crops.statistics.mean, crops.statistics.std)
+    mean, std = crops.statistics.mean, crops.statistics.std
+    if std < SMALLEST_STD:
+        raise ValueError(
+            f"pretrain.datasets: need sounds that differ, found log-mels that are all {mean:g} "
+            f"(deviation {std:g}). Listen to the recordings, or reject silent ones (shards.reject)."
+        )
+    return Standard(mean=mean, std=std)
 
 
 def online_probe(root: Path, params: Params, standard: Standard) -> OnlineProbe | None:
@@ -220,9 +231,16 @@ class Run:
         return Learner(pretext, params, self.params.compute, self.ranks)
 
     def _resume_(self, learner: Learner, state: Path) -> tuple[int, float, History]:
-        """Restore the learner from `state`; return updates done, seconds spent and rows logged."""
-        resume_(state, learner.pretext, learner.optimizer)
-        meta, history = read_meta(state), read_history(state)
+        """Restore the learner from `state`; return updates done, seconds spent and rows logged.
+
+        Raises:
+            ValueError: The state is damaged; the error says how the run begins again without it.
+        """
+        try:
+            meta, history = read_meta(state), read_history(state)
+            resume_(state, learner.pretext, learner.optimizer)
+        except ValueError as error:
+            raise ValueError(f"{error} To begin the run again from its start: rm -r '{state}'") from None
         if meta.online != self.params.online:
             history = history._replace(online=[])
         self._say(f"Going on from update {meta.update:,} of {self.durations.total:,}.")

@@ -73,7 +73,7 @@ def facts_of_input(logmel: LogMel, standard: Standard, chunk_frames: int) -> dic
 
 
 def _facts_of_front_end(logmel: LogMel, standard: Standard) -> dict[str, Any]:
-    return {"front_end": logmel.model_dump(mode="json"), "statistics": standard._asdict()}
+    return {"front_end": logmel.model_dump(mode="json"), "statistics": standard.model_dump()}
 
 
 def facts_of_training(origin: Meta | ReleasedFile | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -6,43 +6,51 @@ model.safetensors    patches and student encoder, in the names of Pretext; the m
 No file holds code.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from matpac.files import read_json, write_json
-from matpac.params import LogMel
+from matpac.files import write_json
+from matpac.model.sizes import PATCH
+from matpac.params import LogMel, Section, read_section
 from matpac.weights.checkpoint import Standard
 from matpac.weights.tensors import MEL_FILTERS, write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-LIBRARY, FORMAT = "matpac", 1
+LIBRARY = "matpac"
+HEAD = {"library_name": LIBRARY, "format": 1}
+"""First keys of config.json, by which we know it as ours."""
 
 
-class Config(NamedTuple):
+class Config(Section):
     """config.json."""
 
-    dim: int
-    depth: int
-    num_heads: int
-    chunk_frames: int
+    dim: Annotated[int, Field(gt=0, multiple_of=4)]
+    """Width of the encoder, a multiple of 4 for the positions of patches."""
+    depth: PositiveInt
+    """Its blocks."""
+    num_heads: PositiveInt
+    """Attention heads of each block."""
+    chunk_frames: Annotated[int, Field(gt=0, multiple_of=PATCH)]
+    """Frames of the longest input of one forward pass."""
     logmel: LogMel
     standard: Standard
-    origin: Mapping[str, Any]
+    origin: dict[str, Any]
     """Facts about the training."""
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "Config":
+        if self.dim % self.num_heads:
+            raise ValueError(f"num_heads: need a divisor of dim ({self.dim}), got {self.num_heads}")
+        return self
+
     def as_json(self) -> dict[str, Any]:
-        plain = {
-            "logmel": self.logmel.model_dump(mode="json"),
-            "standard": self.standard._asdict(),
-            "origin": dict(self.origin),
-        }
-        return {"library_name": LIBRARY, "format": FORMAT, **self._asdict(), **plain}
+        return HEAD | self.model_dump(mode="json")
 
 
 def write_saved(
@@ -67,17 +75,9 @@ def read_config(folder: Path) -> Config:
     """Read config.json.
 
     Raises:
-        ValueError: The file is missing, damaged, or another library's.
+        ValueError: The file is missing, damaged or another library's, or a value of it is wrong.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{folder}: need an encoder saved by save_pretrained, found no {CONFIG}")
-    raw = read_json(path)
-    found = (raw.get("library_name"), raw.get("format")) if isinstance(raw, dict) else type(raw).__name__
-    if found != (LIBRARY, FORMAT):
-        raise ValueError(f"{path}: need library_name {LIBRARY} and format {FORMAT}, found {found}")
-    try:
-        fields = {name: raw[name] for name in Config._fields}
-        return Config(**fields | {"logmel": LogMel(**raw["logmel"]), "standard": Standard(**raw["standard"])})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: need {', '.join(Config._fields)}, found others: {error!r}") from None
+    return read_section(Config, path, HEAD)

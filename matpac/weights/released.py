@@ -22,7 +22,8 @@ from matpac.model.patches import sine_cosine
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
 from matpac.progress import Progress
-from matpac.weights.checkpoint import Standard
+from matpac.weights.checkpoint import Standard, blank_encoder, shapes_without_memory
+from matpac.weights.tensors import check_finite, first_misfit, shapes_of
 
 MB = 1_000_000
 
@@ -86,6 +87,10 @@ PREFIXES = {
 }
 POSITIONS = {"pos_embed", "decoder.decoder_pos_embed"}
 REQUIRED = {"cls_token", "pos_embed", "student_encoder.blocks.0.norm1.weight", "student_encoder.norm.weight"}
+AXES = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4}
+"""Axes of tensors that we reshape."""
+BLOCK = re.compile(r"student_encoder\.blocks\.(\d+)\.")
+ENCODER = ("patches.", "student_encoder.")
 HYPOTHESES = "mcl_heads.mcl_heads."
 VIT_DIMS = (192, 384, 768, 1024)
 """ViT-Ti, -S, -B and -L, whose heads have 64 dimensions (https://arxiv.org/abs/2012.12877, Table 1;
@@ -183,12 +188,17 @@ def read_released(path: Path, num_mels: int) -> Released:
     """Read a released file without running anything in it.
 
     Raises:
-        ValueError: The file holds pickled objects or other weights; one line that names the file.
+        ValueError: The file holds pickled objects, other weights, or weights that are not finite; one line
+            that names the file.
     """
     state = _plain_tensors(path)
     missing = REQUIRED - set(state)
     if missing:
         raise ValueError(f"{path}: need the released weights of an encoder, found no {min(missing)}")
+    for name, num_axes in AXES.items():
+        if name in state and state[name].ndim != num_axes:
+            raise ValueError(f"{path}: {name}: need {num_axes} axes, found {list(state[name].shape)}")
+    check_finite(path, state)
     try:
         networks = our_names(state)
     except ValueError as error:
@@ -196,11 +206,23 @@ def read_released(path: Path, num_mels: int) -> Released:
     num_freq, dim = num_mels // PATCH, state["cls_token"].shape[-1]
     positions = state["pos_embed"][0, 1:].float()
     num_time = len(positions) // num_freq
-    expected = sine_cosine(num_freq, num_time, dim)
-    if positions.shape != expected.shape or not torch.allclose(positions, expected, atol=1e-4):
+    if not _are_fixed(positions, num_freq, num_time, dim):
         raise ValueError(f"{path}: need fixed sine-cosine positions, got others (pos_embed)")
-    depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("student_encoder.blocks."))
-    return Released(networks, dim, depth, num_time * PATCH)
+    blocks = {block[1] for key in state if (block := BLOCK.match(key))}
+    needed = shapes_without_memory(path, lambda: blank_encoder(num_mels, dim, len(blocks)))
+    found = {name: shape for name, shape in shapes_of(networks).items() if name.startswith(ENCODER)}
+    if misfit := first_misfit(needed, found):
+        raise ValueError(
+            f"{path}: {misfit.name} (our name): need {misfit.needed} beside the other tensors, "
+            f"found {misfit.found}. Get a whole copy of the file."
+        )
+    return Released(networks, dim, len(blocks), num_time * PATCH)
+
+
+def _are_fixed(positions: Tensor, num_freq: int, num_time: int, dim: int) -> bool:
+    if dim % 4 or num_time == 0 or positions.shape != (num_freq * num_time, dim):
+        return False
+    return torch.allclose(positions, sine_cosine(num_freq, num_time, dim), atol=1e-4)
 
 
 def _plain_tensors(path: Path) -> dict[str, Tensor]:
@@ -257,6 +279,9 @@ def our_names(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     num_hypotheses = sum(key.startswith(HYPOTHESES) for key in released) // 2
     if num_hypotheses:
         for name in ("weight", "bias"):
-            heads = [released[f"{HYPOTHESES}{i}.{name}"] for i in range(num_hypotheses)]
+            names = [f"{HYPOTHESES}{i}.{name}" for i in range(num_hypotheses)]
+            if absent := [head for head in names if head not in released]:
+                raise ValueError(f"released weights: need {absent[0]}, found none")
+            heads = [released[head] for head in names]
             ours[f"predictor.hypotheses.{name}"] = torch.cat(heads)
     return ours

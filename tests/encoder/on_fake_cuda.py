@@ -17,7 +17,7 @@ def embedding(frames: list[int]) -> dict:
     params = load_params(PROJECT / "presets/demo.yaml")
     pretext = blank_pretext(params.logmel, params.model.model_copy(update={"custom": NANO}), params.pretrain)
     move_(pretext)
-    encoder = student_of(pretext, params.logmel, Standard(0.0, 1.0), params.pretrain.crop_frames)
+    encoder = student_of(pretext, params.logmel, Standard(mean=0.0, std=1.0), params.pretrain.crop_frames)
     log_mels = [np.zeros((length, params.logmel.num_mels), dtype=np.float16) for length in frames]
     with Watching() as watching, in_this_thread():
         means = list(encoder.embed_log_mels(log_mels, batch_size=2))

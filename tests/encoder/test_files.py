@@ -215,7 +215,7 @@ def test_a_finished_result_is_recognised_and_left_alone(
 
 def other_encoder(recordings, checkpoint, folder):
     encoder = load_encoder(checkpoint, "cpu")
-    replace(encoder, standard=Standard(-6.0, 4.0)).save_pretrained(folder)
+    replace(encoder, standard=Standard(mean=-6.0, std=4.0)).save_pretrained(folder)
     return {"checkpoint": folder}
 
 

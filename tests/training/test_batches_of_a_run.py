@@ -11,7 +11,7 @@ from matpac.shards.crops import Batch, Crops, ReusedMemory
 from matpac.shards.statistics import Statistics
 from matpac.training.loop import Learner
 from matpac.training.ranks import Ranks
-from matpac.training.run import Run
+from matpac.training.run import Run, standard_of
 from matpac.training.schedules import Durations
 from matpac.weights.checkpoint import new_pretext
 
@@ -101,3 +101,10 @@ def test_a_run_says_when_memory_ran_out(run_of, capsys):
         "cpu: memory ran out at update 1. It was done again, and the run goes on, "
         "in micro-batches of 3 crops.\n"
     )
+
+
+def test_nothing_but_silence_is_refused():
+    silent = Numbered()
+    silent.statistics = Statistics(num_values=4, sum=-64.0, sum_of_squares=1024.0)
+    with pytest.raises(ValueError, match=r"^pretrain\.datasets: need sounds that differ, found .* all -16"):
+        standard_of(silent, None)

@@ -58,7 +58,9 @@ def pretext():
 
 
 def probe_of(shards, **changed):
-    return OnlineProbe(shards, PARAMS.model_copy(update=changed), Standard(-7.0, 4.0), crop_frames=64)
+    return OnlineProbe(
+        shards, PARAMS.model_copy(update=changed), Standard(mean=-7.0, std=4.0), crop_frames=64
+    )
 
 
 def test_tones_are_told_apart_by_their_neighbours(tones, pretext):

@@ -2,8 +2,10 @@ import csv
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -46,6 +48,26 @@ def test_terminated_it_saves_says_so_and_goes_on(folder, uninterrupted):
     assert code == 128 + signal.SIGTERM
     assert "the next run goes on from there" in said
     assert f"Going on from update {folder.saved_updates()} of 60." in folder.run()
+    assert folder.weights() == uninterrupted
+
+
+@pytest.mark.parametrize("file", ["optimizer.safetensors", "metrics.csv"])
+def test_a_damaged_state_is_refused_and_the_remedy_it_names_is_one(folder, uninterrupted, file):
+    folder.interrupt(signal.SIGTERM, updates=10)
+    [path] = folder.folder.glob(f"data/.work/pretrain/*/update-*/{file}")
+    if file == "metrics.csv":
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        state = load_file(path)
+        state["0.exp_avg"][:] = float("nan")
+        save_file(state, path)
+    process = folder.start()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"{file}: " in said
+    remedy = said.splitlines()[-1].partition("To begin the run again from its start: ")[2]
+    subprocess.run(shlex.split(remedy), cwd=folder.folder, check=True)
+    folder.run()
     assert folder.weights() == uninterrupted
 
 

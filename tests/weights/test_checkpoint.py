@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pytest
 
 from matpac.files import read_json, write_json
 from matpac.params import BEFORE
-from matpac.weights.checkpoint import Meta, read_meta
+from matpac.weights.checkpoint import read_meta
 from matpac.weights.describe import facts_of
 from matpac.weights.open import open_weights
 from tests.checkpoints import networks_of, untrained_checkpoint
@@ -21,9 +19,10 @@ def test_a_checkpoint_that_is_older_than_a_key_did_what_was_done_before(tmp_path
     assert networks_of(folder).standardize_targets is False
 
 
-def test_another_format_is_one_line_that_names_the_file():
-    with pytest.raises(ValueError, match=r"^old: need checkpoint format 2, found 1$"):
-        Meta.from_json({"format": 1}, Path("old"))
+def test_another_format_is_one_line_that_names_the_file(tmp_path):
+    write_json(tmp_path / "meta.json", {"format": 1})
+    with pytest.raises(ValueError, match=r"meta\.json: format: need 2, found 1\."):
+        read_meta(tmp_path)
 
 
 @pytest.mark.parametrize("use", [networks_of, facts_of, lambda folder: open_weights(str(folder)).networks()])

@@ -146,5 +146,5 @@ def test_a_filterbank_of_another_shape_is_refused(narrow):
     tensors = load_file(narrow / "saved/model.safetensors")
     tensors["mel_filters"] = torch.zeros(200, 16)
     save_file(tensors, narrow / "saved/model.safetensors")
-    with pytest.raises(ValueError, match=r"mel_filters: need \(201, 16\) in float32, found \(200, 16\)"):
+    with pytest.raises(ValueError, match=r"logmel: .* mel_filters is \[200, 16\] in it, and \[201, 16\] by"):
         load_encoder(narrow / "saved", "cpu")

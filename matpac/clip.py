@@ -81,7 +81,7 @@ REASONS = {
     "no samples": "A valid header with nothing after it.",
     "truncated": "Shorter than its own header says: a copy or download that was cut off.",
     "too short": "Shorter than one analysis window.",
-    "too long": "More samples than fit into memory at once; cut it into pieces.",
+    "too long": "Its log-mel (or, for other encoders, its waveform) exceeds a gigabyte; cut it into pieces.",
     "not finite": "NaN or infinite samples, or energies that overflow.",
     "implausible": "A sample rate or loudness that no recording has: a damaged header.",
     "silent": "Every sample has the same value.",

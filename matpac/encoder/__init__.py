@@ -7,6 +7,7 @@ hub.py       a trained encoder <-> a folder or a Hugging Face repository
 inputs.py    arrays as callers have them -> mono clips and their sample rates
 onnx.py      encoder -> ONNX file, front end included
 over_time.py the embeddings of one clip over time
+reading.py   audio files -> their log-mels in order, read ahead within a bound of memory
 tables.py    embeddings of files -> .npz, .parquet or .zarr
 zarr.py      arrays with named axes <-> a Zarr group
 """

@@ -1,9 +1,11 @@
 """waveform -> embeddings, with a trained encoder."""
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
@@ -142,11 +144,11 @@ class AudioEncoder(TrainedEncoder):
         Raises:
             matpac.UnusableAudio: The file holds no usable audio; the error says why.
         """
-        from matpac.signal.audio import read_audio
+        from matpac.encoder.reading import begin
 
-        waveform = read_audio(Path(path), self.logmel)
-        # Files of floats may exceed the limit for arrays; we trust the file.
-        [embedding] = self.embed_log_mels([self.log_mel(waveform, self.logmel.sample_rate_hz)])
+        _, pieces = begin(Path(path), self.logmel, self.mel_filters, self.chunk_frames)
+        [(_, mean)] = self.embed_pieces(((0, piece) for piece in pieces), in_time=False)
+        embedding: NDArray[np.float32] = mean[0]
         return embedding
 
     def _log_mels(
@@ -204,6 +206,40 @@ class AudioEncoder(TrainedEncoder):
         for clip, (sums, kept, _) in self._outputs(log_mels, batch_size, layers=layers, steps=True):
             mean, steps = sums.numpy().sum(axis=1) / num_patches(len(clip)), kept.numpy()
             yield OverTime(mean, steps) if layers else OverTime(mean[-1], steps[-1])
+
+    def embed_pieces(
+        self, pieces: Iterable[tuple[int, NDArray[np.floating]]], *, in_time: bool
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Embed log-mels that are too long to be held: the bits are those of the whole.
+
+        Args:
+            pieces: Number of the clip, and some of its frames `[frame, mel]`. The pieces of a clip follow
+                each other; each but the last is a multiple of `chunk_frames`.
+            in_time: Whether to return steps instead of the mean of the clip.
+
+        Returns:
+            Number of the clip with its mean `[1, dim]`, or with the steps `[step, dim]` of each piece.
+        """
+        numbers: deque[int] = deque()
+
+        def log_mels() -> Iterator[NDArray[np.floating]]:
+            for number, log_mel in pieces:
+                numbers.append(number)
+                yield log_mel
+
+        outputs = self._outputs(log_mels(), 32, layers=False, steps=in_time)
+        for number, of_clip in groupby(outputs, lambda _: numbers.popleft()):
+            found: list[NDArray[np.float32]] = []
+            num_frames = 0
+            for log_mel, (sums, steps, _) in of_clip:
+                if in_time:
+                    yield number, steps.numpy()[-1]
+                else:
+                    found.append(sums.numpy())
+                    num_frames += len(log_mel)
+            if found:
+                mean = np.concatenate(found, axis=1).sum(axis=1) / num_patches(num_frames)
+                yield number, mean[-1:]
 
     def _by_patch(self, over_time: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[..., step, dim]` -> `[..., freq, step, dim / freq]`."""

@@ -2,9 +2,10 @@
 
 Until the result is whole, its working folder lies beside it, `.<name>.work/`:
 
-parts/<made_from>/part-000000.npz embeddings [row, dim], num_rows [file], reasons [file] of some files
-parts.lock                        held by the process that works on it
-whole.zarr, old.zarr              the result before it is in place, and the one it replaces
+parts/<made_from>/part-000000.rows  embeddings [row, dim] of some files, float32
+parts/<made_from>/part-000000.npz   num_rows [file], reasons [file]; written last
+parts.lock                          held by the process that works on it
+whole.zarr, old.zarr                the result before it is in place, and the one it replaces
 
 The list of files alone decides which of them share a part, and so a batch: a call that resumes after
 a kill gives the same bits. `made_from` is the digest of encoder, device, precision and list (names,
@@ -15,11 +16,12 @@ import hashlib
 import json
 import shutil
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -28,20 +30,21 @@ from numpy.typing import NDArray
 from matpac.clip import UnusableAudio
 from matpac.devices import available_cores
 from matpac.encoder.encoder import AudioEncoder, load_encoder
+from matpac.encoder.reading import Pieces, read_ahead
 from matpac.encoder.tables import Table, format_for
 from matpac.files import exclusive, flush_to_disk, room_for, whole_file
 from matpac.params import Precision
 from matpac.progress import Progress
-from matpac.signal.audio import read_audio
 from matpac.walk import audio_files, is_utf8
 
 FILES_PER_PART, BYTES_PER_PART = 256, 2**26
 """A part ends at this many files or bytes, whichever comes first; a kill costs at most one part. Bytes are
-those of the files, because only decoding would tell their length. The embeddings of a part are in memory:
-over time, 64 MiB of 32 kbit/s (4.7 hours) make 1.6 GB of 3,840 dimensions, twice that while being joined."""
+those of the files, because only decoding would tell their length."""
 MOST_READERS = {"cpu": 4, "cuda": 16}
-"""Threads that read files ahead of the encoder, by its device. Each holds one decoded file; besides, the
-log-mels of two parts are in memory."""
+"""Threads that read files ahead of the encoder, by its device. `matpac.encoder.reading` bounds
+what they hold."""
+ROW_BYTES = 2**26
+"""Embeddings that are in memory while the table is written."""
 
 
 class File(NamedTuple):
@@ -54,7 +57,6 @@ class File(NamedTuple):
 class Part(NamedTuple):
     """Results for some files."""
 
-    embeddings: Float32[np.ndarray, "row dim"]
     num_rows: Int64[np.ndarray, " file"]
     """Rows of each file: 1, or the number of steps in time; 0 if the file could not be used."""
     reasons: list[str]
@@ -111,7 +113,7 @@ def embed_files(
             shutil.rmtree(work)
             raise ValueError(f"embed: need audio that can be used, found none in {len(files)} files")
         whole = work / f"whole{out.suffix}"
-        kind.write(whole, table, (_read(folder, number, "embeddings") for number in range(len(parts))))
+        kind.write(whole, table, _embeddings(folder, len(parts), encoder.dim))
         if whole.is_dir():
             _replace(out, whole)
         else:
@@ -196,82 +198,96 @@ def _folder_for(parts: Path, made_from: str) -> Path:
 def _embed_missing(
     folder: Path, parts: Sequence[Sequence[File]], encoder: AudioEncoder, *, in_time: bool
 ) -> None:
-    missing = [number for number in range(len(parts)) if not _path(folder, number).exists()]
+    missing = [number for number in range(len(parts)) if not _is_there(folder, number)]
     num_files = sum(map(len, parts))
     num_missing = sum(len(parts[number]) for number in missing)
     progress = Progress("embed", num_files, "files", done=num_files - num_missing)
     if progress.done:
         sys.stderr.write(f"embed: {progress.done:,} of {num_files:,} files are done\n")
 
-    def read(file: File) -> NDArray[np.float32] | UnusableAudio:
-        try:
-            waveform = read_audio(file.path, encoder.logmel)
-        except UnusableAudio as error:
-            return error
-        return encoder.log_mel(waveform, encoder.logmel.sample_rate_hz)
-
     most = MOST_READERS[encoder.device.type]
-    with ThreadPoolExecutor(min(most, available_cores())) as readers:
-        begun: deque[list[Future[NDArray[np.float32] | UnusableAudio]]] = deque()
-        try:
-            for position, number in enumerate(missing):
-                # The next part is read while this one is embedded.
-                for soon in missing[position + len(begun) : position + 2]:
-                    begun.append([readers.submit(read, file) for file in parts[soon]])
-                found = (reading.result() for reading in begun.popleft())
-                part = _embed(encoder, found, progress, in_time=in_time)
-                with whole_file(_path(folder, number)) as unfinished, unfinished.open("wb") as stream:
-                    np.savez(stream, **part._asdict())
-        finally:
-            readers.shutdown(cancel_futures=True)
+    paths = [file.path for number in missing for file in parts[number]]
+    about = encoder.logmel, encoder.mel_filters, encoder.chunk_frames
+    # The next part is read while this one is embedded.
+    with closing(read_ahead(paths, *about, min(most, available_cores()))) as found:
+        for number in missing:
+            of_part = islice(found, len(parts[number]))
+            with whole_file(_rows(folder, number)) as unfinished, unfinished.open("wb") as rows:
+                part = _embed(encoder, of_part, rows, progress, in_time=in_time)
+            # With this file, the part is there.
+            with whole_file(_path(folder, number)) as unfinished, unfinished.open("wb") as stream:
+                np.savez(stream, num_rows=part.num_rows, reasons=part.reasons)
 
 
 def _embed(
     encoder: AudioEncoder,
-    found: Iterable[NDArray[np.float32] | UnusableAudio],
+    found: Iterable[Pieces],
+    rows: IO[bytes],
     progress: Progress,
     *,
     in_time: bool,
 ) -> Part:
+    """Write the embeddings of files to `rows`: memory does not grow with the length of a file."""
     reasons: list[str] = []
 
-    def log_mels() -> Iterator[NDArray[np.float32]]:
-        for outcome in found:
-            if isinstance(outcome, UnusableAudio):
-                reasons.append(outcome.reason)
-                sys.stderr.write(f"left out: {outcome}\n")
-            else:
-                reasons.append("")
-                yield outcome
+    def pieces() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for number, of_file in enumerate(found):
+            reason = ""
+            try:
+                for piece in of_file:
+                    yield number, piece
+            except UnusableAudio as error:
+                reason = error.reason
+                sys.stderr.write(f"left out: {error}\n")
+            reasons.append(reason)
 
-    embedded = (
-        (clip.steps for clip in encoder.embed_log_mels_in_time(log_mels()))
-        if in_time
-        else encoder.embed_log_mels(log_mels())
-    )
-    rows = [np.empty((0, encoder.dim), dtype=np.float32)]
+    num_rows: dict[int, int] = {}
     counted = 0
-    for of_file in embedded:
-        rows.append(np.atleast_2d(of_file))
+    for number, of_file in groupby(encoder.embed_pieces(pieces(), in_time=in_time), itemgetter(0)):
+        first = rows.tell()
+        for _, embeddings in of_file:
+            rows.write(embeddings.astype("<f4", order="C", copy=False).data)
+        # Damage in a long file is found after its beginning has been embedded.
+        if reasons[number]:
+            rows.seek(first)
+            rows.truncate()
+        else:
+            num_rows[number] = (rows.tell() - first) // (4 * encoder.dim)
         # Files are embedded in batches: when the first one is done, so are all that have been read.
         if len(reasons) > counted:
             progress.advance(len(reasons) - counted)
             counted = len(reasons)
     if len(reasons) > counted:
         progress.advance(len(reasons) - counted)
-    counts = iter(rows[1:])
-    num_rows = [0 if reason else len(next(counts)) for reason in reasons]
-    return Part(np.concatenate(rows), np.array(num_rows, dtype=np.int64), reasons)
+    return Part(
+        np.array([num_rows.get(number, 0) for number in range(len(reasons))], dtype=np.int64), reasons
+    )
 
 
 def _path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06}.npz"
 
 
+def _rows(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.rows"
+
+
+def _is_there(folder: Path, number: int) -> bool:
+    return _path(folder, number).exists() and _rows(folder, number).exists()
+
+
 def _read(folder: Path, number: int, name: str) -> np.ndarray:
     """Read one field of a `Part`."""
     with np.load(_path(folder, number), allow_pickle=False) as file:
         return cast(np.ndarray, file[name])
+
+
+def _embeddings(folder: Path, num_parts: int, dim: int) -> Iterator[Float32[np.ndarray, "row dim"]]:
+    """Embeddings of all parts, in blocks that fit into memory."""
+    for number in range(num_parts):
+        with _rows(folder, number).open("rb") as file:
+            while content := file.read(max(ROW_BYTES // (4 * dim), 1) * 4 * dim):
+                yield np.frombuffer(content, dtype="<f4").reshape(-1, dim)
 
 
 def _table(

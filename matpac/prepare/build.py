@@ -23,9 +23,7 @@ from matpac.prepare.workspace import Workspace
 from matpac.shards.index import ABOUT, CLIP_COLUMNS
 from matpac.shards.statistics import statistics_of
 from matpac.shards.tar import StoredClip, write_tar
-from matpac.signal.audio import decode
-from matpac.signal.logmel import log_mel
-from matpac.signal.resample import resample
+from matpac.signal.recording import NO_MEMORY, convert, whole_log_mel
 
 PLAN_SCHEMA = pa.schema(
     CLIP_COLUMNS
@@ -134,24 +132,22 @@ def _usable_clips(
             stored, result = _convert(row, job)
         except UnusableAudio as error:
             rejections.append(Rejection(row["path"], error.reason))
+        except MemoryError:
+            rejections.append(Rejection(row["path"], NO_MEMORY))
         else:
             rows.append(result)
             yield stored
+            # A long recording fits into memory once, not beside the next one.
+            del stored
 
 
 def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, Any]]:
     recording = recording_of(row)
     source = unchanged(recording, job.root)
-    samples, native_rate_hz = decode(source, Path(recording.path), job.reject)
-    waveform = resample(samples, native_rate_hz, job.logmel.sample_rate_hz, job.logmel.resampler)
-    frames = log_mel(waveform, job.logmel, _mel_filters(job.mel_filters))
-    if len(frames) == 0:
-        raise UnusableAudio(Path(recording.path), "too short (shorter than one window)")
-    # Looked at in float32, which is faster; a finite logarithm always fits into float16.
-    if not np.isfinite(frames).all():
-        raise UnusableAudio(Path(recording.path), "not finite (the log-mel overflows)")
-    stored = frames.astype(np.float16)
+    filters = _mel_filters(job.mel_filters)
+    converted = convert(source, job.logmel, filters, Path(recording.path), job.reject)
+    frames = whole_log_mel(converted.blocks)
     about = {name: row[name] for name in ABOUT}
-    about |= {"native_rate_hz": native_rate_hz, "duration_s": len(samples) / native_rate_hz}
-    result = {"id": row["id"], "num_frames": len(stored), **about, **asdict(statistics_of(stored))}
-    return StoredClip(row["id"], stored, about), result
+    about |= {"native_rate_hz": converted.native_rate_hz, "duration_s": converted.duration_s}
+    result = {"id": row["id"], "num_frames": len(frames), **about, **asdict(statistics_of(frames))}
+    return StoredClip(row["id"], frames, about), result

@@ -15,7 +15,6 @@ from matpac.params import LogMel
 from matpac.signal.audio import (
     CUT,
     FASTEST_RATE_HZ,
-    MOST_SAMPLES,
     SLOWEST_RATE_HZ,
     Stream,
     check_whole,
@@ -23,6 +22,7 @@ from matpac.signal.audio import (
 )
 from matpac.signal.headers import is_cut
 from matpac.signal.logmel import num_frames
+from matpac.signal.recording import most_frames, too_long
 
 UNKNOWN_SAMPLES = 2**60
 """libsndfile gives a number larger than any file if a header does not tell the length."""
@@ -80,7 +80,7 @@ def _check(path: Path, header: Header, logmel: LogMel) -> None:
         return
     if header.num_samples == 0:
         raise UnusableAudio(path, "no samples")
-    if header.num_samples > MOST_SAMPLES:
-        raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
+    if header.num_frames(logmel) > most_frames(logmel):
+        raise too_long(path, logmel)
     if header.num_frames(logmel) == 0:
         raise UnusableAudio(path, "too short (shorter than one window)")

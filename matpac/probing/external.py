@@ -174,12 +174,10 @@ def read_sounds(
     decode the next few recordings ahead. Raises ValueError if a recording is missing or has changed
     since the inventory was taken.
     """
-    from matpac.signal.audio import decode
-    from matpac.signal.resample import resample
+    from matpac.signal.audio import read_waveform
 
     def decoded(name: Path, source: Path | bytes) -> Float32[np.ndarray, " time"]:
-        samples, native_rate_hz = decode(source, name)
-        return resample(samples, native_rate_hz, sample_rate_hz, resampler).clip(-1, 1)
+        return read_waveform(source, sample_rate_hz, resampler, name).clip(-1, 1)
 
     # `unchanged` runs here, in order: rows of a parquet file are found fastest one after the other.
     jobs = (partial(decoded, Path(recording.path), unchanged(recording, root)) for recording in recordings)

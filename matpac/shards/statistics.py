@@ -11,6 +11,9 @@ from pydantic import FiniteFloat, PositiveInt
 
 from matpac.params import read_section
 
+VALUES_AT_ONCE = 2**22
+"""Values that are in memory as float64 (32 MB), which takes four times the memory of float16."""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -30,8 +33,19 @@ class Statistics:
 
 
 def statistics_of(log_mel: NDArray[np.float16]) -> Statistics:
-    values = log_mel.astype(np.float64)
-    return Statistics(values.size, float(values.sum()), float(np.square(values).sum()))
+    values = np.ascontiguousarray(log_mel).reshape(-1)
+    return Statistics(values.size, *_sums(values))
+
+
+def _sums(values: NDArray[np.float16]) -> tuple[float, float]:
+    """Sums of the values and of their squares in float64, as NumPy rounds them: it adds halves, too."""
+    if values.size > VALUES_AT_ONCE:
+        half = values.size // 2
+        half -= half % 8
+        parts = _sums(values[:half]), _sums(values[half:])
+        return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+    exact = values.astype(np.float64)
+    return float(exact.sum()), float(np.square(exact).sum())
 
 
 def combined(parts: Iterable[Statistics]) -> Statistics:

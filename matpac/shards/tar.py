@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +45,11 @@ def write_tar(path: Path, clips: Iterable[StoredClip]) -> list[int]:
         for clip in clips:
             offsets.append(tar.offset + tarfile.BLOCKSIZE + NPY_HEADER_BYTES)
             array = np.ascontiguousarray(clip.log_mel)
-            _add_member(tar, f"{clip.id}.npy", npy_header(array.shape) + array.tobytes())
+            _add_member(tar, f"{clip.id}.npy", npy_header(array.shape), array.data)
             about = json.dumps(clip.about, ensure_ascii=False)
             _add_member(tar, f"{clip.id}.json", about.encode())
+            # The next clip is made in the memory of this one.
+            del clip, array
     return offsets
 
 
@@ -88,7 +91,28 @@ class TarFrames(Frames):
         return Runs(self._shard[clips], position, place, num_frames * self._frame_bytes)
 
 
-def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add_member(tar: tarfile.TarFile, name: str, *contents: bytes | memoryview) -> None:
+    parts = [memoryview(content).cast("B") for content in contents]
     member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+    member.size = sum(map(len, parts))
+    tar.addfile(member, io.BufferedReader(_Joined(parts), COPY_BYTES))
+
+
+class _Joined(io.RawIOBase):
+    """Parts of a file, read in order without a copy of the whole: a log-mel may have a gigabyte."""
+
+    def __init__(self, parts: Iterable[memoryview]) -> None:
+        self._parts = deque(part for part in parts if len(part))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._parts:
+            return 0
+        part = self._parts.popleft()
+        num_bytes = min(len(part), len(buffer))
+        buffer[:num_bytes] = part[:num_bytes]
+        if num_bytes < len(part):
+            self._parts.appendleft(part[num_bytes:])
+        return num_bytes

@@ -3,9 +3,11 @@
 import math
 import os
 import sys
-from collections.abc import Collection
-from io import BufferedIOBase, BufferedReader, BytesIO, FileIO
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from io import BufferedIOBase, BufferedReader, BytesIO, FileIO, RawIOBase
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -15,13 +17,14 @@ from matpac.clip import UnusableAudio
 from matpac.params import LogMel
 from matpac.signal.headers import is_cut, promised_s, start_of_audio
 from matpac.signal.mp3 import counts_frames, is_mp3, note_for
-from matpac.signal.resample import resample
+from matpac.signal.resample import Resampler, resample_blocks
 
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
 LOUDEST = 1e10
 """Full scale is 1, or 2 ** 31 in some float files; far above the limit, energies overflow float32."""
 MOST_SAMPLES = 2**28
-"""A gigabyte as float32: 1.7 hours at 44.1 kHz. Longer recordings must be cut first."""
+"""Samples of the longest waveform at its final rate: a gigabyte as float32, 4.7 hours at 16 kHz. Log-mels
+may be of longer recordings: see `matpac.signal.recording`."""
 BLOCK_SAMPLES = 2**18
 """Samples of all channels together that fit into a processor's cache; libsndfile is slower in short reads."""
 SHORT_BLOCK_SAMPLES = 2**16
@@ -29,59 +32,6 @@ SHORT_BLOCK_SAMPLES = 2**16
 TOLERANCE_S, TOLERANCE_SHARE = 0.1, 0.1
 """If less than both is missing, the writer was careless: a last frame, a header counted as samples."""
 CUT = "truncated (the file ends before its last frame)"
-
-
-def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
-    """Read an audio file as a mono waveform for the front end.
-
-    Args:
-        path: A file of any rate and number of channels; its format is read from its content.
-        params: Sample rate, window and resampler of the front end.
-
-    Returns:
-        Samples `[time]` at `params.sample_rate_hz`, full scale 1, at least one window long.
-
-    Raises:
-        UnusableAudio: The file cannot be read or decoded, or is damaged, empty or too short.
-    """
-    samples, native_rate_hz = decode(path)
-    waveform = resample(samples, native_rate_hz, params.sample_rate_hz, params.resampler)
-    if len(waveform) < params.window_samples:
-        raise UnusableAudio(path, "too short (shorter than one window)")
-    return waveform
-
-
-def decode(
-    source: Path | bytes, name: Path | None = None, reject: Collection[str] = ()
-) -> tuple[Float32[np.ndarray, " time"], int]:
-    """Mean of the channels, and the sample rate of the file in Hz.
-
-    Args:
-        source: A file or its bytes. The format is read from the content, never from the name.
-        name: Path for error messages; by default that of the file.
-        reject: Reasons to refuse audio that can be decoded. "truncated": shorter than the header
-            promises; "silent": every sample has the same value. Other reasons are ignored.
-
-    Raises:
-        UnusableAudio: With the reason.
-    """
-    path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    with open_audio(source, path) as file:
-        try:
-            with Stream(_complete(file)) as stream:
-                samples = _mean_of_channels(path, stream)
-                decoded_s, announced_s = (num / stream.samplerate for num in (len(samples), stream.frames))
-                rate_hz = stream.samplerate
-            if "truncated" in reject:
-                check_whole(path, file, decoded_s, announced_s)
-        except soundfile.LibsndfileError as error:
-            reason = CUT if is_cut(file) else f"cannot be decoded ({_message(file, error)})"
-            raise UnusableAudio(path, reason) from error
-        except OSError as error:
-            raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
-    if "silent" in reject and _is_constant(samples):
-        raise UnusableAudio(path, f"silent (every sample is {samples[0]:g})")
-    return samples, rate_hz
 
 
 class Stream(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]
@@ -108,6 +58,138 @@ class _File(BufferedReader):
             return self.tell()
 
 
+class Blocks(NamedTuple):
+    """A recording while it is decoded."""
+
+    rate_hz: int
+    """Sample rate of the file."""
+    samples: Iterator[Float32[np.ndarray, " time"]]
+    """Means of the channels, block by block; at least one block."""
+
+
+def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
+    """Read an audio file as a mono waveform for the front end.
+
+    Args:
+        path: A file of any rate and number of channels; its format is read from its content.
+        params: Sample rate, window and resampler of the front end.
+
+    Returns:
+        Samples `[time]` at `params.sample_rate_hz`, full scale 1, at least one window long.
+
+    Raises:
+        UnusableAudio: The file cannot be read or decoded, is damaged, empty or too short, or becomes
+            more than 2 ** 28 samples (4.7 hours at 16 kHz).
+    """
+    waveform = read_waveform(path, params.sample_rate_hz, params.resampler)
+    if len(waveform) < params.window_samples:
+        raise UnusableAudio(path, "too short (shorter than one window)")
+    return waveform
+
+
+def read_waveform(
+    source: Path | bytes, to_hz: int, resampler: Resampler, name: Path | None = None
+) -> Float32[np.ndarray, " time"]:
+    """A recording as a mono waveform at `to_hz`.
+
+    Args:
+        source: A file or its bytes, as for `decode`.
+        to_hz: Sample rate of the result.
+        resampler: Name of the resampler, as for `resample`.
+        name: Path for error messages; by default that of the file.
+
+    Raises:
+        UnusableAudio: With the reason; "too long" if the result exceeds `MOST_SAMPLES`.
+    """
+    path = name or (source if isinstance(source, Path) else Path("<bytes>"))
+    rate_hz, samples = decode_blocks(source, path)
+    return _joined(path, resample_blocks(samples, rate_hz, to_hz, resampler), to_hz)
+
+
+def decode(
+    source: Path | bytes, name: Path | None = None, reject: Collection[str] = ()
+) -> tuple[Float32[np.ndarray, " time"], int]:
+    """Mean of the channels, and the sample rate of the file in Hz.
+
+    Args:
+        source: A file or its bytes. The format is read from the content, never from the name.
+        name: Path for error messages; by default that of the file.
+        reject: Reasons to refuse audio that can be decoded. "truncated": shorter than the header
+            promises; "silent": every sample has the same value. Other reasons are ignored.
+
+    Raises:
+        UnusableAudio: With the reason.
+    """
+    path = name or (source if isinstance(source, Path) else Path("<bytes>"))
+    rate_hz, samples = decode_blocks(source, path, reject)
+    return _joined(path, samples, rate_hz), rate_hz
+
+
+def decode_blocks(source: Path | bytes, name: Path | None = None, reject: Collection[str] = ()) -> Blocks:
+    """Decode a recording of any length in blocks; arguments as for `decode`.
+
+    Raises:
+        UnusableAudio: With the reason, here or while blocks are read. "truncated" and "silent" are
+            known after the last one.
+    """
+    path = name or (source if isinstance(source, Path) else Path("<bytes>"))
+    with ExitStack() as opened:
+        file = opened.enter_context(open_audio(source, path))
+        with _troubles_named(path, file):
+            stream = opened.enter_context(Stream(_complete(file)))
+        if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
+            raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
+        return Blocks(stream.samplerate, _decoded(opened.pop_all(), path, file, stream, reject))
+
+
+def _decoded(
+    opened: ExitStack, path: Path, file: BufferedIOBase, stream: Stream, reject: Collection[str]
+) -> Iterator[Float32[np.ndarray, " time"]]:
+    num_samples = 0
+    first_sample, is_constant = 0.0, True
+    with opened, _troubles_named(path, file):
+        for block in _means_of_channels(path, stream):
+            if num_samples == 0:
+                first_sample = block[0]
+            num_samples += len(block)
+            # The first block almost always tells.
+            is_constant = is_constant and "silent" in reject and bool((block == first_sample).all())
+            yield block
+        if num_samples == 0:
+            raise UnusableAudio(path, "no samples")
+        decoded_s, announced_s = (num / stream.samplerate for num in (num_samples, stream.frames))
+        if "truncated" in reject:
+            check_whole(path, file, decoded_s, announced_s)
+    if "silent" in reject and is_constant:
+        raise UnusableAudio(path, f"silent (every sample is {first_sample:g})")
+
+
+@contextmanager
+def _troubles_named(path: Path, file: BufferedIOBase) -> Iterator[None]:
+    """Raise UnusableAudio for what the decoder or the system raises."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        reason = CUT if is_cut(file) else f"cannot be decoded ({_message(file, error)})"
+        raise UnusableAudio(path, reason) from error
+    except OSError as error:
+        raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
+
+
+def _joined(
+    path: Path, blocks: Iterator[Float32[np.ndarray, " time"]], rate_hz: int
+) -> Float32[np.ndarray, " time"]:
+    """All blocks as one waveform."""
+    found: list[Float32[np.ndarray, " time"]] = []
+    num_samples = 0
+    for block in blocks:
+        found.append(block)
+        num_samples += len(block)
+        if num_samples > MOST_SAMPLES:
+            raise UnusableAudio(path, f"too long (longer than {MOST_SAMPLES / rate_hz / 3600:.3g} hours)")
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
 def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
     """Open a file for libsndfile, safe for damaged headers. Raises UnusableAudio."""
     if isinstance(source, bytes):
@@ -130,40 +212,59 @@ def _complete(file: BufferedIOBase) -> BufferedIOBase:
         return file
     note = note_for(file, start)
     file.seek(start)
-    return _File(BytesIO(note + file.read()))
+    return _File(_Noted(note, file, start))
 
 
-def _mean_of_channels(path: Path, stream: Stream) -> Float32[np.ndarray, " time"]:
-    if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
-        raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
-    # Reading in blocks keeps memory small for many channels. A header that claims missing frames costs
-    # nothing either, because the system provides memory only when it is written to.
+class _Noted(RawIOBase):
+    """A file from the byte `start` on, after a note."""
+
+    def __init__(self, note: bytes, file: BufferedIOBase, start: int) -> None:
+        self._note, self._file, self._start = note, file, start
+        self._num_bytes = len(note) + file.seek(0, os.SEEK_END) - start
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        position = offset + (0, self._position, self._num_bytes)[whence]
+        if position < 0:
+            raise ValueError(f"negative position {position}")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        content = self._note[self._position : self._position + len(buffer)]
+        if not content:
+            self._file.seek(self._start + self._position - len(self._note))
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+
+def _means_of_channels(path: Path, stream: Stream) -> Iterator[Float32[np.ndarray, " time"]]:
+    """Blocks of the same size for all recordings with this number of channels; means round accordingly."""
     block_samples = BLOCK_SAMPLES if stream.channels <= 2 else SHORT_BLOCK_SAMPLES
     frames_per_block = max(block_samples // stream.channels, 1)
-    block = np.empty((frames_per_block, stream.channels), dtype=np.float32)
     weights = np.full(stream.channels, 1 / stream.channels, dtype=np.float32)
-    means = np.empty(min(stream.frames, MOST_SAMPLES + frames_per_block), dtype=np.float32)
     # Samples that are stored as integers, FLAC's too, are between -1 and 1.
     are_integers = stream.subtype.startswith("PCM_")
     is_mono = stream.channels == 1
     num_samples = 0
     # Never beyond the last frame: a tag may follow.
     while num_wanted := min(frames_per_block, stream.frames - num_samples):
-        place = means[num_samples : num_samples + num_wanted]
-        part = stream.read(out=place[:, None] if is_mono else block[:num_wanted])
+        part = stream.read(out=np.empty((num_wanted, stream.channels), dtype=np.float32))
         if len(part) == 0:
             break
         if not are_integers:
             _check_range(path, part)
         num_samples += len(part)
-        if num_samples > MOST_SAMPLES:
-            raise UnusableAudio(path, f"too long (more than {MOST_SAMPLES:,} samples)")
-        if not is_mono:
-            # Ten times faster than a mean over so short an axis.
-            np.dot(part, weights, out=place[: len(part)])
-    if num_samples == 0:
-        raise UnusableAudio(path, "no samples")
-    return means[:num_samples]
+        # Ten times faster than a mean over so short an axis.
+        yield part[:, 0] if is_mono else np.dot(part, weights)
 
 
 def _check_range(path: Path, samples: Float32[np.ndarray, "time channel"]) -> None:
@@ -172,12 +273,6 @@ def _check_range(path: Path, samples: Float32[np.ndarray, "time channel"]) -> No
         raise UnusableAudio(path, "not finite (NaN or infinite samples)")
     if max(-lowest, highest) > LOUDEST:
         raise UnusableAudio(path, f"implausible (samples beyond {LOUDEST:g})")
-
-
-def _is_constant(samples: Float32[np.ndarray, " time"]) -> bool:
-    """Whether all samples are equal. The first block almost always tells."""
-    blocks = (samples[first : first + BLOCK_SAMPLES] for first in range(0, len(samples), BLOCK_SAMPLES))
-    return all((block == samples[0]).all() for block in blocks)
 
 
 def check_whole(path: Path, file: BufferedIOBase, decoded_s: float, announced_s: float) -> None:

@@ -3,6 +3,7 @@
 Runs in spawned workers that must start at once, so it imports neither torch nor librosa.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +16,8 @@ from matpac.params import LogMel
 FLOOR = 1.1920929e-07
 """Added to the energies before the logarithm: float32's epsilon, about -16 for digital silence."""
 BLOCK_FRAMES = 256
+FRAMES_AT_ONCE = 64 * BLOCK_FRAMES
+"""Frames of a block of a recording, 164 s at 10 ms a frame; a multiple of `BLOCK_FRAMES` keeps the bits."""
 
 
 def num_frames(num_samples: int, params: LogMel) -> int:
@@ -52,6 +55,34 @@ def log_mel(
         energies += np.float32(FLOOR)
         np.log(energies, out=result[start : start + BLOCK_FRAMES])
     return result
+
+
+def log_mel_blocks(
+    waveform: Iterable[Float32[np.ndarray, " time"]], params: LogMel, filters: Float32[np.ndarray, "bin mel"]
+) -> Iterator[Float32[np.ndarray, "frame mel"]]:
+    """Log-mel of a waveform that comes in blocks of any lengths.
+
+    All blocks but the last have `FRAMES_AT_ONCE` frames. Joined, they are what `log_mel` makes of the
+    whole, bit by bit; a waveform shorter than one window gives none.
+    """
+    # One hop more than the last window, because a hop may be longer than a window.
+    step = FRAMES_AT_ONCE * params.hop_samples
+    needed = step + params.window_samples
+    held: list[Float32[np.ndarray, " time"]] = []
+    num_held = 0
+    for block in waveform:
+        held.append(block)
+        num_held += len(block)
+        if num_held < needed:
+            continue
+        samples = np.concatenate(held)
+        while len(samples) >= needed:
+            yield log_mel(samples[: needed - params.hop_samples], params, filters)
+            samples = samples[step:]
+        held, num_held = [samples.copy()], len(samples)
+    rest = held[0] if len(held) == 1 else np.concatenate([*held, np.empty(0, dtype=np.float32)])
+    if num_frames(len(rest), params):
+        yield log_mel(rest, params, filters)
 
 
 @lru_cache(maxsize=8)

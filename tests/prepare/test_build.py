@@ -29,6 +29,7 @@ from matpac.shards.folder import ShardFolder, sample
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.mel import mel_filters
+from matpac.signal.recording import convert
 from tests.recordings import (
     LOGMEL,
     build,
@@ -186,6 +187,30 @@ def test_trouble_that_may_pass_is_tried_again_by_the_next_run(root, tmp_path, fo
     with plan.workspace.joined():
         assert build(plan, out).num_clips == 7
     assert digests(out) == digests(whole)
+
+
+def test_memory_that_runs_out_costs_one_clip_and_is_tried_again(root, tmp_path, monkeypatch):
+    def refusing(source, params, filters, name, reject):
+        if name == Path("001.wav"):
+            raise MemoryError
+        return convert(source, params, filters, name, reject)
+
+    plan = plan_of(root, tmp_path / "work")
+    with monkeypatch.context() as patched, plan.workspace.joined():
+        patched.setattr("matpac.prepare.build.convert", refusing)
+        assert build(plan, tmp_path / "out").num_rejected == {"cannot be read": 1}
+    with plan.workspace.joined():
+        assert build(plan, tmp_path / "out").num_clips == 7
+
+
+def test_a_clip_that_cannot_be_held_is_rejected(root, tmp_path, monkeypatch):
+    """The limit is 0.65 s; one clip is longer, by its header and by its samples."""
+    monkeypatch.setattr("matpac.signal.recording.MOST_BYTES", 65 * 2 * LOGMEL.num_mels)
+    assert build(plan_of(root, tmp_path / "work"), tmp_path / "out").num_rejected == {"too long": 1}
+    [recording] = [clip for clip in plan_clips(root) if clip.path == "003.wav"]
+    assert (tmp_path / "out" / "rejected.csv").read_text().splitlines()[1:] == [
+        f"{recording.path},too long (longer than 0.000181 hours)"
+    ]
 
 
 def test_a_folder_of_which_a_kill_left_a_part_is_not_taken_for_whole(root, tmp_path, monkeypatch):

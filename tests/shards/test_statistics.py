@@ -4,6 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from matpac.shards import statistics as module
 from matpac.shards.statistics import Statistics, combined, statistics_of
 
 
@@ -29,3 +30,14 @@ def test_parts_of_a_mixture_weigh_what_they_hold():
 
 def test_silence_has_no_deviation():
     assert statistics_of(np.full((999, 16), -15.94, dtype=np.float16)).std == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_frames", [1, 63, 1_000, 12_345])
+def test_long_recordings_have_the_sums_of_the_whole(num_frames, monkeypatch):
+    """The sums are in the records of shards, to the last bit."""
+    log_mel = np.random.default_rng(0).normal(-7, 4, (num_frames, 16)).astype(np.float16)
+    values = log_mel.astype(np.float64)
+    for at_once in (128, 1_000, 2**22):
+        monkeypatch.setattr(module, "VALUES_AT_ONCE", at_once)
+        found = statistics_of(log_mel)
+        assert (found.sum, found.sum_of_squares) == (values.sum(), np.square(values).sum())

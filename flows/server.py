@@ -8,11 +8,17 @@ kernel releases however a process ends, are all the state there is. The server h
 while it lives; the stages that use it share `users.lock`. After a minute without users, the server
 takes `users.lock` for itself, so that no stage joins while it stops.
 
+Whoever may change a deployment may run commands here, so the server asks for a password, which lies
+in `.prefect/auth_string` for the owner's eyes only. It refuses requests that name another host (DNS
+rebinding) or come from another site's page.
+
 The server's own process is `python -m flows.server <home>`, the second half of this file.
 """
 
+import base64
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -20,14 +26,14 @@ import threading
 import time
 import traceback
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matpac.files import locked, write_json
+from matpac.files import locked, partial_path, write_json
 
 START_TIMEOUT_S = 180
 MOST_FAILURES = 3
@@ -35,6 +41,7 @@ IDLE_S = float(os.environ.get("MATPAC_SERVER_IDLE_S", "60"))
 """Seconds without users after which the server stops. DVC hashes outs between two stages."""
 DEFAULT_PORT = 4200
 STOP_TIMEOUT_S = 20
+HOSTS = ("127.0.0.1", "localhost")
 NOT_FINAL = ["PENDING", "RUNNING", "CANCELLING"]
 
 
@@ -43,7 +50,9 @@ def shared() -> Iterator[None]:
     """Have a server that answers; start one if there is none."""
     # Prefect reads its settings when it is first imported: in the server's process, after its port
     # is chosen.
+    exempt_from_proxies()
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         get_current_settings,
@@ -60,8 +69,31 @@ def shared() -> Iterator[None]:
         url = running_server(home)
         # The server itself ends the runs of dead processes, so nobody needs heartbeats. Each flow
         # would wait up to a second for the thread that sends them.
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        ours = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth_string(home)}
+        with temporary_settings(ours | {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
+
+
+def exempt_from_proxies() -> None:
+    """Reach servers on this machine without the proxies that the environment names."""
+    named = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = dict.fromkeys([*filter(None, (host.strip() for host in named.split(","))), *HOSTS])
+    exempt = "*" if "*" in hosts else ",".join(hosts)
+    os.environ |= {"no_proxy": exempt, "NO_PROXY": exempt}
+
+
+def auth_string(home: Path) -> str:
+    """User and password that the project's server asks for; drawn at the first call.
+
+    Only a process that holds `server.lock` may make that call.
+    """
+    path = home / "auth_string"
+    if not path.exists():
+        partial = partial_path(path)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"matpac:{secrets.token_urlsafe(24)}\n")
+        partial.replace(path)
+    return path.read_text().strip()
 
 
 def running_server(home: Path) -> str:
@@ -75,6 +107,9 @@ def running_server(home: Path) -> str:
     while time.monotonic() < give_up:
         url = answering_url(home)
         if url is not None:
+            if started is not None:
+                sys.stdout.write(f"{pages(url)} asks once for the line in {home / 'auth_string'}.\n")
+                sys.stdout.flush()
             return url
         # A server that ends with 0 found the lock taken, by another server or by a process that
         # tried it.
@@ -120,6 +155,11 @@ def answering_url(home: Path) -> str | None:
         return None
 
 
+def pages(url: str) -> str:
+    """Address of the pages of the server whose API is at `url`."""
+    return url.removesuffix("/api")
+
+
 def is_locked(path: Path) -> bool:
     with locked(path) as ours:
         return ours is None
@@ -136,8 +176,11 @@ def serve(home: Path) -> None:
     (home / "server.json").unlink(missing_ok=True)
     listener = listen()
     port = listener.getsockname()[1]
+    hosts = [f"{host}:{port}" for host in HOSTS]
     os.environ["PREFECT_SERVER_API_HOST"] = "127.0.0.1"
     os.environ["PREFECT_SERVER_API_PORT"] = str(port)
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = auth_string(home)
+    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"http://{host}" for host in hosts)
     import uvicorn
     from docket import Worker
     from prefect.server.api import background_workers
@@ -150,10 +193,33 @@ def serve(home: Path) -> None:
     )
     background_workers.Worker = rarely  # type: ignore[attr-defined, assignment]
 
-    server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(OwnSite(create_app(), hosts), log_level="warning"))
     url = f"http://127.0.0.1:{port}/api"
     threading.Thread(target=keep, args=(server, home, url), daemon=True).start()
     server.run(sockets=[listener])
+
+
+class OwnSite:
+    """ASGI application that refuses requests to other hosts' names and from other sites' pages."""
+
+    def __init__(self, app: Any, hosts: Sequence[str]) -> None:  # noqa: ANN401 - an ASGI application
+        self.app = app
+        self.hosts = {host.encode() for host in hosts}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        headers = dict(scope.get("headers", ()))
+        origin = headers.get(b"origin")
+        is_ours = headers.get(b"host") in self.hosts and (
+            origin is None or origin.removeprefix(b"http://") in self.hosts
+        )
+        if is_ours or scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            names = b" or ".join(sorted(self.hosts))
+            await send({"type": "http.response.body", "body": b"Refused: need a request to " + names})
 
 
 def listen() -> socket.socket:
@@ -179,7 +245,7 @@ def keep(server: Any, home: Path, url: str) -> None:  # noqa: ANN401 - a uvicorn
     try:
         while not server.started:
             time.sleep(0.05)
-        end_abandoned_runs(url)
+        end_abandoned_runs(url, home)
         write_json(home / "server.json", {"url": url, "pid": os.getpid()})
         last_used = time.monotonic()
         while True:
@@ -188,7 +254,7 @@ def keep(server: Any, home: Path, url: str) -> None:  # noqa: ANN401 - a uvicorn
                 if ours is None:
                     last_used = time.monotonic()
                 elif time.monotonic() - last_used >= IDLE_S:
-                    end_abandoned_runs(url)
+                    end_abandoned_runs(url, home)
                     (home / "server.json").unlink(missing_ok=True)
                     server.should_exit = True
                     time.sleep(STOP_TIMEOUT_S)
@@ -199,20 +265,23 @@ def keep(server: Any, home: Path, url: str) -> None:  # noqa: ANN401 - a uvicorn
         os._exit(1)
 
 
-def end_abandoned_runs(url: str) -> None:
+def end_abandoned_runs(url: str, home: Path) -> None:
     """Mark runs without an end as crashed. No stage is running, so their processes were killed."""
     state = {"type": "CRASHED", "message": "The process of this run ended without a word."}
     for kind in ("task", "flow"):
         runs = post(
             f"{url}/{kind}_runs/filter",
             {f"{kind}_runs": {"state": {"type": {"any_": NOT_FINAL}}}, "limit": 200},
+            home,
         )
         for run in runs:
-            post(f"{url}/{kind}_runs/{run['id']}/set_state", {"state": state, "force": True})
+            post(f"{url}/{kind}_runs/{run['id']}/set_state", {"state": state, "force": True}, home)
 
 
-def post(url: str, value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
-    request = urllib.request.Request(url, json.dumps(value).encode(), {"Content-Type": "application/json"})
+def post(url: str, value: object, home: Path) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    credentials = base64.b64encode(auth_string(home).encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
+    request = urllib.request.Request(url, json.dumps(value).encode(), headers)
     with urllib.request.urlopen(request, timeout=60) as response:
         return json.loads(response.read())
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import yaml
 
-from flows.server import answering_url, is_locked
+from flows.server import answering_url, auth_string, is_locked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -69,8 +69,13 @@ class Project:
         """Flow runs, task runs or artifacts, oldest first."""
         url = answering_url(self.folder / ".prefect")
         assert url is not None
-        answer = httpx.post(f"{url}/{what}/filter", json={"limit": 200}).raise_for_status().json()
+        found = httpx.post(f"{url}/{what}/filter", json={"limit": 200}, auth=self.auth)
+        answer = found.raise_for_status().json()
         return sorted(answer, key=lambda item: item["created"])
+
+    @property
+    def auth(self) -> httpx.BasicAuth:
+        return httpx.BasicAuth(*auth_string(self.folder / ".prefect").split(":"))
 
     def wait_for_end_of_server(self) -> None:
         lock = self.folder / ".prefect/server.lock"

@@ -47,10 +47,13 @@ class Served:
         self.project = project
         self.process = project.launch("serve")
         assert self.process.stdout is not None
-        self.line = self.process.stdout.readline()
+        self.lines: list[str] = []
+        while "/deployments" not in (line := self.process.stdout.readline()):
+            assert line, self.lines
+            self.lines.append(line)
         url = answering_url(project.folder / ".prefect")
-        assert url is not None, self.line
-        self.client = httpx.Client(base_url=url, timeout=30)
+        assert url is not None, self.lines
+        self.client = httpx.Client(base_url=url, timeout=30, auth=project.auth)
 
     def ask(self, method: str, path: str, *, again: int = 503, **body) -> httpx.Response:
         """Asked again while the answer is 503, as Prefect's own client does: SQLite was busy."""
@@ -94,12 +97,58 @@ def served(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_deployments_are_there_with_a_choice_of_datasets_and_a_limit(served):
-    assert "/deployments" in served.line
     download = served.deployment("download")
     assert download["parameters"] == {"dataset": "demo_corpus"}
     assert download["parameter_openapi_schema"]["properties"]["dataset"]["enum"][-1] == "mine"
     assert download["global_concurrency_limit"]["limit"] == 1
     assert served.deployment("shards")["schedules"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("headers", "knows", "expected"),
+    [
+        ({}, False, 401),
+        ({"Authorization": "Basic bWF0cGFjOmd1ZXNz"}, False, 401),
+        ({"Host": "attacker.example:4200"}, True, 403),
+        ({"Origin": "https://attacker.example"}, True, 403),
+        ({"Origin": "null"}, True, 403),
+        ({}, True, 204),
+    ],
+)
+def test_a_deployment_is_changed_only_with_the_password_from_our_own_pages(served, headers, knows, expected):
+    deployment = served.deployment("download")
+    with httpx.Client(base_url=served.client.base_url, auth=served.client.auth if knows else None) as client:
+        answer = client.patch(
+            f"/deployments/{deployment['id']}", headers=headers, json={"description": f"by {headers}"}
+        )
+        assert answer.status_code == expected
+    changed = served.deployment("download")["description"] != deployment["description"]
+    assert changed == (expected == 204)
+
+
+@pytest.mark.slow
+def test_a_foreign_page_gets_neither_a_grant_nor_a_socket(served):
+    foreign = {"Origin": "https://attacker.example"}
+    asked = foreign | {"Access-Control-Request-Method": "PATCH"}
+    answer = served.client.request("OPTIONS", "/deployments/filter", headers=asked)
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    key = {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    assert served.client.get("/events/out", headers=upgrade | key | foreign).status_code == 403
+    rebound = {"Host": "attacker.example"}
+    assert served.client.get("/events/out", headers=upgrade | key | rebound).status_code == 403
+
+
+@pytest.mark.slow
+def test_the_terminal_says_where_the_password_is_and_only_the_owner_reads_it(served):
+    file = served.project.folder / ".prefect/auth_string"
+    assert any("asks once for the line in .prefect/auth_string" in line for line in served.lines), (
+        served.lines
+    )
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(file.read_text()) > 30
 
 
 @pytest.mark.slow

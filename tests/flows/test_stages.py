@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flows.server import answering_url
+from flows.server import answering_url, auth_string
 from tests.flows.conftest import Project
 
 pytestmark = pytest.mark.slow
@@ -29,6 +29,7 @@ def beside(project, folder):
     assert url is not None
     other = Project(folder)
     other.environment["PREFECT_API_URL"] = url
+    other.environment["PREFECT_API_AUTH_STRING"] = auth_string(project.folder / ".prefect")
     other.write_recordings()
     return other
 
@@ -122,6 +123,7 @@ def test_a_server_of_the_user_is_used_where_there_is_one(converted, tmp_path):
     before = len(converted.recorded("flow_runs"))
     other = Project(tmp_path)
     other.environment["PREFECT_API_URL"] = url
+    other.environment["PREFECT_API_AUTH_STRING"] = auth_string(converted.folder / ".prefect")
     other.write_recordings()
     other.write_params()
     code, output = other.run("download")

@@ -157,6 +157,8 @@ def move_into_place(finished: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     old = partial_path(finished.with_name(f"old-{target.name}"))
+    if old.exists():  # of a move that was interrupted
+        shutil.rmtree(old)
     if target.exists():
         target.rename(old)
     finished.rename(target)

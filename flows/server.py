@@ -108,7 +108,8 @@ def running_server(home: Path) -> str:
         url = answering_url(home)
         if url is not None:
             if started is not None:
-                sys.stdout.write(f"{pages(url)} asks once for the line in {home / 'auth_string'}.\n")
+                pages = url.removesuffix("/api")
+                sys.stdout.write(f"{pages} asks once for the line in {home / 'auth_string'}.\n")
                 sys.stdout.flush()
             return url
         # A server that ends with 0 found the lock taken, by another server or by a process that
@@ -153,11 +154,6 @@ def answering_url(home: Path) -> str | None:
             return url
     except (OSError, json.JSONDecodeError):
         return None
-
-
-def pages(url: str) -> str:
-    """Address of the pages of the server whose API is at `url`."""
-    return url.removesuffix("/api")
 
 
 def is_locked(path: Path) -> bool:

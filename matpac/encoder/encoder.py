@@ -286,9 +286,10 @@ def load_encoder(
 ) -> AudioEncoder:
     """Open trained weights as an encoder; `matpac.load` describes arguments and errors."""
     encoder = AudioEncoder.from_weights(open_weights(name), device, num_heads=num_heads)
-    if checked(precision) == "bfloat16" and is_bfloat16_slow(encoder.device):
+    encoder = replace(encoder, precision=checked(precision))
+    if encoder.precision == "bfloat16" and is_bfloat16_slow(encoder.device):
         warnings.warn(f"precision: {SLOW_BFLOAT16}.", stacklevel=3)
-    return replace(encoder, precision=checked(precision))
+    return encoder
 
 
 def untrained_encoder(

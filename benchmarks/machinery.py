@@ -207,9 +207,12 @@ def call_all() -> None:
     for name, source in params.datasets.items():
         with timed("shards"):
             convert(name, source, data / "raw" / name, shards / name, params)
-    with timed("corpus"):
-        from matpac.shards.corpus import write_corpus
+    for name in params.pretrain.datasets:
+        with timed("fingerprint"):
+            from matpac.shards.corpus import write_corpus
 
+            write_corpus(shards, [name], [], data / "corpus" / f"{name}.json")
+    with timed("corpus"):
         write_corpus(shards, params.pretrain.datasets, params.online_datasets, corpus)
     with timed("pretrain"):
         from matpac.training.run import pretrain_stage

@@ -14,7 +14,7 @@ from flows.prefect_ui import DatasetName
 from matpac.datasets.inventory import Inventory, Recordings, take_inventory, write_recordings
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, checksum, locked, write_json
-from matpac.params import Dataset, load_params
+from matpac.params import PARAMS, Dataset, load_params, refuse_changes
 from matpac.progress import counted
 
 
@@ -43,6 +43,7 @@ def download(dataset: DatasetName) -> None:
         "folder": str(root),
     }
     prefect_ui.table("download", dataset, [row])
+    refuse_changes(PARAMS, params, f"datasets.{dataset}")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

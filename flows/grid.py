@@ -26,10 +26,9 @@ import yaml
 from flows.dvc import dvc
 from flows.temporary_params import restore, temporary_params
 from matpac.files import WORK, locked
-from matpac.params import Params, load_params, parse_params, read_yaml
+from matpac.params import PARAMS, Params, load_params, parse_params, read_yaml
 
 GRIDS = Path("presets/grids")
-PARAMS = Path("params.yaml")
 SHARDS = Path("data/shards")
 FOLDER = WORK / "grid"
 SEED = "pretrain.seed"

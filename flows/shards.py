@@ -16,9 +16,12 @@ from flows.prefect_ui import DatasetName
 from flows.runners import build_shards
 from flows.summary import about_shards, count_rejected, describe
 from matpac.datasets.registry import recordings_root
-from matpac.params import load_params
+from matpac.params import PARAMS, load_params, refuse_changes
 from matpac.prepare.plan import plan_dataset, workspace_of
 from matpac.prepare.publish import TooManyRejected, publish
+
+OF_THE_BYTES = ("format", "clips_per_shard", "reject", "max_rejected_fraction")
+"""Keys of `shards` that a result depends on; others say how it is made."""
 
 
 @flow(flow_run_name="shards {dataset}", persist_result=False)
@@ -45,6 +48,9 @@ def shards(dataset: DatasetName) -> None:
 
     get_run_logger().info(f"{out}: {describe(summary)}")
     about_shards(dataset, out, summary)
+    refuse_changes(
+        PARAMS, params, f"datasets.{dataset}", "logmel", *(f"shards.{key}" for key in OF_THE_BYTES)
+    )
 
 
 if __name__ == "__main__":

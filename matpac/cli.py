@@ -4,6 +4,7 @@ Slow imports are inside the commands, so that `--help` answers at once.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -124,7 +125,7 @@ def corpus(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Record which shards pre-training reads (data/corpus.json)."""
-    from matpac.params import load_params
+    from matpac.params import load_params, refuse_changes
     from matpac.shards.corpus import write_corpus
 
     with exclusive(WORK / "corpus", CORPUS, CORPUS_PARTS):
@@ -133,6 +134,7 @@ def corpus(
             write_corpus(SHARDS, checked.pretrain.datasets, checked.online_datasets, CORPUS)
         else:
             write_corpus(SHARDS, [dataset], [], CORPUS_PARTS / f"{dataset}.json")
+        refuse_changes(params, checked, "pretrain.datasets", "online.dataset")
     for folder in (EMBEDDINGS, SCORES):
         # The report depends on these folders, even if nothing is probed.
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,7 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <host> -m matpac
     pretrain
     """
-    from matpac.params import load_params
+    from matpac.params import load_params, refuse_changes
     from matpac.training.ranks import begin_all_processes
 
     checked = load_params(params)
@@ -201,7 +203,8 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
     # Slow to import, and not needed by a process that only starts others.
     from matpac.training.run import pretrain_stage
 
-    pretrain_stage(SHARDS, CHECKPOINT, checked, CORPUS)
+    check = partial(refuse_changes, params, checked, "logmel", "model", "pretrain", "online")
+    pretrain_stage(SHARDS, CHECKPOINT, checked, CORPUS, check)
 
 
 @app.command()
@@ -253,7 +256,7 @@ def embed(
 def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
     """The pipeline's stage `embed`."""
     from matpac.datasets.registry import recordings_root
-    from matpac.params import load_params
+    from matpac.params import load_params, refuse_changes
     from matpac.probing.embed import embed_stage
     from matpac.probing.external import Located
 
@@ -261,6 +264,7 @@ def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
         checked = load_params(params)
         located = Located(RAW / dataset, recordings_root(dataset, checked.source_of(dataset)))
         embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
+        refuse_changes(params, checked, "embed")
 
 
 @app.command()
@@ -308,13 +312,15 @@ def probe(
 
     Writes the scores to data/scores/<dataset>.json and prints their table.
     """
-    from matpac.params import load_params
+    from matpac.params import load_params, refuse_changes
     from matpac.probing.probe import probe as run_probe
     from matpac.probing.scores import DETAILS, score_table
 
     scores, details = SCORES / f"{dataset}.json", SCORES / f"{dataset}{DETAILS}"
     with exclusive(WORK / "probe" / dataset, scores, details):
-        run_probe(dataset, EMBEDDINGS / dataset, scores, load_params(params).probe)
+        checked = load_params(params)
+        run_probe(dataset, EMBEDDINGS / dataset, scores, checked.probe)
+        refuse_changes(params, checked, "probe")
     sys.stdout.write(f"{score_table(SCORES, [dataset])}\n")
 
 
@@ -324,11 +330,13 @@ def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     The report's tables are made from these records (data/experiments).
     """
-    from matpac.params import load_params
+    from matpac.params import load_params, refuse_changes
     from matpac.report.experiments import record_run
 
     with exclusive(WORK / "record", EXPERIMENTS):
-        record_run(Path(), load_params(params))
+        checked = load_params(params)
+        record_run(Path(), checked)
+        refuse_changes(params, checked, "logmel", "model", "pretrain", "probe")
 
 
 @app.command()
@@ -337,13 +345,15 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     The report is one page: data/report/index.html.
     """
-    from matpac.params import load_params
+    from matpac.params import load_params, refuse_changes
     from matpac.probing.scores import score_table
     from matpac.report.page import write_report
 
     with exclusive(WORK / "report", REPORT):
         checked = load_params(params)
         write_report(Path(), REPORT, checked)
+        # All but those that say how and when: a change of these changes no result.
+        refuse_changes(params, checked, *(set(type(checked).model_fields) - {"compute", "schedules"}))
     sys.stdout.write(
         f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}\n"
     )

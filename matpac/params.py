@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 else:
     PublicKind = Literal[*(kind for kind in PUBLIC_KINDS if kind not in WITH_MORE_KEYS)]
 
+PARAMS = Path("params.yaml")
 PATCH = 16
 """Side of a patch: mel bands and frames."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -735,7 +736,7 @@ AMBIGUOUS = re.compile(
 """What one version of YAML or another takes for a number, a date or an instruction."""
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
+def load_params(path: Path = PARAMS) -> Params:
     """Read and check a parameter file.
 
     Raises:
@@ -843,6 +844,30 @@ def _line(event: Any) -> int:  # noqa: ANN401 - of a library
     return int(event.start_mark.line) + 1
 
 
+def refuse_changes(path: Path, before: Params, *keys: str) -> None:
+    """Raise if a parameter file no longer says what a stage has read there.
+
+    DVC notes the parameters of a stage when it has ended. After an edit in between it would take
+    the result for one of the new values, and would never make it again.
+
+    Args:
+        path: The file that the stage has read.
+        before: What it said then.
+        keys: Sections and keys that the result depends on, such as `pretrain` or `datasets.esc10`.
+
+    Raises:
+        ValueError: Values of these keys differ, or the file cannot be read any more.
+    """
+    then, now = (flat(params.model_dump(mode="json")) for params in (before, load_params(path)))
+    read = tuple(f"{key}." for key in keys)
+    changed = [key for key in then | now if f"{key}.".startswith(read) and then.get(key) != now.get(key)]
+    if changed:
+        raise ValueError(
+            f"{path}: {', '.join(changed)} changed while this ran. Its result does not count, because DVC "
+            "would take it for one of the new values. Run again, and edit the file between two runs."
+        )
+
+
 def parse_params(raw: Any, where: str = "params") -> Params:  # noqa: ANN401 - whatever YAML holds
     """Check values as `read_yaml` gives them. Types are not converted: DVC would not do so either.
 
@@ -905,6 +930,15 @@ def digest(*parts: Any) -> str:  # noqa: ANN401 - anything JSON can hold, and se
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of a section and of those within, each under its whole key: `pretrain.alpha: 0.5`."""
+    values: dict[str, Any] = {}
+    for name, value in section.items():
+        key = f"{prefix}{name}"
+        values |= flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return values
 
 
 def read_section(

@@ -27,6 +27,7 @@ from matpac.params import (
     load_params,
     parse_params,
     read_yaml,
+    refuse_changes,
 )
 
 
@@ -443,3 +444,25 @@ def test_a_batch_larger_than_the_set_is_refused_if_the_set_is_known(raw):
     unknown = changed(raw, "datasets.new", OWN | {"labels": "none", "multi_label": False})
     unknown = changed(unknown, "pretrain.datasets", ["demo_corpus", "new"])
     assert parse_params(changed(unknown, "pretrain.batch_size", 1501))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "keys", "named"),
+    [
+        ("pretrain.alpha", 0.25, ["model", "pretrain"], "pretrain.alpha"),
+        ("datasets.demo_scenes.seed", 9, ["datasets.demo_scenes"], "datasets.demo_scenes.seed"),
+        ("datasets.demo_scenes.seed", 9, ["datasets.demo_melodies"], None),
+        ("probe.learning_rate", 0.002, ["logmel", "pretrain"], None),
+        ("shards.num_workers", 1, ["shards.format"], None),
+    ],
+)
+def test_a_result_does_not_count_if_what_it_depends_on_was_edited_meanwhile(
+    raw, tmp_path, key, value, keys, named
+):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed(raw, key, value)))
+    if named is None:
+        refuse_changes(path, parse_params(raw), *keys)
+    else:
+        with pytest.raises(ValueError, match=rf"^{path}: {named} changed while this ran\. .*Run again"):
+            refuse_changes(path, parse_params(raw), *keys)

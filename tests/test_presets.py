@@ -8,8 +8,7 @@ import yaml
 
 from flows.grid import cells_of
 from matpac.model.masking import random_split
-from matpac.params import load_params
-from matpac.report.experiments import flat
+from matpac.params import flat, load_params
 from matpac.training.cost import cost_table
 from matpac.training.loop import Example, Learner, update_
 from matpac.training.ranks import this_process

@@ -93,7 +93,7 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
             kept = {key: found[key] for key in ("scores", "best_epochs")}
             second_reading["attentive"][name] = mean_and_interval(repeat_scores(found["scores"])) | kept
 
-    write_scores(out, details, second_reading, clips, folds)
+    write_scores(out, details, second_reading, clips, folds, params)
 
 
 def count_spared(progress: Progress, fits: Sequence[Fit], params: Probe) -> None:
@@ -109,6 +109,7 @@ def write_scores(
     second_reading: dict[str, dict[str, Any]],
     clips: EmbeddedClips,
     folds: Sequence[Fold],
+    params: Probe,
 ) -> None:
     """Write `out`, the few numbers that `dvc metrics` compares, and the details beside it."""
     tested = np.concatenate([fold.test for fold in folds])
@@ -116,6 +117,7 @@ def write_scores(
     write_json(
         out.with_suffix(DETAILS),
         {
+            "probe": params.model_dump(mode="json", exclude={"datasets"}),
             "summary": summary,
             "classes": list(clips.task.classes),
             "num_test_clips": clips.labels[tested].sum(0).tolist(),

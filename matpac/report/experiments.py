@@ -12,7 +12,7 @@ import numpy as np
 
 from matpac.files import read_json, write_json
 from matpac.git import git_revision
-from matpac.params import BEFORE, Params, digest
+from matpac.params import BEFORE, Params, digest, flat
 from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.probing.store import BASELINES
 from matpac.shards.corpus import fingerprint
@@ -64,16 +64,18 @@ def record_run(root: Path, params: Params) -> None:
         params: Parameters of the run.
 
     Raises:
-        ValueError: If the run is not finished.
+        ValueError: If the run is not finished, or was made with other parameters.
     """
     data = root / "data"
     meta = read_finished(data / "checkpoints" / "pretrained" / "meta.json")
+    refuse_others(params, meta, "the checkpoint")
     ours = settings_of(params, read_finished(data / "corpus.json"), meta)
     recorded, revision = datetime.now(UTC).isoformat(timespec="seconds"), git_revision()
     folder = data / "experiments"
     folder.mkdir(exist_ok=True)
     for dataset in params.probe.datasets:
         details = read_finished(data / "scores" / f"{dataset}{DETAILS}")
+        refuse_others(params, details, f"the scores of {dataset}")
         repeats = {name: repeat_scores(found["scores"]) for name, found in details["features"].items()}
         result = Result(
             fingerprint(data / "shards" / dataset),
@@ -88,6 +90,21 @@ def record_run(root: Path, params: Params) -> None:
             settings = settings_of_other(params, name, origin)
             other = result._replace(repeats=repeats[name], baselines={}, trained_revision="")
             add(folder, settings, dataset, other)
+
+
+def refuse_others(params: Params, made_with: Mapping[str, Any], what: str) -> None:
+    """Raise ValueError if a result was made with other values of `SECTIONS` than `params` has.
+
+    That happens if params.yaml was edited between the stages of one `dvc repro`.
+    """
+    needed = flat(sections_of(params, SECTIONS))
+    found = flat({name: made_with[name] for name in SECTIONS if name in made_with})
+    for key in needed.keys() & found.keys():
+        if needed[key] != found[key]:
+            raise ValueError(
+                f"record: need results of {key}: {needed[key]}, as in params.yaml; {what} was made with "
+                f"{found[key]}. Run `dvc repro` again, and edit params.yaml between two runs."
+            )
 
 
 def read_finished(path: Path) -> dict[str, Any]:
@@ -158,14 +175,6 @@ def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
 def is_other(settings: Settings) -> bool:
     """Whether these are settings of an encoder that is not ours."""
     return "encoder.name" in settings
-
-
-def flat(section: dict[str, Any], prefix: str = "") -> Settings:
-    values: Settings = {}
-    for name, value in section.items():
-        key = f"{prefix}{name}"
-        values |= flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return values
 
 
 def repeats_of(experiment: Experiment, datasets: Sequence[str]) -> list[float] | None:

@@ -54,12 +54,16 @@ Batch = tuple[Float16[Tensor, "batch frame mel"], Split]
 """Log-mels as stored, and which patches of them are masked."""
 
 
-def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
+def pretrain_stage(
+    root: Path, out: Path, params: Params, corpus: Path, check: Callable[[], None] = lambda: None
+) -> None:
     """Pre-train on the shards below `root` that `corpus` names, and move the result to `out`.
 
     An interrupted run resumes from its last saved state, in mid-epoch and with the same batches, on
     any number of processes. Its state lies in a folder keyed by the digest of parameters, data and
     initial weights, so a changed parameter starts a new run.
+
+    `check` is called before the result is moved, and may raise: then the next run finds it finished.
     """
     mel_filters(params.logmel)  # Every checkpoint holds it, so an error must come before the training.
     initial = None if params.pretrain.init is None else open_weights(params.pretrain.init)
@@ -87,6 +91,7 @@ def pretrain_stage(root: Path, out: Path, params: Params, corpus: Path) -> None:
         # One lock for all runs, whatever their parameters: they write the same `out`.
         with exclusive(WORK / "pretrain", out):
             finished = run.finish()
+            check()
             LivePlots(finished / "dvclive", read_history(finished))
             move_into_place(finished, out)
             shutil.rmtree(work)

@@ -5,9 +5,9 @@ import pytest
 
 from matpac.files import read_json, write_json
 from matpac.git import git_revision
-from matpac.params import BEFORE, parse_params
+from matpac.params import BEFORE, flat, parse_params
 from matpac.probing.scores import DETAILS, repeat_scores
-from matpac.report.experiments import flat, is_other, read_experiments, record_run
+from matpac.report.experiments import is_other, read_experiments, record_run
 from matpac.report.rows import what_differs
 from matpac.report.tables import table_2
 
@@ -160,6 +160,31 @@ def test_a_run_keeps_what_the_same_settings_were_probed_on_before(copy, params):
     raw["pretrain"]["alpha"] = 0.25
     record_run(copy, parse_params(raw))
     assert len(read_experiments(copy / "data/experiments")) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("pretrain.alpha", 0.25, "the checkpoint"),
+        ("model.mask_ratio", 0.7, "the checkpoint"),
+        ("probe.learning_rate", 0.5, "the scores of notes"),
+    ],
+)
+def test_scores_are_not_recorded_under_parameters_that_were_edited_after_their_stage(
+    copy, params, key, value, what
+):
+    meta = copy / "data/checkpoints/pretrained/meta.json"
+    write_json(
+        meta, read_json(meta) | params.model_dump(mode="json", include={"logmel", "model", "pretrain"})
+    )
+    record_run(copy, params)
+    before = records(copy)
+    raw = params.model_dump(mode="json")
+    section, name = key.split(".")
+    raw[section][name] = value
+    with pytest.raises(ValueError, match=rf"need results of {key}: {value}, as in params.yaml; {what} was"):
+        record_run(copy, parse_params(raw))
+    assert records(copy) == before
 
 
 @pytest.mark.parametrize(("field", "value"), [("module", "hear_b"), ("model", "b.pt"), ("digest", "cafe")])

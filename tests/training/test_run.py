@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -177,6 +178,21 @@ def test_other_weights_of_the_same_name_start_a_new_run(folder, uninterrupted):
     networks = load_file(path)
     save_file(networks | {"center.value": networks["center.value"] + 1}, path)
     assert "Going on" not in folder.run()
+
+
+def test_a_run_whose_parameters_were_edited_meanwhile_counts_for_the_old_ones_only(folder, uninterrupted):
+    file = folder.folder / "params.yaml"
+    process = folder.start()
+    while not folder.saved_updates():
+        time.sleep(0.01)
+    old = file.read_text()
+    file.write_text(old.replace("alpha: 0.5", "alpha: 0.25"))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("matpac: params.yaml: pretrain.alpha changed while this ran.")
+    file.write_text(old)
+    assert "updates" not in folder.run(), "it was finished"
+    assert folder.weights() == uninterrupted
 
 
 def test_rows_measured_with_other_settings_are_dropped(folder):

@@ -16,6 +16,10 @@ temporary_params.py  params.yaml with an experiment's values, restored whatever 
 
 import os
 
+from matpac.progress import escape_logs
+
 # Set here because Prefect sends its first message when it is imported. Set it to 0 to allow
 # messages.
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Here because Prefect's workers import nothing but a flow.
+escape_logs()

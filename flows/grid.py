@@ -14,7 +14,6 @@ import argparse
 import copy
 import json
 import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from flows.dvc import dvc
 from flows.temporary_params import restore, temporary_params
 from matpac.files import WORK, locked
 from matpac.params import PARAMS, Params, load_params, parse_params, read_yaml
+from matpac.progress import say, stop
 
 GRIDS = Path("presets/grids")
 SHARDS = Path("data/shards")
@@ -151,7 +151,7 @@ def run(cells: Sequence[Cell], lock: int) -> None:
     """
     failed = []
     for number, cell in enumerate(cells, 1):
-        say(f"{cell.name} ({number} of {len(cells)})")
+        say(f"grid: {cell.name} ({number} of {len(cells)})")
         with temporary_params(PARAMS, cell.text.encode(), FOLDER):
             if not succeeds(["repro", "record"], lock):
                 failed.append(cell.name)
@@ -199,11 +199,6 @@ def end_softly() -> None:
             signal.signal(number, end)
 
 
-def say(line: str) -> None:
-    sys.stderr.write(f"grid: {line}\n")
-    sys.stderr.flush()
-
-
 def main() -> None:
     """`python -m flows.grid`; an error that the user can fix ends in one line."""
     parser = argparse.ArgumentParser(
@@ -228,14 +223,14 @@ def main() -> None:
         with alone() as lock:
             try:
                 if restore(PARAMS, FOLDER):
-                    say(f"{PARAMS} held the values of a grid that was killed; it is restored.")
+                    say(f"grid: {PARAMS} held the values of a grid that was killed; it is restored.")
                 do(wanted, lock)
             finally:
                 restore(PARAMS, FOLDER)
     except (ValueError, RuntimeError) as error:
-        sys.exit(f"grid: {error}")
+        stop(f"grid: {error}")
     except SystemExit as stopped:
-        say(f"stopped (signal {int(stopped.code or 128) - 128}). Run it again to continue.")
+        say(f"grid: stopped (signal {int(stopped.code or 128) - 128}). Run it again to continue.")
         raise
 
 
@@ -247,13 +242,13 @@ def do(wanted: argparse.Namespace, lock: int) -> None:
         raise RuntimeError(f"the shards of {PARAMS} cannot be made, see above; nothing was run.")
     cells, lines = possible(base, cells, SHARDS)
     for line in lines:
-        say(line)
+        say(f"grid: {line}")
     cells = with_seeds(base, cells, wanted.seeds)
     if wanted.cost:
         from matpac.training.cost import cost_table
 
         runs = {cell.name: cell.params for cell in [base, *cells]}
-        sys.stdout.write(f"{cost_table(runs, SHARDS)}\n")
+        say(*cost_table(runs, SHARDS).split("\n"), out=True)
     elif wanted.queue:
         for cell in cells:
             changes = [part for one in cell.assignments for part in ("--set-param", one)]
@@ -262,7 +257,7 @@ def do(wanted: argparse.Namespace, lock: int) -> None:
     else:
         run(cells, lock)
         for line in lines:
-            say(line)
+            say(f"grid: {line}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python -m flows.reproduce [stage ...] [--force]
 import argparse
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,7 @@ from flows import server, stage
 from flows.dvc import dvc
 from flows.prefect_ui import Shown
 from matpac.params import load_params
+from matpac.progress import stop
 
 NEXT_STAGE = re.compile(r"(Running stage|Stage) '(?P<stage>[^']+)'")
 IS_BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
@@ -161,7 +161,7 @@ def main() -> None:
         with server.shared():
             reproduce(tuple(wanted.targets), wanted.force)
     except (FailedRun, RuntimeError) as error:
-        sys.exit(f"reproduce: {error}")
+        stop(f"reproduce: {error}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from flows.reproduce import reproduce
 from flows.shards import shards
 from matpac import __version__
 from matpac.params import Params, load_params
+from matpac.progress import say, stop
 
 OFFERED: dict[str, Flow[..., Any]] = {"download": download, "shards": shards, "reproduce": reproduce}
 WORK_POOL = "local"
@@ -181,13 +182,13 @@ def main() -> None:
         offered = [served_here(deployment) for deployment in deployments(params)]
         with server.shared():
             drop_missed_runs()
-            sys.stdout.write(
-                f"Start and watch runs at {PREFECT_UI_URL.value()}/deployments (Ctrl-C stops this).\n"
+            say(
+                f"Start and watch runs at {PREFECT_UI_URL.value()}/deployments (Ctrl-C stops this).",
+                out=True,
             )
-            sys.stdout.flush()
             asyncio.run(serve(offered))
     except (ValueError, RuntimeError) as error:
-        sys.exit(f"serve: {error}")
+        stop(f"serve: {error}")
 
 
 if __name__ == "__main__":

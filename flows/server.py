@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from matpac.files import locked, partial_path, write_json
+from matpac.progress import say
 
 START_TIMEOUT_S = 180
 MOST_FAILURES = 3
@@ -109,8 +110,7 @@ def running_server(home: Path) -> str:
         if url is not None:
             if started is not None:
                 pages = url.removesuffix("/api")
-                sys.stdout.write(f"{pages} asks once for the line in {home / 'auth_string'}.\n")
-                sys.stdout.flush()
+                say(f"{pages} asks once for the line in {home / 'auth_string'}.", out=True)
             return url
         # A server that ends with 0 found the lock taken, by another server or by a process that
         # tried it.

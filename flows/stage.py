@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 from concurrent.futures.process import BrokenProcessPool
 
 from prefect import Flow
@@ -10,6 +9,7 @@ from prefect import Flow
 from flows import server
 from matpac.files import is_full
 from matpac.params import load_params
+from matpac.progress import stop
 
 
 def run(stage: "Flow[[str], None]") -> None:
@@ -23,11 +23,11 @@ def run(stage: "Flow[[str], None]") -> None:
         with server.shared():
             stage(dataset)
     except (ValueError, RuntimeError) as error:
-        sys.exit(f"{stage.name} {dataset}: {error}")
+        stop(f"{stage.name} {dataset}: {error}")
     except OSError as error:
         if not is_full(error):
             raise
-        sys.exit(
+        stop(
             f"{stage.name} {dataset}: the disk is full ({error}). Make room and run again; "
             "what is finished is kept."
         )

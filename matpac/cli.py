@@ -4,14 +4,17 @@ Slow imports are inside the commands, so that `--help` answers at once.
 """
 
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Literal
 
 import typer
 
 import matpac
 from matpac.files import WORK, exclusive
+from matpac.progress import escape_logs, say, stop
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +40,7 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 def _say_version(asked: bool) -> bool:
     if asked:
-        sys.stdout.write(f"matpac {matpac.__version__}\n")
+        _print(f"matpac {matpac.__version__}")
         raise typer.Exit
     return asked
 
@@ -66,7 +69,7 @@ def datasets(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from matpac.datasets.preview import own_table, public_table
     from matpac.params import load_params
 
-    sys.stdout.write(f"{public_table()}\n\n{own_table(load_params(params).datasets)}\n")
+    _print(f"{public_table()}\n\n{own_table(load_params(params).datasets)}")
 
 
 @app.command()
@@ -91,8 +94,8 @@ def inspect(
     mute_c_libraries()
     shards = rules_for(source, checked.shards)
     found = inspect_dataset(dataset, source, checked.logmel, shards, pretrain.crop_frames)
-    say = json_of if as_json else text_of
-    sys.stdout.write(f"{say(found, shards, pretrain)}\n")
+    text = json_of if as_json else text_of
+    _print(text(found, shards, pretrain))
 
 
 @app.command()
@@ -181,7 +184,7 @@ def cost(
     if gpu is not None:
         kind = GPUS[gpu.lower()]
         said += "\n\n" + roofline_table(runs, SHARDS, kind, num_gpus=gpus, price=price, num_clips=clips)
-    sys.stdout.write(f"{said}\n")
+    _print(said)
 
 
 @app.command()
@@ -283,7 +286,7 @@ def export(
     encoder = load_encoder(checkpoint, "cpu")
     export_onnx(encoder, out)
     rate_hz, dim = encoder.logmel.sample_rate_hz, encoder.dim
-    sys.stdout.write(f"{out}: waveform [batch, time] at {rate_hz} Hz -> embedding [batch, {dim}]\n")
+    _print(f"{out}: waveform [batch, time] at {rate_hz} Hz -> embedding [batch, {dim}]")
 
 
 @app.command()
@@ -299,8 +302,8 @@ def info(
     """
     from matpac.weights.describe import facts_of, json_of, text_of
 
-    say = json_of if as_json else text_of
-    sys.stdout.write(f"{say(facts_of(weights))}\n")
+    text = json_of if as_json else text_of
+    _print(text(facts_of(weights)))
 
 
 @app.command()
@@ -321,7 +324,7 @@ def probe(
         checked = load_params(params)
         run_probe(dataset, EMBEDDINGS / dataset, scores, checked.probe)
         refuse_changes(params, checked, "probe")
-    sys.stdout.write(f"{score_table(SCORES, [dataset])}\n")
+    _print(score_table(SCORES, [dataset]))
 
 
 @app.command()
@@ -354,9 +357,7 @@ def report(params: ParamsFile = DEFAULT_PARAMS) -> None:
         write_report(Path(), REPORT, checked)
         # All but those that say how and when: a change of these changes no result.
         refuse_changes(params, checked, *(set(type(checked).model_fields) - {"compute", "schedules"}))
-    sys.stdout.write(
-        f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}\n"
-    )
+    _print(f"{score_table(SCORES, checked.probe.datasets)}\n\nThe whole report: {REPORT / 'index.html'}")
 
 
 PIPELINE = {
@@ -368,19 +369,27 @@ PIPELINE = {
 
 def main() -> None:
     """Run a command. An error that the user can fix is one line, not a traceback."""
+    escape_logs()
+    sys.excepthook = _show_traceback
     try:
         app()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in PIPELINE:
             raise
-        sys.stderr.write(f"matpac: this needs {package}. Install it: pip install 'matpac[pipeline]'\n")
-        raise SystemExit(1) from None
+        stop(f"matpac: this needs {package}. Install it: pip install 'matpac[pipeline]'")
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise
-        sys.stderr.write(f"matpac: {_line_of(error)}\n")
-        raise SystemExit(1) from None
+        stop(f"matpac: {_line_of(error)}")
+
+
+def _print(text: str) -> None:
+    say(*text.split("\n"), out=True)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    say(*"".join(traceback.format_exception(kind, error, trace)).rstrip().split("\n"))
 
 
 def _line_of(error: Exception) -> str:

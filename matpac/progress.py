@@ -4,11 +4,14 @@ Progress is one moving line on a terminal. Elsewhere, as in pipeline stages, it 
 seconds.
 """
 
+import logging
 import math
+import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 5.0
@@ -17,6 +20,49 @@ SECONDS_AT_ONCE = 0.05
 WARM_UP = 2
 """Moments of work that say nothing of the pace: compilers and caches warm up."""
 MOST_MOMENTS = 128
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that begin lines, steer terminals or turn the direction of reading; halves of others."""
+
+
+def printable(line: str) -> str:
+    """The line with control characters as escapes: a name can neither begin a line nor steer a terminal."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
+
+
+def say(*lines: str, out: bool = False) -> None:
+    """Print lines for people: on standard error, or on standard output if they are what was asked for.
+
+    All that matpac prints goes through here. Control characters are escaped, and so are characters that
+    the stream's encoding does not have.
+    """
+    stream = sys.stdout if out else sys.stderr
+    text = "".join(f"{printable(line)}\n" for line in lines)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def stop(line: str) -> NoReturn:
+    """End the process with one line on standard error and exit status 1."""
+    say(line)
+    raise SystemExit(1)
+
+
+_new_record = logging.getLogRecordFactory()
+
+
+def escape_logs() -> None:
+    """Let every log record of this process be one printable line; tracebacks keep their lines."""
+    logging.setLogRecordFactory(_printable_record)
+
+
+def _printable_record(*args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: ANN401 - as logging has it
+    record = _new_record(*args, **kwargs)
+    record.msg, record.args = printable(record.getMessage()), ()
+    if record.exc_info and record.exc_info[0]:
+        lines = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
+        record.exc_text = "\n".join(map(printable, lines))
+    return record
 
 
 class Progress:
@@ -109,11 +155,10 @@ class Progress:
         if self._write is not None:
             self._write(line)
         elif self._moving:
-            sys.stderr.write(f"\r\x1b[2K{line}" + ("\n" if finished else ""))
+            sys.stderr.write(f"\r\x1b[2K{printable(line)}" + ("\n" if finished else ""))
             sys.stderr.flush()
         else:
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+            say(line)
 
 
 def counted(items: Iterable[Item], advance: Callable[[], object]) -> Iterator[Item]:
@@ -125,6 +170,7 @@ def counted(items: Iterable[Item], advance: Callable[[], object]) -> Iterator[It
 
 def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
     """Lines with cells padded to equal width; the columns in `right` are right-aligned."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -1,6 +1,7 @@
 """folder -> the audio files in it, and the tars and parquet files that may hold audio."""
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,8 +52,7 @@ def find_files(root: Path, stored_as: Collection[Storage]) -> Iterator[str]:
     if not root.is_dir():
         raise ValueError(f"{root}: need a folder of recordings, found none. Say at `source` where yours are.")
     for path in _walk(root, "", frozenset().union(*(SUFFIXES[storage] for storage in stored_as))):
-        if not is_utf8(path):
-            raise ValueError(f"{root}: need file names in UTF-8, found {path!r}. Rename it.")
+        check_utf8(path, str(root))
         yield path
 
 
@@ -71,9 +71,13 @@ def storage_of(path: str) -> Storage:
     return next(storage for storage, suffixes in SUFFIXES.items() if _suffix(path) in suffixes)
 
 
-def is_utf8(path: str) -> bool:
-    """Whether a name is text; other names cannot be written into a table."""
-    return path.isascii() or os.fsencode(path) == path.encode(errors="replace")
+def check_utf8(path: str, where: str) -> None:
+    """Raises ValueError for a name that is no text, since it cannot be written into a table."""
+    if path.isascii() or os.fsencode(path) == path.encode(errors="replace"):
+        return
+    reads = sys.getfilesystemencoding()
+    todo = "Rename it." if reads == "utf-8" else f"Python reads names as {reads} here: set PYTHONUTF8=1."
+    raise ValueError(f"{where}: need file names in UTF-8, found {path!r}. {todo}")
 
 
 def _walk(root: Path, folder: str, suffixes: frozenset[str]) -> Iterator[str]:

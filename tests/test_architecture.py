@@ -242,3 +242,16 @@ def test_hooks_before_a_commit_are_the_linters_of_make_lint():
     for hook in hooks:
         assert f"\t$(RUN) {hook['name']}" in lint
         assert hook["entry"].startswith(f".venv/bin/{hook['name']}")
+
+
+def test_one_module_writes_to_terminals():
+    """It escapes the control characters of names. `flows.serve` prints a file."""
+    writing = re.compile(r"sys\.(stdout|stderr)\.write\(|sys\.exit\(f?\"|\bprint\(")
+    paths = [*SOURCES, *sorted((PROJECT / "flows").glob("*.py"))]
+    found = {
+        str(path.relative_to(PROJECT)): lines
+        for path in paths
+        if (lines := [line.strip() for line in path.read_text().splitlines() if writing.search(line)])
+    }
+    assert found.pop("flows/serve.py") == ["sys.stdout.write(prefect_yaml(params))"]
+    assert [*found] == ["matpac/progress.py"]

@@ -1,8 +1,10 @@
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from matpac import __version__, cli
 from matpac.files import WORK, exclusive
@@ -117,6 +119,31 @@ def test_cost_on_a_gpu_has_a_price_only_if_one_is_given(matpac, folder, project)
         code, _, said = matpac("cost", paper, *wrong, cwd=folder)
         assert code == 1
         assert complaint in said
+
+
+def test_names_of_recordings_neither_forge_lines_nor_steer_the_terminal(matpac, folder, project, monkeypatch):
+    monkeypatch.setattr("matpac.signal.audio.mute_c_libraries", lambda: None)  # It mutes pytest, too.
+    name = "b\x1b[31m\nmatpac: all is well.wav"
+    for label in ("a", "b", "c"):
+        (folder / "mine" / label).mkdir(parents=True)
+        (folder / "mine" / label / name).write_text(f"no audio but {label}")
+    params = yaml.safe_load((project / "presets/demo.yaml").read_text())
+    labels = {"labels": "folders", "multi_label": False, "num_folds": 3, "split_fractions": None}
+    params["datasets"]["mine"] = {"kind": "folder", "source": "mine"} | labels
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    code, said, progress = matpac("inspect", "mine", cwd=folder)
+    assert code == 0, progress
+    assert r"          a/b\x1b[31m\nmatpac: all is well.wav" in said.splitlines()
+    assert "\x1b" not in said + progress
+    code, said, _ = matpac("inspect", "mine", "--json", cwd=folder)
+    [examples] = json.loads(said)["rejected_examples"].values()
+    assert examples == [f"a/{name}", f"b/{name}", f"c/{name}"]
+    code, _, said = matpac("embed", f"missing\x1b[31m\n{name}", "--out", "e.npz", cwd=folder)
+    assert code == 1
+    assert said == (
+        "matpac: embed: need files and folders that are there, found no "
+        "missing\\x1b[31m\\nb\\x1b[31m\\nmatpac: all is well.wav\n"
+    )
 
 
 def test_embed_says_what_it_needs(matpac, folder):

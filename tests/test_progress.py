@@ -1,10 +1,12 @@
 """Rates and remaining times, and sizes and tables as text."""
 
+import io
+import logging
 import time
 
 import pytest
 
-from matpac.progress import Progress, duration_between, in_columns, size
+from matpac.progress import Progress, duration_between, escape_logs, in_columns, printable, say, size
 
 
 class Clock:
@@ -94,3 +96,49 @@ def test_columns_are_as_wide_as_their_widest_cell():
 )
 def test_sizes_as_a_person_says_them(num_bytes, said):
     assert size(num_bytes) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nmatpac: done", r"a\nmatpac: done"),
+        ("\x1b]0;title\x07.wav", r"\x1b]0;title\x07.wav"),
+        ("\x9b2J", r"\x9b2J"),
+        ("a\rb\x7f", r"a\rb\x7f"),
+        ("gpj.\u202ewav", r"gpj.\u202ewav"),
+        ("caf\udce9.wav", r"caf\udce9.wav"),
+        ("naïve 東京 😀.wav", "naïve 東京 😀.wav"),
+    ],
+)
+def test_names_are_shown_on_one_line_that_steers_no_terminal(name, shown):
+    assert printable(name) == shown
+    assert printable(shown) == shown
+    assert in_columns([[name, "x"]]) == [f"{shown}  x"]
+
+
+def test_a_terminal_without_the_characters_of_a_name_shows_their_escapes(tmp_path, monkeypatch):
+    with (tmp_path / "terminal").open("w", encoding="ascii") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        say("café", "two", out=True)
+    assert (tmp_path / "terminal").read_bytes() == b"caf\\xe9\ntwo\n"
+
+
+def test_a_log_record_is_one_line_and_a_traceback_keeps_its_lines():
+    before = logging.getLogRecordFactory()
+    stream = io.StringIO()
+    logger, handler = logging.Logger("names"), logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    escape_logs()
+    try:
+        logger.warning("left out: %s", "a\x1b[31m\nforged.wav")
+        try:
+            raise ValueError("\x1b[2J")
+        except ValueError:
+            logger.exception("it failed")
+    finally:
+        logging.setLogRecordFactory(before)
+    first, second, *lines = stream.getvalue().splitlines()
+    assert first == r"left out: a\x1b[31m\nforged.wav"
+    assert second == "it failed"
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == r"ValueError: \x1b[2J"

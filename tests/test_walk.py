@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from matpac.walk import audio_files, find_files, is_utf8, require_some, storage_of
+from matpac.walk import audio_files, check_utf8, find_files, require_some, storage_of
 
 
 def put(*paths: Path) -> None:
@@ -52,8 +52,9 @@ def test_no_folder_and_no_audio_are_refused(tmp_path):
 
 def test_names_that_are_not_utf8_are_refused(tmp_path):
     name = os.fsdecode(b"caf\xe9.wav")
-    assert is_utf8("café.wav")
-    assert not is_utf8(name)
+    check_utf8("café.wav", "here")
+    with pytest.raises(ValueError, match=r"here: need file names in UTF-8, found .*Rename it\."):
+        check_utf8(name, "here")
     try:
         put(tmp_path / name)
     except OSError:

@@ -15,7 +15,6 @@ sizes, times of change). The result stores it, so a later call knows that nothin
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby, islice
@@ -34,8 +33,8 @@ from matpac.encoder.reading import Pieces, read_ahead
 from matpac.encoder.tables import Table, format_for
 from matpac.files import exclusive, flush_to_disk, room_for, whole_file
 from matpac.params import Precision
-from matpac.progress import Progress
-from matpac.walk import audio_files, is_utf8
+from matpac.progress import Progress, say
+from matpac.walk import audio_files, check_utf8
 
 FILES_PER_PART, BYTES_PER_PART = 256, 2**26
 """A part ends at this many files or bytes, whichever comes first; a kill costs at most one part. Bytes are
@@ -99,9 +98,9 @@ def embed_files(
         made_from = _made_from(checkpoint_digest, encoder, files, in_time=in_time)
         if kind.made_from(out) == made_from:
             shutil.rmtree(work)
-            sys.stderr.write(
+            say(
                 f"{out}: whole, of the same encoder and {len(files):,} files: nothing to do. "
-                f"Remove it to embed them again.\n"
+                f"Remove it to embed them again."
             )
             return
         folder = _folder_for(work / "parts", made_from)
@@ -121,7 +120,7 @@ def embed_files(
             whole.replace(out)
         shutil.rmtree(work)
     rows = f"{table.num_rows:,} embeddings of {table.dim:,} dimensions"
-    sys.stderr.write(f"{out}: {rows} from {len(table.paths):,} files, {len(table.left_out):,} left out\n")
+    say(f"{out}: {rows} from {len(table.paths):,} files, {len(table.left_out):,} left out")
 
 
 def _replace(out: Path, whole: Path) -> None:
@@ -145,8 +144,7 @@ def list_files(sources: Iterable[Path]) -> list[File]:
     """
     paths: dict[Path, None] = {}
     for source in sources:
-        if not is_utf8(str(source)):
-            raise ValueError(f"embed: need file names in UTF-8, found {str(source)!r}. Rename it.")
+        check_utf8(str(source), "embed")
         if not source.exists():
             raise ValueError(f"embed: need files and folders that are there, found no {source}")
         below = [source / name for name in audio_files(source)] if source.is_dir() else [source]
@@ -188,9 +186,7 @@ def _folder_for(parts: Path, made_from: str) -> Path:
     for other in parts.iterdir():
         if other != folder:
             shutil.rmtree(other)
-            sys.stderr.write(
-                "embed: encoder or files have changed since the unfinished work here: starts again\n"
-            )
+            say("embed: encoder or files have changed since the unfinished work here: starts again")
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -203,7 +199,7 @@ def _embed_missing(
     num_missing = sum(len(parts[number]) for number in missing)
     progress = Progress("embed", num_files, "files", done=num_files - num_missing)
     if progress.done:
-        sys.stderr.write(f"embed: {progress.done:,} of {num_files:,} files are done\n")
+        say(f"embed: {progress.done:,} of {num_files:,} files are done")
 
     most = MOST_READERS[encoder.device.type]
     paths = [file.path for number in missing for file in parts[number]]
@@ -238,7 +234,7 @@ def _embed(
                     yield number, piece
             except UnusableAudio as error:
                 reason = error.reason
-                sys.stderr.write(f"left out: {error}\n")
+                say(f"left out: {error}")
             reasons.append(reason)
 
     num_rows: dict[int, int] = {}

@@ -11,7 +11,7 @@ from matpac.datasets.own.labels import PARTS
 from matpac.datasets.preview import Prospect
 from matpac.params import Pretrain, Shards
 from matpac.prepare.inspect import Doubt, Inspection
-from matpac.progress import duration, in_columns, size
+from matpac.progress import duration, in_columns, printable, size
 
 OWN = ("folder", "tar", "parquet")
 """Kinds whose splits and labels are the user's to correct."""
@@ -36,7 +36,7 @@ def text_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain) ->
     if isinstance(found, Prospect):
         paragraphs[0] += "\nNot here yet. Nothing has been downloaded or written."
     else:
-        paragraphs[0] += f"\nRead from {found.root}; nothing has been written."
+        paragraphs[0] += f"\nRead from {printable(found.root)}; nothing has been written."
     paragraphs += [_wrapped(f"! {warning}", "  ") for warning in warnings]
     paragraphs += _of_prospect(found) if isinstance(found, Prospect) else _of_inspection(found)
     if isinstance(found, Inspection) and not warnings:
@@ -273,7 +273,7 @@ def _rejections(found: Inspection) -> str:
     lines = ["Left out:"]
     for phrase, number in found.num_rejected.items():
         examples = found.rejected_examples[phrase]
-        lines += [f"{number:>8,}  {phrase}", *(f"          {example}" for example in examples)]
+        lines += [f"{number:>8,}  {phrase}", *(f"          {printable(example)}" for example in examples)]
         if number > len(examples):
             lines.append("          ...")
     return "\n".join(lines)
@@ -297,7 +297,7 @@ def _facts(facts: list[tuple[str, str]]) -> str:
     width = max(len(name) for name, _ in facts)
     return "\n".join(
         textwrap.fill(
-            text,
+            printable(text),
             WIDTH,
             initial_indent=f"{name:<{width}}  ",
             subsequent_indent=" " * (width + 2),
@@ -311,5 +311,5 @@ def _facts(facts: list[tuple[str, str]]) -> str:
 
 def _wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(
-        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        printable(text), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

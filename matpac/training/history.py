@@ -8,12 +8,12 @@ import csv
 import importlib.util
 import math
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matpac.files import whole_file
+from matpac.progress import say
 
 METRICS, ONLINE = "metrics.csv", "online.csv"
 
@@ -100,7 +100,7 @@ class LivePlots:
         self._live: Any = None
         if importlib.util.find_spec("dvclive") is None:
             if not history.updates:  # Said once, when a run begins.
-                sys.stderr.write(f"No plots while training (they need DVCLive): see {METRICS}.\n")
+                say(f"No plots while training (they need DVCLive): see {METRICS}.")
             return
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         from dvclive.live import Live

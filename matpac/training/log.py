@@ -1,10 +1,9 @@
 """update reports -> progress, tables and warnings while a run goes on."""
 
-import sys
 import time
 
 from matpac.params import Params
-from matpac.progress import Progress
+from matpac.progress import Progress, say
 from matpac.training.history import History, LivePlots, Row, describe_collapse
 from matpac.training.loop import Report
 from matpac.training.schedules import Durations
@@ -124,8 +123,3 @@ def note(row: Row, online: list[Row]) -> str:
         f"loss {row['loss']:.3f} (prediction {row['prediction_loss']:.3f}, "
         f"classification {row['classification_loss']:.3f}){knn}, {row['crops_per_s']:,.0f} crops/s"
     )
-
-
-def say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from matpac.devices import available_cores, device_or_default, memory_bytes
 from matpac.params import Params
+from matpac.progress import say
 from matpac.weights.checkpoint import size_of
 
 Value = TypeVar("Value")
@@ -101,9 +102,9 @@ def begin_all_processes(params: Params) -> None:
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
         if failure.exitcode < 0:
-            sys.stderr.write(
+            say(
                 f"Process {rank + 1} of {number} was ended by {failure.signal_name()}. "
-                "The next run goes on from the last saved state.\n"
+                "The next run goes on from the last saved state."
             )
         # Otherwise the process has said why it failed.
         raise SystemExit(1) from None

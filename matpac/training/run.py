@@ -25,13 +25,14 @@ from matpac.model.flops import training_flops
 from matpac.model.masking import Split, split_by
 from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
+from matpac.progress import printable, say
 from matpac.shards.corpus import read_corpus
 from matpac.shards.crops import Crops, Empty, ReusedMemory
 from matpac.signal.mel import mel_filters
 from matpac.threads import ahead
 from matpac.training.history import History, LivePlots, read_history, write_history
 from matpac.training.initial import begin_with_
-from matpac.training.log import Log, say
+from matpac.training.log import Log
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
 from matpac.training.online import OnlineProbe
 from matpac.training.ranks import Ranks, all_ranks
@@ -268,9 +269,10 @@ class Run:
                 yield report
         except NonFinite as error:
             ids = self.crops.ids(self.crops.clips(error.update * size, size))
+            shown = printable(", ".join(ids[:8]))
             raise SystemExit(
                 f"Stopped: need finite loss and gradient, found {error} on the batch of clips "
-                f"{', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}. The last saved state is sound. "
+                f"{shown}{' ...' if len(ids) > 8 else ''}. The last saved state is sound. "
                 f"Lower pretrain.peak_learning_rate, or check these recordings."
             ) from error
 

@@ -10,6 +10,7 @@ import yaml
 
 from matpac.model.sizes import PATCH
 from matpac.params import LogMel
+from matpac.progress import printable
 from matpac.weights.checkpoint import Meta, Standard
 from matpac.weights.open import Weights, open_weights
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL, RELEASED, ReleasedFile, on_disk
@@ -117,14 +118,14 @@ def _num_weights(weights: Weights) -> dict[str, int]:
 
 
 def json_of(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, indent=2, ensure_ascii=False)
+    return json.dumps(facts, indent=2)
 
 
 def text_of(facts: Mapping[str, Any]) -> str:
     """One aligned line for each known fact."""
     lines = in_words(facts)
     width = max(map(len, lines))
-    return "\n".join(f"{label:{width}}  {words}" for label, words in lines.items())
+    return "\n".join(printable(f"{label:{width}}  {words}") for label, words in lines.items())
 
 
 def in_words(facts: Mapping[str, Any]) -> dict[str, str]:

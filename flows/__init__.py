@@ -15,6 +15,7 @@ temporary_params.py  params.yaml with an experiment's values, restored whatever 
 """
 
 import os
+import warnings
 
 from matpac.progress import escape_logs
 
@@ -23,3 +24,5 @@ from matpac.progress import escape_logs
 os.environ.setdefault("DO_NOT_TRACK", "1")
 # Here because Prefect's workers import nothing but a flow.
 escape_logs()
+# Said when Prefect is imported; `server.shared` says what to do, if the folder is needed at all.
+warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")

@@ -22,6 +22,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -43,6 +44,10 @@ IDLE_S = float(os.environ.get("MATPAC_SERVER_IDLE_S", "60"))
 DEFAULT_PORT = 4200
 STOP_TIMEOUT_S = 20
 HOSTS = ("127.0.0.1", "localhost")
+ROOM_BYTES = 4_000_000
+"""Free space that the server's database, passwords and log need to begin with."""
+EVENTS_AT_ONCE = 500
+"""SQLite takes a limited number of parameters in a query."""
 NOT_FINAL = ["PENDING", "RUNNING", "CANCELLING"]
 
 
@@ -65,7 +70,7 @@ def shared() -> Iterator[None]:
         yield
         return
     home = settings.home
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     with locked(home / "users.lock", shared=True, wait=True):
         url = running_server(home)
         # The server itself ends the runs of dead processes, so nobody needs heartbeats. Each flow
@@ -73,6 +78,19 @@ def shared() -> Iterator[None]:
         ours = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth_string(home)}
         with temporary_settings(ours | {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
+
+
+def make_home(home: Path) -> None:
+    """Make Prefect's folder. Raises RuntimeError if the server could not write there."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as probe:
+            probe.write(bytes(ROOM_BYTES))
+    except OSError as error:
+        raise RuntimeError(
+            f"{home}: need a folder to write to, with {ROOM_BYTES / 1e6:.0f} MB of room, for the records of "
+            f"Prefect's server; found: {error.strerror}. Mend that, or name another folder in PREFECT_HOME."
+        ) from None
 
 
 def exempt_from_proxies() -> None:
@@ -91,9 +109,12 @@ def auth_string(home: Path) -> str:
     path = home / "auth_string"
     if not path.exists():
         partial = partial_path(path)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(f"matpac:{secrets.token_urlsafe(24)}\n")
-        partial.replace(path)
+        try:
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(f"matpac:{secrets.token_urlsafe(24)}\n")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     return path.read_text().strip()
 
 
@@ -181,6 +202,7 @@ def serve(home: Path) -> None:
     from docket import Worker
     from prefect.server.api import background_workers
     from prefect.server.api.server import create_app
+    from prefect.server.events.services import event_persister
 
     # Prefect's periodic work is due once a minute. Its worker looks for it eight times a second, and
     # no setting changes that.
@@ -188,11 +210,31 @@ def serve(home: Path) -> None:
         Worker, minimum_check_interval=timedelta(seconds=1), scheduling_resolution=timedelta(seconds=1)
     )
     background_workers.Worker = rarely  # type: ignore[attr-defined, assignment]
+    event_persister.write_events = write_once  # type: ignore[attr-defined]
 
     server = uvicorn.Server(uvicorn.Config(OwnSite(create_app(), hosts), log_level="warning"))
     url = f"http://127.0.0.1:{port}/api"
     threading.Thread(target=keep, args=(server, home, url), daemon=True).start()
     server.run(sockets=[listener])
+
+
+async def write_once(session: Any, events: Sequence[Any]) -> None:  # noqa: ANN401 - of SQLAlchemy, of Prefect
+    """Write the events that are not stored yet.
+
+    A client whose connection broke sends its last events again. Prefect's writer for SQLite (3.8.8)
+    fails on those with an IntegrityError and, after five tries, drops all that came with them.
+    """
+    from prefect.server.database import provide_database_interface
+    from prefect.server.events.storage.database import write_events
+    from sqlalchemy import select
+
+    known = provide_database_interface().Event.id
+    sent = list({event.id: event for event in events}.values())
+    for first in range(0, len(sent), EVENTS_AT_ONCE):
+        some = sent[first : first + EVENTS_AT_ONCE]
+        stored = set(await session.scalars(select(known).where(known.in_([event.id for event in some]))))
+        if new := [event for event in some if event.id not in stored]:
+            await write_events(session, new)
 
 
 class OwnSite:

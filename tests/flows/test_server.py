@@ -1,13 +1,25 @@
+import asyncio
 import os
 import socket
 import time
 import urllib.request
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 
-from flows.server import answering_url, auth_string, exempt_from_proxies, is_locked, listen
+from flows.server import (
+    answering_url,
+    auth_string,
+    exempt_from_proxies,
+    is_locked,
+    listen,
+    make_home,
+    write_once,
+)
 from matpac.files import locked
+from tests.files import files_end_at
 from tests.flows.conftest import Project
 
 
@@ -41,6 +53,41 @@ def test_the_password_is_drawn_once_for_the_owner_alone(tmp_path):
     assert auth_string(tmp_path / "other") != drawn
 
 
+@pytest.mark.slow
+def test_an_event_that_is_sent_again_is_written_once(tmp_path):
+    """With Prefect's own writer, the second and the third batch are lost to an IntegrityError."""
+    from prefect.server.database import provide_database_interface
+    from prefect.server.events.schemas.events import ReceivedEvent
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
+    from sqlalchemy import select
+
+    first, second, third = (
+        ReceivedEvent(
+            id=uuid4(), occurred=datetime.now(UTC), event="ran", resource={"prefect.resource.id": "shard"}
+        )
+        for _ in range(3)
+    )
+
+    async def stored_after(*batches):
+        database = provide_database_interface()
+        engine = await database.engine()
+        async with engine.begin() as connection:
+            tables = [database.Event.__table__, database.EventResource.__table__]
+            await connection.run_sync(database.Base.metadata.create_all, tables=tables)
+        for batch in batches:
+            async with database.session_context(begin_transaction=True) as session:
+                await write_once(session, batch)
+        async with database.session_context() as session:
+            stored = sorted(await session.scalars(select(database.Event.id)))
+        await engine.dispose()
+        return stored
+
+    url = f"sqlite+aiosqlite:///{tmp_path / 'events.db'}"
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url}):
+        stored = asyncio.run(stored_after([first], [first], [second, second, third]))
+    assert stored == sorted(event.id for event in (first, second, third))
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -59,6 +106,25 @@ def test_this_machine_is_exempt_from_proxies(monkeypatch, before, after):
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == after
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert urllib.request.proxy_bypass("127.0.0.1:4200")
+
+
+def test_a_home_that_cannot_be_written_is_one_line_that_names_it(tmp_path):
+    (tmp_path / "file").touch()
+    for home, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file/home", "Not a directory")):
+        with pytest.raises(RuntimeError, match=f"{home}: need a folder .* found: {reason}") as error:
+            make_home(home)
+        assert "PREFECT_HOME" in str(error.value)
+        assert "\n" not in str(error.value)
+    with files_end_at(100_000), pytest.raises(RuntimeError, match=r"4 MB of room.*found: File too large"):
+        make_home(tmp_path / "full")
+    assert not list((tmp_path / "full").iterdir())
+    make_home(tmp_path / "full")
+
+
+def test_a_password_that_finds_no_room_leaves_nothing(tmp_path):
+    with files_end_at(10), pytest.raises(OSError, match="File too large"):
+        auth_string(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -34,18 +34,25 @@ def run(stage: "Flow[[str], None]") -> None:
 
 
 def quiet_prefect() -> None:
-    """Drop lines that bury the progress: finished tasks, tracebacks of one-line errors."""
-    logging.getLogger("prefect.task_runs").addFilter(_is_news)
-    logging.getLogger("prefect.flow_runs").addFilter(_is_news)
+    """Drop lines that bury the progress: finished tasks, and on the terminal what its last line says.
+
+    Prefect's pages get the whole reason of a failure: it stands in the Logs tab of the run.
+    """
+    logging.getLogger("prefect.task_runs").addFilter(_is_no_success)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_known_failure)
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_no_success(record: logging.LogRecord) -> bool:
+    return "Finished in state Completed" not in record.getMessage()
+
+
+def _is_no_known_failure(record: logging.LogRecord) -> bool:
+    if record.name not in ("prefect.flow_runs", "prefect.task_runs"):
+        return True
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, ValueError | BrokenProcessPool) or is_full(error):
         return False
-    message = record.getMessage()
-    if record.name == "prefect.flow_runs" and "Finished in state Failed" in message:
-        return False  # The line that says why comes last.
-    return not (record.name == "prefect.task_runs" and "Finished in state Completed" in message)
+    return record.name == "prefect.task_runs" or "Finished in state Failed" not in record.getMessage()

@@ -67,11 +67,17 @@ class Project:
 
     def recorded(self, what: str) -> list[dict]:
         """Flow runs, task runs or artifacts, oldest first."""
+        return sorted(self.ask(what, {}), key=lambda item: item["created"])
+
+    def logs_of(self, run: dict) -> list[str]:
+        """What the Logs tab of a flow run shows."""
+        return [log["message"] for log in self.ask("logs", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})]
+
+    def ask(self, what: str, wanted: dict) -> list[dict]:
         url = answering_url(self.folder / ".prefect")
         assert url is not None
-        found = httpx.post(f"{url}/{what}/filter", json={"limit": 200}, auth=self.auth)
-        answer = found.raise_for_status().json()
-        return sorted(answer, key=lambda item: item["created"])
+        found = httpx.post(f"{url}/{what}/filter", json=wanted | {"limit": 200}, auth=self.auth)
+        return found.raise_for_status().json()
 
     @property
     def auth(self) -> httpx.BasicAuth:

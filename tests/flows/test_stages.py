@@ -98,7 +98,13 @@ def test_too_many_rejections_end_in_one_line_and_a_failed_run_with_their_counts(
         "shards mine: 1 of 6 clips could not be used (1 cannot be decoded)"
     )
     assert "Traceback" not in output
-    assert converted.recorded("flow_runs")[-1]["state"]["type"] == "FAILED"
+    failed = converted.recorded("flow_runs")[-1]
+    assert failed["state"]["type"] == "FAILED"
+    reason = output.splitlines()[-1].removeprefix("shards mine: ")
+    logs = converted.logs_of(failed)
+    assert any(reason in message for message in logs), logs
+    # Once on the terminal, as its last line.
+    assert output.count(reason) == 1
     [*_, counts] = [item for item in converted.recorded("artifacts") if item["key"] == "shards-mine-counts"]
     assert '"rejected: cannot be decoded", "number": 1' in counts["data"]
 

@@ -17,8 +17,8 @@ from flows.runners import build_shards
 from flows.summary import about_shards, count_rejected, describe
 from matpac.datasets.registry import recordings_root
 from matpac.params import PARAMS, load_params, refuse_changes
-from matpac.prepare.plan import plan_dataset, workspace_of
-from matpac.prepare.publish import TooManyRejected, publish
+from matpac.prepare.plan import Plan, plan_dataset, workspace_of
+from matpac.prepare.publish import DamagedShards, Summary, TooManyRejected, publish
 
 OF_THE_BYTES = ("format", "clips_per_shard", "reject", "max_rejected_fraction")
 """Keys of `shards` that a result depends on; others say how it is made."""
@@ -38,9 +38,8 @@ def shards(dataset: DatasetName) -> None:
     with workspace.joined() as users:
         meter = prefect_ui.Meter("plan", dataset, "planned", "recordings")
         plan = plan_dataset(dataset, source, raw, params.logmel, params.shards, meter.show)
-        build_shards(dataset, plan)
         try:
-            summary = publish(plan, out)
+            summary = build_and_publish(dataset, plan, out)
         except TooManyRejected as error:
             count_rejected(dataset, error.num_rejected)
             raise
@@ -51,6 +50,17 @@ def shards(dataset: DatasetName) -> None:
     refuse_changes(
         PARAMS, params, f"datasets.{dataset}", "logmel", *(f"shards.{key}" for key in OF_THE_BYTES)
     )
+
+
+def build_and_publish(dataset: str, plan: Plan, out: Path) -> Summary:
+    """Shards that an earlier run finished and that were damaged since are built once more."""
+    build_shards(dataset, plan)
+    try:
+        return publish(plan, out, prefect_ui.Meter("publish", dataset, "checked", "shards").show)
+    except DamagedShards as error:
+        get_run_logger().warning(str(error))
+    build_shards(dataset, plan)
+    return publish(plan, out)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -100,33 +101,82 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: Path) -> None:
-    """Flush the files of a finished folder to disk, and write their checksums to `SUMS`."""
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Flush the files of a finished folder to disk, and write their checksums to `SUMS`.
+
+    Args:
+        folder: Folder that will not change any more.
+        known: Checksums of files that need not be read for it, by their names in the folder.
+    """
     for path in _contents(folder):
         flush_to_disk(path)
-    lines = [f"{digest}  {name}\n" for name, digest in _checksums(folder).items()]
+    known = known or {}
+    found = _checksums(folder, [name for name in _names(folder) if name not in known])
+    lines = [f"{digest}  {name}\n" for name, digest in sorted({**found, **known}.items())]
     write_text(folder / SUMS, "".join(lines))
 
 
-def damage(folder: Path) -> str | None:
-    """Compare a sealed folder with its checksums; all files are read.
+def damage(
+    folder: Path, names: Collection[str] | None = None, show: Callable[[int], object] = lambda num_bytes: None
+) -> str | None:
+    """Compare a sealed folder with its checksums.
+
+    Args:
+        folder: A folder that `seal` has sealed.
+        names: Files to compare; by default all, so that those missing or new are found, too.
+        show: Receives the size of each file once it is read, in bytes.
 
     Returns:
         The first file that is missing, differs or is not listed, in words; None if all is well.
     """
-    if not (folder / SUMS).is_file():
+    needed = sums_of(folder)
+    if needed is None:
         return f"no {SUMS}"
-    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    needed = {name or line: digest for line in lines for digest, _, name in [line.partition("  ")]}
-    found = _checksums(folder)
-    for name in sorted(needed | found):
-        if name not in found:
+    present = set(_names(folder))
+    chosen = needed.keys() | present if names is None else set(names)
+    for name in sorted(chosen):
+        if name not in present:
             return f"no {name}"
         if name not in needed:
             return f"{name}, which {SUMS} does not list"
-        if found[name] != needed[name]:
-            return f"other bytes in {name}"
-    return None
+    found = _checksums(folder, sorted(chosen), show)
+    return next((f"other bytes in {name}" for name in found if found[name] != needed[name]), None)
+
+
+def sums_of(folder: Path) -> dict[str, str] | None:
+    """Checksums in a sealed folder, by the names of its files; None if the folder is not sealed."""
+    if not (folder / SUMS).is_file():
+        return None
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name or line: digest for line in lines for digest, _, name in [line.partition("  ")]}
+
+
+def check_seal(folder: Path, stage: str, names: Collection[str] | None = None) -> None:
+    """Raise ValueError if files of a sealed folder (by default all) are not as they were written.
+
+    Args:
+        folder: What a stage of the pipeline wrote.
+        stage: Name of that stage for DVC.
+        names: As in `damage`.
+    """
+    if found := damage(folder, names):
+        raise ValueError(
+            f"{folder}: need its files as they were written, found {found}. {remedy(folder, stage)}"
+        )
+
+
+def remedy(folder: Path, stage: str) -> str:
+    """What to type to get a stage's folder whose bytes are right, in one line.
+
+    DVC links the folder to its cache, believes files there that are read-only or have not changed
+    since it looked, and would bring them back. `touch` and `chmod` make it look again. Without
+    `--single-item`, `--force` would do all stages before it again.
+    """
+    found = f"find -L {shlex.quote(str(folder))} -type f"
+    return (
+        f"Make it again: `{found} -exec touch {{}} + -exec chmod u+w {{}} +`, "
+        f"`dvc repro --force --single-item {shlex.quote(stage)}`, then `dvc repro`."
+    )
 
 
 def _contents(folder: Path) -> list[Path]:
@@ -135,11 +185,19 @@ def _contents(folder: Path) -> list[Path]:
     return [path for path in paths if path != folder / SUMS and not path.name.startswith(".")]
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    paths = _contents(folder)
+def _names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in _contents(folder)]
+
+
+def _checksums(
+    folder: Path, names: Sequence[str], show: Callable[[int], object] = lambda num_bytes: None
+) -> dict[str, str]:
+    found = {}
     with ThreadPoolExecutor() as threads:
-        digests = list(threads.map(checksum, paths))
-    return {path.relative_to(folder).as_posix(): one for path, one in zip(paths, digests, strict=True)}
+        for name, digest in zip(names, threads.map(lambda name: checksum(folder / name), names), strict=True):
+            found[name] = digest
+            show((folder / name).stat().st_size)
+    return found
 
 
 def flush_to_disk(path: Path) -> None:

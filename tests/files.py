@@ -24,3 +24,13 @@ def files_for(umask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def flip_a_bit(path, place=5):
+    """As a failing disk does: times and rights stay."""
+    content, before = bytearray(path.read_bytes()), path.stat()
+    content[place] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

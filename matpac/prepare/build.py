@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from matpac.clip import Rejection, UnusableAudio, phrase_of
 from matpac.datasets.inventory import SCHEMA as RECORDING_SCHEMA
 from matpac.datasets.inventory import Recording, unchanged
-from matpac.files import read_json, write_json, write_text
+from matpac.files import checksum, read_json, write_json, write_text
 from matpac.params import LogMel
 from matpac.prepare.workspace import Workspace
 from matpac.shards.index import ABOUT, CLIP_COLUMNS
@@ -30,9 +30,10 @@ PLAN_SCHEMA = pa.schema(
     | {name: RECORDING_SCHEMA.field(name).type for name in ("file", "position", "bytes", "sha256")}
 )
 """Columns of a plan, which has a record batch a shard and a row a clip: the clip and its recording."""
-SHARDS_VERSION = 1
-"""Part of every shard's key. Raise it with any change that makes other bytes from the same recordings;
-shards of older versions are then built again. A recorded shard in tests/prepare/test_build.py guards it."""
+SHARDS_VERSION = 2
+"""Part of every shard's key. Raise it with any change that makes other bytes, or another record, from the
+same recordings; shards of older versions are then built again. A recorded shard in
+tests/prepare/test_build.py guards it."""
 PASSING = ("cannot be read", "changed")
 """Reasons that may be gone tomorrow. The next run builds shards with such rejections again."""
 
@@ -80,7 +81,7 @@ def build_shard(job: ShardJob) -> ShardResult | None:
             return None
         if not (job.workspace.tar(job.key).exists() and job.workspace.record(job.key).exists()):
             _build(job)
-    record = read_json(job.workspace.record(job.key))
+        record = read_json(job.workspace.record(job.key))
     return ShardResult(len(record["clips"]), len(record["rejected"]))
 
 
@@ -95,7 +96,12 @@ def _build(job: ShardJob) -> None:
     if any(phrase_of(item.reason) in PASSING for item in rejections):
         write_text(job.workspace.again(job.key), "")
     write_json(
-        job.workspace.record(job.key), {"clips": rows, "rejected": [asdict(item) for item in rejections]}
+        job.workspace.record(job.key),
+        {
+            "sha256": checksum(job.workspace.tar(job.key)),
+            "clips": rows,
+            "rejected": [asdict(item) for item in rejections],
+        },
     )
 
 

@@ -1,11 +1,12 @@
-"""finished shards -> data/shards/<dataset>: index, statistics, rejections, task, front end."""
+"""finished shards -> data/shards/<dataset>: index, statistics, rejections, task, front end, checksums."""
 
 import csv
 import math
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +16,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from matpac.clip import BY_DESIGN, Rejection, phrase_of
-from matpac.files import checksum, move_into_place, partial_path, read_json, write_json
+from matpac.files import (
+    SUMS,
+    checksum,
+    move_into_place,
+    partial_path,
+    read_json,
+    seal,
+    write_json,
+    write_text,
+)
 from matpac.prepare.plan import Plan
-from matpac.prepare.workspace import link
+from matpac.prepare.workspace import Workspace, link
 from matpac.shards.index import IndexWriter, write_index
 from matpac.shards.statistics import Statistics
 from matpac.shards.tar import TarFrames, tar_name
@@ -31,6 +41,10 @@ class TooManyRejected(ValueError):
     def __init__(self, num_rejected: Mapping[str, int], message: str) -> None:
         super().__init__(message)
         self.num_rejected = num_rejected
+
+
+class DamagedShards(ValueError):
+    """Finished shards were not as they were written, and are dropped: they must be built again."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +64,67 @@ class Summary:
     """As in the plan."""
 
 
-def publish(plan: Plan, out: Path) -> Summary:
-    """Assemble the folder of a plan whose shards are all built, and move it to `out` in one step.
+def publish(plan: Plan, out: Path, show: Callable[[int, int], object] = lambda done, total: None) -> Summary:
+    """Assemble the folder of a plan whose shards are all built, seal it, and move it to `out` in one step.
 
     The shards also stay in the workspace, as hard links: a run after a kill, or with three recordings
-    mended, starts from them. If several processes get here, one assembles and the others use its result.
+    mended, starts from them. So each is compared with its record before it is linked. If several processes
+    get here, one assembles and the others use its result.
 
-    Raises TooManyRejected if more clips were rejected than shards.max_rejected_fraction allows.
+    Args:
+        plan: The plan.
+        out: `data/shards/<dataset>`.
+        show: Receives the number of shards that have been checked, and their number.
+
+    Raises:
+        DamagedShards: Shards have other bytes than their workers wrote; they are dropped.
+        TooManyRejected: More clips were rejected than shards.max_rejected_fraction allows.
     """
     with plan.workspace.publishing():
         if not _is_published(plan, out):
+            checksums = _checked(plan, show)
             partial = partial_path(plan.workspace.root / "publish")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
                 _assemble(plan, partial)
+                in_tars = {tar_name(number): sha256 for number, sha256 in enumerate(checksums)}
+                seal(partial, in_tars if plan.params.format == "webdataset" else None)
                 # A kill during the move would leave a part of the old folder.
                 plan.workspace.published.unlink(missing_ok=True)
                 move_into_place(partial, out)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-            write_json(plan.workspace.published, {"plan": plan.key, "index": checksum(out / "index.parquet")})
+            write_text(plan.workspace.published, plan.key)
         return read_summary(out)
+
+
+def _checked(plan: Plan, show: Callable[[int, int], object]) -> list[str]:
+    """Compare the tars with their records; return their checksums. Raises DamagedShards."""
+    damaged, checksums = [], []
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(lambda key: _checksums(plan.workspace, key), plan.shards)
+        for number, (written, now) in enumerate(found):
+            if written != now or not now:
+                damaged.append(number)
+                plan.workspace.drop(plan.shards[number])
+            checksums.append(now)
+            show(number + 1, len(plan.shards))
+    if damaged:
+        names = ", ".join(tar_name(number) for number in damaged[:NUM_EXAMPLES])
+        raise DamagedShards(
+            f"{plan.workspace.root}: need {len(plan.shards):,} shards as they were written, found others in "
+            f"place of {len(damaged):,} ({names}). They are dropped. Run again; the disk may be failing."
+        )
+    return checksums
+
+
+def _checksums(workspace: Workspace, key: str) -> tuple[str, str]:
+    """Checksum of a finished shard when it was written and now; empty if another process has dropped it."""
+    record, tar = workspace.record(key), workspace.tar(key)
+    if not (record.exists() and tar.exists()):
+        return "", ""
+    return read_json(record)["sha256"], checksum(tar)
 
 
 def read_summary(folder: Path) -> Summary:
@@ -95,11 +148,8 @@ def read_summary(folder: Path) -> Summary:
 
 
 def _is_published(plan: Plan, out: Path) -> bool:
-    if not (plan.workspace.published.exists() and (out / "index.parquet").exists()):
-        return False
-    return bool(
-        read_json(plan.workspace.published) == {"plan": plan.key, "index": checksum(out / "index.parquet")}
-    )
+    published = plan.workspace.published
+    return published.exists() and published.read_text() == plan.key and (out / SUMS).exists()
 
 
 def _assemble(plan: Plan, folder: Path) -> None:

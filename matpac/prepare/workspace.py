@@ -40,23 +40,23 @@ class Workspace(NamedTuple):
 
     @property
     def published(self) -> Path:
-        """The plan that the finished folder holds."""
-        return self.root / "published.json"
+        """Key of the plan that the processes now at work have published."""
+        return self.root / "published"
 
     @contextmanager
     def joined(self) -> Iterator[IO[str]]:
         """Work on this dataset, perhaps together with other processes.
 
-        The first process cleans up after kills and drops shards worth retrying. Doing so later would race
-        with the others.
+        The first process cleans up after kills and drops shards worth retrying. It also has the folder
+        published again, from shards that are checked then. Doing so later would race with the others.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "users.lock").open("a") as users:
             if lock(users):
                 for partial in self.root.rglob(".*.partial"):
                     _remove(partial)
+                self.published.unlink(missing_ok=True)
                 for mark in (self.root / "again").glob("*"):
-                    self.published.unlink(missing_ok=True)
                     self.record(mark.name).unlink(missing_ok=True)
                     mark.unlink()
             lock(users, shared=True, wait=True)
@@ -77,13 +77,20 @@ class Workspace(NamedTuple):
                 if path.stem not in names:
                     _remove(path)
 
+    def drop(self, key: str) -> None:
+        """Have a finished shard built again. Waits for a process that is looking at it."""
+        with locked(self._claim(key), wait=True):
+            self.record(key).unlink(missing_ok=True)
+            self.tar(key).unlink(missing_ok=True)
+
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
         """Claim a shard; yields False if another process is building it."""
-        path = self.root / "claims" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path) as claim:
+        with locked(self._claim(key)) as claim:
             yield claim is not None
+
+    def _claim(self, key: str) -> Path:
+        return self.root / "claims" / key
 
     @contextmanager
     def publishing(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from matpac.clip import Task
 from matpac.encoder.encoder import load_encoder, untrained_encoder
 from matpac.encoder.over_time import OverTime
-from matpac.files import checksum, room_for
+from matpac.files import check_seal, room_for
 from matpac.params import Embed, LogMel
 from matpac.probing.external import Located, OtherEncoder, load_other, read_sounds, recordings_of
 from matpac.probing.folds import folds_of
@@ -21,6 +21,7 @@ from matpac.probing.store import EmbeddedClips, write_embeddings
 from matpac.progress import Progress, counted
 from matpac.shards.folder import ShardFolder, read_task
 from matpac.shards.leaks import refuse_leaks
+from matpac.weights.open import open_checkpoint
 
 
 def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, params: Embed) -> None:
@@ -29,10 +30,11 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     Clips without a split or fold are left out, because no probe uses them. Only other encoders read
     the recordings (`located`); ours read the shards. Raises ValueError if the dataset has no labels
     or cannot be probed (`folds_of`), a group is in several splits or folds that are not official,
-    the shards have another front end than the checkpoint, or another encoder cannot be used
-    (`load_other`).
+    shards or weights are not as they were written, the shards have another front end than the
+    checkpoint, or another encoder cannot be used (`load_other`).
     """
     folder = ShardFolder(shards)
+    check_seal(shards, f"shards@{shards.name}")
     task = read_task(shards)
     if task is None:
         raise ValueError(
@@ -44,7 +46,7 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     check_front_end(folder.logmel, trained.logmel, shards)
     chosen = taking_part(folder.index.table, task)
     table = folder.index.table.take(chosen)
-    clips = annotated(table, task, shards.name, checksum(checkpoint / "networks.safetensors"))
+    clips = annotated(table, task, shards.name, open_checkpoint(checkpoint).digest)
     # Fail now rather than after hours of embedding.
     folds_of(clips)
     if not task.official_split:

@@ -3,7 +3,6 @@
 Beside the arrays lies SHA256SUMS, the checksums of all files. They are checked whenever a store is read.
 """
 
-import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from jaxtyping import Float32, Int64, UInt8
 from matpac.clip import Task
 from matpac.encoder.over_time import OverTime
 from matpac.encoder.zarr import CLIPS_PER_CHUNK, check_whole, consolidate, create_array, put_array
-from matpac.files import damage, move_into_place, partial_path, seal
+from matpac.files import check_seal, move_into_place, partial_path, remedy, seal
 from matpac.probing.steps import StepWriter
 
 BASELINES = ("random_init", "logmel_statistics")
@@ -139,8 +138,7 @@ def read_clips(folder: Path) -> EmbeddedClips:
             f"{folder}: need a store of embeddings, found those of {names}. "
             "`dvc repro embed` makes them for all of probe.datasets (params.yaml)."
         )
-    if found := damage(folder):
-        raise ValueError(f"{folder}: need embeddings as they were written, found {found}. {remedy(folder)}")
+    check_seal(folder, f"embed@{folder.name}")
     try:
         group = zarr.open_group(folder, mode="r")
         attrs = group.attrs.asdict()
@@ -166,24 +164,10 @@ def read_clips(folder: Path) -> EmbeddedClips:
         )
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(
-            f"{folder}: need a store of embeddings, found {error!r}. {remedy(folder)}"
+            f"{folder}: need a store of embeddings, found {error!r}. {remedy(folder, f'embed@{folder.name}')}"
         ) from error
     check(clips)
     return clips
-
-
-def remedy(folder: Path) -> str:
-    """What to type to get a store whose bytes are right, in one line.
-
-    DVC links the store to its cache, believes files there that are read-only or have not changed
-    since it looked, and would bring them back. `touch` and `chmod` make it look again. Without
-    `--single-item`, `--force` would train again.
-    """
-    found = f"find -L {shlex.quote(str(folder))} -type f"
-    return (
-        f"Make it again: `{found} -exec touch {{}} + -exec chmod u+w {{}} +`, "
-        f"`dvc repro --force --single-item embed@{folder.name}`, then `dvc repro`."
-    )
 
 
 def read_feature(

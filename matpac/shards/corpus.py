@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from matpac.files import read_json, write_json
+from matpac.files import SUMS, check_seal, checksum, read_json, write_json
 
 DESCRIPTIONS = ("index.parquet", "statistics.json", "logmel.json")
 """The files of a shard folder that together identify its content."""
@@ -49,12 +49,17 @@ def _corpus(shards: Path, datasets: Sequence[str], online: Sequence[str]) -> dic
 
 
 def fingerprint(folder: Path) -> str:
+    """Digest of the files that identify the content of a folder of shards.
+
+    Raises:
+        ValueError: The folder holds no finished shards, or one of these files is damaged.
+    """
+    if not (folder / SUMS).exists():
+        raise ValueError(
+            f"{folder}: need finished shards, found no {SUMS} in it. Make them with `dvc repro`."
+        )
+    check_seal(folder, f"shards@{folder.name}", DESCRIPTIONS)
     whole = hashlib.sha256()
     for name in DESCRIPTIONS:
-        path = folder / name
-        if not path.exists():
-            raise ValueError(
-                f"{folder}: need finished shards, found no {name} in it. Make them with `dvc repro`."
-            )
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
+        whole.update(bytes.fromhex(checksum(folder / name)))
     return whole.hexdigest()

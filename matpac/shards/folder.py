@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from matpac.clip import Task
-from matpac.files import read_json
+from matpac.files import read_json, remedy
 from matpac.params import LogMel, read_section
 from matpac.shards.index import Index
 from matpac.shards.statistics import Statistics, read_statistics
@@ -69,9 +69,7 @@ def damage_mended(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(
-            f"{error} To make it again: rm -r '{path}' && python -m flows.shards {path.name}"
-        ) from None
+        raise ValueError(f"{error} {remedy(path, f'shards@{path.name}')}") from None
 
 
 def read_logmel(path: Path) -> LogMel:

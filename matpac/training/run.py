@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from matpac.devices import SLOW_BFLOAT16, is_bfloat16_slow
-from matpac.files import WORK, exclusive, move_into_place
+from matpac.files import WORK, exclusive, move_into_place, seal
 from matpac.git import git_revision
 from matpac.model.flops import training_flops
 from matpac.model.masking import Split, split_by
@@ -94,6 +94,7 @@ def pretrain_stage(
             finished = run.finish()
             check()
             LivePlots(finished / "dvclive", read_history(finished))
+            seal(finished)
             move_into_place(finished, out)
             shutil.rmtree(work)
 

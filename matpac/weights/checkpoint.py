@@ -5,6 +5,7 @@ optimizer.safetensors   AdamW's moments and step counts, one per trained weight,
 metrics.csv             one row per logged update
 online.csv              one row per evaluation of the student on labelled clips (`online` in params.yaml)
 meta.json               parameters, front end, statistics, update, data digest, provenance
+SHA256SUMS              checksums of the others
 
 No file holds code: tensors are safetensors, everything else is text. The states from which a run
 resumes have the same format as the finished checkpoint.
@@ -20,7 +21,7 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from matpac.files import flush_to_disk, write_json
+from matpac.files import damage, flush_to_disk, seal, sums_of, write_json
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.model.pretext import Pretext
@@ -153,12 +154,13 @@ def size_of(model: Model) -> Size:
 
 
 def save_checkpoint(folder: Path, pretext: Pretext, optimizer: Optimizer, meta: Meta) -> None:
-    """Write into an existing folder, which the caller renames once it is whole."""
+    """Write into an existing folder and seal it; the caller renames it once it is whole."""
     write_json(folder / META, meta.as_json())
     tensors = {name: value.cpu().contiguous() for name, value in pretext.state_dict().items()}
     tensors[MEL_FILTERS] = torch.from_numpy(mel_filters(meta.logmel))
     write_tensors(folder / NETWORKS, tensors)
     write_tensors(folder / OPTIMIZER, _flat(optimizer))
+    seal(folder)
 
 
 def read_meta(folder: Path) -> Meta:
@@ -177,6 +179,10 @@ def resume_(folder: Path, pretext: Pretext, optimizer: Optimizer) -> None:
     Raises:
         ValueError: A file is damaged or belongs to another network; the error names it.
     """
+    # States of older versions have no checksums. Plots join a finished run, which is then sealed again.
+    sealed = [name for name in sums_of(folder) or () if "/" not in name]
+    if sealed and (found := damage(folder, sealed)):
+        raise ValueError(f"{folder}: need a state as it was saved, found {found}.")
     networks, tensors = read_networks(folder / NETWORKS), read_tensors(folder / OPTIMIZER)
     _check_shapes(folder / NETWORKS, shapes_of(pretext.state_dict()), shapes_of(networks))
     _check_shapes(folder / OPTIMIZER, _shapes_of_state(optimizer, set(tensors)), shapes_of(tensors))

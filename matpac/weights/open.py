@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from matpac.files import checksum
+from matpac.files import SUMS, checksum, sums_of
 from matpac.params import LogMel
 from matpac.signal.mel import mel_filters
 from matpac.weights.checkpoint import (
@@ -75,8 +75,19 @@ class Weights:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of `file`."""
-        return checksum(self.file)
+        """SHA-256 of `file`.
+
+        Raises:
+            ValueError: SHA256SUMS beside it, which a checkpoint has, names another; the file is damaged.
+        """
+        found = checksum(self.file)
+        sealed = (sums_of(self.file.parent) or {}).get(self.file.name, found)
+        if found != sealed:
+            raise ValueError(
+                f"{self.file}: need the weights of {SUMS} beside it ({sealed[:8]}...), "
+                f"found others ({found[:8]}...). Get a whole copy of the folder; `matpac verify` says how."
+            )
+        return found
 
     @cached_property
     def mel_filters(self) -> Float32[np.ndarray, "bin mel"]:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from flows.server import answering_url, auth_string
+from tests.files import flip_a_bit
 from tests.flows.conftest import Project
 
 pytestmark = pytest.mark.slow
@@ -47,6 +48,7 @@ def test_recordings_become_shards(converted):
     raw = sorted(path.name for path in (data / "raw/mine").iterdir())
     assert raw == ["recordings.parquet", "tables.json"]
     assert sorted(path.name for path in (data / "shards/mine").iterdir()) == [
+        "SHA256SUMS",
         "index.parquet",
         "logmel.json",
         "rejected.csv",
@@ -121,6 +123,16 @@ def test_a_stage_killed_at_random_moments_ends_with_the_same_bytes(converted):
     code, output = converted.run("shards")
     assert code == 0, output
     assert digests(out) == whole
+
+
+def test_a_shard_damaged_since_is_built_again_and_said_so(converted):
+    shards = converted.folder / "data/shards/mine"
+    whole = digests(shards)
+    flip_a_bit(shards / "shard-000001.tar", place=2000)
+    code, output = converted.run("shards")
+    assert code == 0, output
+    assert "need 3 shards as they were written, found others in place of 1 (shard-000001.tar)" in output
+    assert digests(shards) == whole
 
 
 def test_a_server_of_the_user_is_used_where_there_is_one(converted, tmp_path):

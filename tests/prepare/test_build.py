@@ -22,14 +22,16 @@ import pytest
 import soundfile
 
 from matpac.clip import Rejection
+from matpac.files import damage
 from matpac.prepare.build import SHARDS_VERSION, build_shard
-from matpac.prepare.publish import publish
+from matpac.prepare.publish import DamagedShards, publish
 from matpac.prepare.workers import Workers
 from matpac.shards.folder import ShardFolder, sample
 from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.mel import mel_filters
 from matpac.signal.recording import convert
+from tests.files import flip_a_bit
 from tests.recordings import (
     LOGMEL,
     build,
@@ -173,6 +175,35 @@ def test_a_mended_recording_costs_one_shard(root, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["webdataset", "zarr"])
+def test_a_damaged_shard_is_built_again_and_not_published(root, tmp_path, format):
+    plan, out = plan_of(root, tmp_path / "work", format=format), tmp_path / "out"
+    with plan.workspace.joined():
+        build(plan, out)
+        whole = digests(out)
+    flip_a_bit(plan.workspace.tar(plan.shards[1]), place=2000)
+    with plan.workspace.joined():
+        for job in jobs(plan):
+            build_shard(job)
+        for _ in range(2):  # Another process at work finds that it was dropped.
+            with pytest.raises(DamagedShards, match=r"others in place of 1 \(shard-000001\.tar\)"):
+                publish(plan, out)
+        build(plan, out)
+    assert digests(out) == whole
+    assert damage(out) is None
+
+
+def test_each_run_publishes_again_from_shards_that_are_checked(root, tmp_path):
+    plan, out = plan_of(root, tmp_path / "work"), tmp_path / "out"
+    with plan.workspace.joined():
+        build(plan, out)
+    whole = digests(out)
+    flip_a_bit(out / "index.parquet")
+    with plan.workspace.joined():
+        publish(plan, out)
+    assert digests(out) == whole
+
+
+@pytest.mark.parametrize("format", ["webdataset", "zarr"])
 def test_trouble_that_may_pass_is_tried_again_by_the_next_run(root, tmp_path, format):
     whole, out = tmp_path / "whole", tmp_path / "out"
     build(plan_of(root, tmp_path / "work0", format=format), whole)
@@ -309,7 +340,7 @@ def test_the_index_is_a_plain_parquet_file(root, tmp_path):
 
 FRONT_END = LOGMEL.model_copy(update={"num_mels": 80})
 """The paper's: its filterbank is a file, so no version of librosa makes a difference."""
-SHARD_OF_VERSION = {1: "5183c6ab9698d0671b084a0083fa2e5dfaa4332b17eef92a93733d5296e008f8"}
+SHARD_OF_VERSION = {2: "d25f94612737b4eb745188091ba692e67719d19a5abe4e20593735c59d682fe7"}
 """SHA-256 of the recorded shard, with its record, by `SHARDS_VERSION`."""
 
 
@@ -365,7 +396,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from matpac.prepare.build import build_shard
-from matpac.prepare.publish import publish
+from matpac.files import damage
+from matpac.prepare.publish import DamagedShards, publish
 from matpac.prepare.workspace import Workspace
 from matpac.prepare.workers import Workers
 from matpac.signal.audio import mute_c_libraries

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from matpac.files import remedy
 from matpac.probing.store import read_clips
+from tests.files import flip_a_bit
 from tests.probing.test_store import digests
 
 pytestmark = pytest.mark.slow
@@ -54,14 +56,18 @@ def run(in_tmp, project):
     return run
 
 
-def flip_a_bit(path):
-    """As a failing disk does: times and rights stay."""
-    content, before = bytearray(path.read_bytes()), path.stat()
-    content[5] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(content)
-    path.chmod(before.st_mode)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+def test_a_damaged_checkpoint_comes_back_from_a_remote(run):
+    """`docs/operations.md` says so; `remedy` would train again."""
+    weights = Path("weights")
+    run(f"dvc remote add --default away {Path('away').absolute()} && dvc push")
+    flip_a_bit(weights)
+    look_again = re.search("`(find .+?)`", remedy(weights, "train"))
+    assert look_again is not None
+    run(look_again[1])
+    run("dvc pull --force train")
+    assert weights.read_text() == "weights\n"
+    run("dvc repro")
+    assert Path("runs.txt").read_text().split() == ["train", "embed"]
 
 
 def test_the_printed_remedy_mends_the_store_and_its_copy_in_the_cache_without_training(run):
@@ -69,7 +75,7 @@ def test_the_printed_remedy_mends_the_store_and_its_copy_in_the_cache_without_tr
     whole = digests(store)
     flip_a_bit(store / "pretrained/c/0/0")
     (store / "random_init/c/0/0").unlink()
-    with pytest.raises(ValueError, match="found other bytes in pretrained/c/0/0") as refused:
+    with pytest.raises(ValueError, match="found no random_init/c/0/0") as refused:
         read_clips(store)
     for command in re.findall(r"`(.+?)`", str(refused.value)):
         run(command)

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from matpac.shards.corpus import fingerprint, read_corpus, write_corpus
+from tests.files import flip_a_bit
 from tests.recordings import build, plan_of, write_recordings
 
 
@@ -32,3 +33,12 @@ def test_other_datasets_than_the_corpus_names_are_refused(shards, tmp_path):
 def test_a_dataset_without_shards_is_named(shards, tmp_path):
     with pytest.raises(ValueError, match=r"third: need finished shards"):
         write_corpus(shards, ["first"], ["third"], tmp_path / "corpus.json")
+
+
+def test_a_damaged_description_is_named_and_damaged_frames_are_left_to_verify(shards):
+    before = fingerprint(shards / "first")
+    flip_a_bit(shards / "first/shard-000000.tar")
+    assert fingerprint(shards / "first") == before
+    flip_a_bit(shards / "first/statistics.json")
+    with pytest.raises(ValueError, match=r"found other bytes in statistics\.json.*shards@first"):
+        fingerprint(shards / "first")

@@ -32,7 +32,7 @@ def folder(tmp_path):
 )
 def test_an_edited_description_is_named(folder, file, change, said):
     write_json(folder / file, read_json(folder / file) | change)
-    with pytest.raises(ValueError, match=rf"To make it again: rm -r '{folder}' && python -m flows") as raised:
+    with pytest.raises(ValueError, match="--force --single-item shards@birds`") as raised:
         ShardFolder(folder)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -10,14 +10,15 @@ from safetensors.torch import load_file, save_file
 import matpac
 from matpac import hear
 from matpac.encoder.encoder import load_encoder
-from matpac.files import read_json, write_json
+from matpac.files import SUMS, read_json, write_json
 from matpac.params import load_params
 from matpac.training.history import read_history
 from matpac.training.initial import begin_with_
 from matpac.weights.checkpoint import new_pretext, read_meta, resume_, save_checkpoint
 from matpac.weights.describe import facts_of
-from matpac.weights.open import open_weights
+from matpac.weights.open import open_checkpoint, open_weights
 from tests.checkpoints import untrained_checkpoint
+from tests.files import flip_a_bit
 from tests.recordings import LOGMEL
 from tests.released import TINY_HEADS, released_state, tiny_pretext
 
@@ -259,6 +260,7 @@ def changed(path, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
+    (path.parent / SUMS).unlink(missing_ok=True)  # as in states of older versions
 
 
 def first(tensors, ending):
@@ -282,6 +284,23 @@ def test_a_damaged_optimizer_is_one_line(state, change, words):
     folder, resume = state
     changed(folder / "optimizer.safetensors", change)
     refused(resume, "optimizer.safetensors: ", *words)
+
+
+@pytest.mark.parametrize("file", ["meta.json", "networks.safetensors", "optimizer.safetensors"])
+def test_a_flipped_bit_is_seen_before_a_run_resumes(state, file):
+    folder, resume = state
+    (folder / "dvclive").mkdir()
+    (folder / "dvclive/metrics.json").touch()  # which a kill left of a finished run
+    resume()
+    flip_a_bit(folder / file, place=-1)
+    refused(resume, f"found other bytes in {file}")
+
+
+def test_other_weights_than_the_checksums_beside_them_have_no_digest(state):
+    folder, _ = state
+    assert len(open_checkpoint(folder).digest) == 64
+    flip_a_bit(folder / "networks.safetensors", place=-1)
+    refused(lambda: open_checkpoint(folder).digest, "networks.safetensors: need the weights of SHA256SUMS")
 
 
 def test_networks_of_other_sizes_do_not_resume(state):

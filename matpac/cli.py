@@ -139,8 +139,8 @@ def verify(
 
     compared, damaged = verify(load_params(params).datasets, paths or [DATA])
     for one in damaged:
-        sys.stdout.write(f"{one.path}: {one.found}. {one.remedy}\n")
-    sys.stdout.write(f"Compared {compared}; damaged: {len(damaged) or 'none'}.\n")
+        say(f"{one.path}: {one.found}. {one.remedy}", out=True)
+    say(f"Compared {compared}; damaged: {len(damaged) or 'none'}.", out=True)
     if damaged:
         raise typer.Exit(1)
 

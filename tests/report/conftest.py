@@ -7,7 +7,7 @@ import pytest
 
 from matpac.clip import Task
 from matpac.encoder.over_time import OverTime
-from matpac.files import write_json
+from matpac.files import seal, write_json
 from matpac.params import load_params, parse_params
 from matpac.probing.probe import probe
 from matpac.probing.store import EmbeddedClips, Origin, write_embeddings
@@ -77,6 +77,7 @@ def write_shards(folder, params):
     write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
     write_json(folder / "task.json", None)
     write_json(folder / "logmel.json", params.logmel.model_dump(mode="json"))
+    seal(folder)
 
 
 def embeddings(name, multi_label):

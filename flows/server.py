@@ -261,7 +261,7 @@ class OwnSite:
 
 
 def listen() -> socket.socket:
-    """Bind PREFECT_SERVER_API_PORT or Prefect's usual port; if that is taken, any free one."""
+    """Listen at PREFECT_SERVER_API_PORT or Prefect's usual port; if that is taken, any free one."""
     wanted = int(os.environ.get("PREFECT_SERVER_API_PORT", DEFAULT_PORT))
     for port in (wanted, 0):
         listener = socket.socket()
@@ -271,6 +271,8 @@ def listen() -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             listener.bind(("127.0.0.1", port))
+            # At once: until one of them listens, any number of servers can bind the same port.
+            listener.listen()
         except OSError:
             listener.close()
         else:

@@ -33,6 +33,14 @@ def test_a_taken_port_is_left_alone(monkeypatch):
             assert other.getsockname()[1] != port
 
 
+def test_servers_of_two_projects_that_start_together_take_two_ports(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(free.getsockname()[1]))
+    with listen() as first, listen() as second:
+        assert first.getsockname() != second.getsockname()
+
+
 def test_answers_do_not_wait_for_acknowledgements(monkeypatch):
     monkeypatch.setenv("PREFECT_SERVER_API_PORT", "0")
     with listen() as listener:

@@ -24,7 +24,7 @@ import yaml
 
 from flows.dvc import dvc
 from flows.temporary_params import restore, temporary_params
-from matpac.files import WORK, locked
+from matpac.files import WORK, line_of, locked
 from matpac.params import PARAMS, Params, load_params, parse_params, read_yaml
 from matpac.progress import say, stop
 
@@ -227,8 +227,8 @@ def main() -> None:
                 do(wanted, lock)
             finally:
                 restore(PARAMS, FOLDER)
-    except (ValueError, RuntimeError) as error:
-        stop(f"grid: {error}")
+    except (ValueError, RuntimeError, OSError) as error:
+        stop(f"grid: {line_of(error)}")
     except SystemExit as stopped:
         say(f"grid: stopped (signal {int(stopped.code or 128) - 128}). Run it again to continue.")
         raise

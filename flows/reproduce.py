@@ -20,6 +20,7 @@ from prefect.states import Failed
 from flows import server, stage
 from flows.dvc import dvc
 from flows.prefect_ui import Shown
+from matpac.files import line_of
 from matpac.params import load_params
 from matpac.progress import stop
 
@@ -160,8 +161,8 @@ def main() -> None:
     try:
         with server.shared():
             reproduce(tuple(wanted.targets), wanted.force)
-    except (FailedRun, RuntimeError) as error:
-        stop(f"reproduce: {error}")
+    except (FailedRun, RuntimeError, OSError) as error:
+        stop(f"reproduce: {line_of(error)}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from flows.download import download
 from flows.reproduce import reproduce
 from flows.shards import shards
 from matpac import __version__
+from matpac.files import line_of
 from matpac.params import Params, load_params
 from matpac.progress import say, stop
 
@@ -187,8 +188,8 @@ def main() -> None:
                 out=True,
             )
             asyncio.run(serve(offered))
-    except (ValueError, RuntimeError) as error:
-        stop(f"serve: {error}")
+    except (ValueError, RuntimeError, OSError) as error:
+        stop(f"serve: {line_of(error)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from prefect import Flow
 
 from flows import server
-from matpac.files import is_full
+from matpac.files import is_full, line_of
 from matpac.params import load_params
 from matpac.progress import stop
 
@@ -22,15 +22,11 @@ def run(stage: "Flow[[str], None]") -> None:
         load_params().source_of(dataset)  # Errors in params.yaml need no server.
         with server.shared():
             stage(dataset)
-    except (ValueError, RuntimeError) as error:
-        stop(f"{stage.name} {dataset}: {error}")
-    except OSError as error:
-        if not is_full(error):
-            raise
-        stop(
-            f"{stage.name} {dataset}: the disk is full ({error}). Make room and run again; "
-            "what is finished is kept."
-        )
+    except (ValueError, RuntimeError, OSError) as error:
+        line = line_of(error)
+        if is_full(error):
+            line = f"the disk is full ({line}). Make room and run again; what is finished is kept."
+        stop(f"{stage.name} {dataset}: {line}")
 
 
 def quiet_prefect() -> None:
@@ -53,6 +49,7 @@ def _is_no_known_failure(record: logging.LogRecord) -> bool:
     if record.name not in ("prefect.flow_runs", "prefect.task_runs"):
         return True
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, ValueError | BrokenProcessPool) or is_full(error):
+    names_a_file = isinstance(error, OSError) and error.filename is not None
+    if isinstance(error, ValueError | BrokenProcessPool) or is_full(error) or names_a_file:
         return False
     return record.name == "prefect.task_runs" or "Finished in state Failed" not in record.getMessage()

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 import matpac
-from matpac.files import WORK, exclusive
+from matpac.files import WORK, exclusive, line_of
 from matpac.progress import escape_logs, say, stop
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ SCORES = Path("data/scores")
 EXPERIMENTS = Path("data/experiments")
 REPORT = Path("data/report")
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.", readable=False)]
 DEFAULT_PARAMS = Path("params.yaml")
 
 
@@ -406,7 +406,7 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise
-        stop(f"matpac: {_line_of(error)}")
+        stop(f"matpac: {line_of(error)}")
 
 
 def _print(text: str) -> None:
@@ -415,10 +415,3 @@ def _print(text: str) -> None:
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     say(*"".join(traceback.format_exception(kind, error, trace)).rstrip().split("\n"))
-
-
-def _line_of(error: Exception) -> str:
-    """The error's own message; of system errors, the reason without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)

@@ -62,6 +62,13 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def line_of(error: Exception) -> str:
+    """The error's own message; of system errors, the file and the reason without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def check_place(path: Path) -> None:
     """Raise ValueError if no file can be made at `path`: before the work, not after it."""
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))

@@ -1,12 +1,15 @@
 """Deployments: what they offer, and the real thing with a server."""
 
 import signal
+import sys
 import time
 
 import httpx
 import pytest
 import yaml
 
+from flows import serve, stage
+from flows.download import download
 from flows.serve import deployments, prefect_yaml
 from flows.server import answering_url
 from matpac.params import load_params, parse_params
@@ -33,6 +36,18 @@ def test_a_schedule_does_every_dataset_and_the_whole_pipeline_once():
     assert [schedule["parameters"]["dataset"] for schedule in shards["schedules"]] == list(params.datasets)
     assert {schedule["cron"] for schedule in shards["schedules"]} == {"30 3 * * *"}
     assert reproduce["schedules"] == [{"cron": "0 5 * * 1", "timezone": "UTC", "parameters": {}}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "main"),
+    [(["serve"], serve.main), (["download", "mine"], lambda: stage.run(download))],
+)
+def test_a_file_that_cannot_be_opened_is_one_line_that_names_it(in_tmp, monkeypatch, capsys, arguments, main):
+    (in_tmp / "params.yaml").mkdir()
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == f"{' '.join(arguments)}: params.yaml: Is a directory\n"
 
 
 def test_a_schedule_that_is_none_is_refused_by_name():

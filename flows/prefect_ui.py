@@ -41,7 +41,7 @@ class Shown:
 def names_of_datasets() -> list[str]:
     try:
         return list(load_params().datasets)
-    except ValueError:
+    except (ValueError, OSError):
         return []  # The flow itself reports what is wrong with params.yaml.
 
 

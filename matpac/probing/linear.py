@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.optim.adam import adam
 
-from matpac.devices import num_workers, workers
+from matpac.devices import num_workers, to_device, workers
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
@@ -96,7 +96,11 @@ class LinearData(Data):
         super().__init__(labels, observed, folds, multi_label)
         self.features = features
         self.scaler = Scaler.of(features, folds) if standardize else None
+        # The tables and inputs of each fold's validation clips, chosen once.
         self.validation_inputs = [self.inputs(fold.validation, index) for index, fold in enumerate(folds)]
+        self.validation_truths = [
+            (self.labels[fold.validation], self.observed[fold.validation]) for fold in folds
+        ]
 
     def inputs(self, clips: Int64[np.ndarray, " chosen"], fold: int) -> Float[Tensor, "chosen dim"]:
         chosen = self.features[clips]
@@ -122,22 +126,48 @@ class Stack:
     """Problems that train together; a problem that has stopped leaves its stack."""
 
     def __init__(self, problems: list[Problem], data: LinearData, params: Probe) -> None:
-        self.problems, self.data, self.params = problems, data, params
+        self.data, self.params = data, params
         dim, num_classes = data.features.shape[1], data.labels.shape[1]
         first = first_weights([problem.weight_random for problem in problems], dim, num_classes)
         self.optimizer = StackedAdam([values.to(data.features) for values in first], params.learning_rate)
+        self._hold(problems)
         self._keep_best(range(len(problems)))
+
+    def _hold(self, problems: list[Problem]) -> None:
+        device = self.data.features.device
+        self.problems = problems
+        folds = np.array([problem.fold for problem in problems])
+        self.folds = to_device(torch.from_numpy(folds), device)
+        self.places_of_fold = {
+            int(fold): to_device(torch.from_numpy(np.flatnonzero(folds == fold)), device)
+            for fold in np.unique(folds)
+        }
+        """Places in the stack of the problems of each fold."""
 
     @torch.no_grad()
     def epoch_(self) -> None:
-        self._train()
-        self._validate()
+        # The host waits for a GPU once: here, for the losses that decide who goes on.
+        train_losses, validation_losses = torch.stack([self._train(), self._validate()]).tolist()
+        better, going_on = [], []
+        for index, problem in enumerate(self.problems):
+            train = self.data.folds[problem.fold].train
+            problem.train_losses.append(train_losses[index] / self.data.share(train))
+            if problem.note_(validation_losses[index]):
+                better.append(index)
+            if problem.goes_on(self.params.patience_epochs):
+                going_on.append(index)
+        self._keep_best(better)
+        if len(going_on) < len(self.problems):
+            self._hold([self.problems[index] for index in going_on])
+            self.optimizer.keep_(going_on)
 
-    def _train(self) -> None:
-        """Train for an epoch. Gradients are written out instead of left to autograd, for speed."""
+    def _train(self) -> Float[Tensor, " problem"]:
+        """Train for an epoch; return the sums of the clips' losses.
+
+        Gradients are written out instead of left to autograd, for speed.
+        """
         data, (weight, bias) = self.data, self.optimizer.parameters
         weight_gradient, bias_gradient = self.optimizer.gradients
-        folds = torch.tensor([problem.fold for problem in self.problems], device=weight.device)
         orders = [
             problem.order_random.permutation(data.folds[problem.fold].train) for problem in self.problems
         ]
@@ -146,7 +176,7 @@ class Stack:
         for batch in stacked_batches(orders, data.shares, self.params.batch_size, weight):
             inputs = rows(data.features, batch.clips, out=buffer[: batch.clips.numel()])
             if data.scaler is not None:
-                data.scaler.scale_(inputs, folds)
+                data.scaler.scale_(inputs, self.folds)
             truth = rows(data.labels, batch.clips), rows(data.observed, batch.clips), data.multi_label
             logits = torch.baddbmm(bias, weight, inputs.mT).mT
             sums += (clip_losses(logits, *truth) * batch.present).sum(1)
@@ -154,30 +184,19 @@ class Stack:
             torch.bmm(gradients.mT, inputs, out=weight_gradient)
             torch.sum(gradients.mT, dim=2, keepdim=True, out=bias_gradient)
             self.optimizer.step_(batch.moving)
-        for problem, loss in zip(self.problems, sums.tolist(), strict=True):
-            problem.train_losses.append(loss / data.share(data.folds[problem.fold].train))
+        return sums
 
-    def _validate(self) -> None:
+    def _validate(self) -> Float[Tensor, " problem"]:
+        """Losses on the validation clips."""
         data, (weight, bias) = self.data, self.optimizer.parameters
         losses = weight.new_empty(len(self.problems))
-        for fold in {problem.fold for problem in self.problems}:
-            here = [index for index, problem in enumerate(self.problems) if problem.fold == fold]
-            inputs, clips = data.validation_inputs[fold], data.folds[fold].validation
-            logits = F.linear(inputs, weight[here].flatten(0, 1), bias[here].flatten())
+        for fold, here in self.places_of_fold.items():
+            logits = F.linear(data.validation_inputs[fold], weight[here].flatten(0, 1), bias[here].flatten())
             logits = logits.unflatten(1, (len(here), -1)).transpose(0, 1)
-            labels, observed = (table[clips].expand_as(logits) for table in (data.labels, data.observed))
+            labels, observed = (table.expand_as(logits) for table in data.validation_truths[fold])
             sums = clip_losses(logits, labels, observed, data.multi_label).sum(1)
-            losses[here] = sums / data.share(clips)
-        better, going_on = [], []
-        for index, (problem, loss) in enumerate(zip(self.problems, losses.tolist(), strict=True)):
-            if problem.note_(loss):
-                better.append(index)
-            if problem.goes_on(self.params.patience_epochs):
-                going_on.append(index)
-        self._keep_best(better)
-        if len(going_on) < len(self.problems):
-            self.problems = [self.problems[index] for index in going_on]
-            self.optimizer.keep_(going_on)
+            losses[here] = sums / data.share(data.folds[fold].validation)
+        return losses
 
     def _keep_best(self, chosen: Iterable[int]) -> None:
         weight, bias = self.optimizer.parameters
@@ -226,9 +245,11 @@ def stacked_batches(
     # Sum of the shares in each batch [problem, batch].
     totals = np.add.reduceat(present * shares[clips], columns[::batch_size], axis=1)
     loss_weights = present / np.where(totals > 0, totals, 1)[:, columns // batch_size]
-    # One copy per epoch, because a copy makes the host wait for the GPU.
-    all_clips = torch.from_numpy(clips).to(like.device)
-    all_present, all_weights = (torch.from_numpy(values).to(like) for values in (present, loss_weights))
+    # Copied once an epoch.
+    all_clips = to_device(torch.from_numpy(clips), like.device)
+    all_present, all_weights = (
+        to_device(torch.from_numpy(values).to(like.dtype), like.device) for values in (present, loss_weights)
+    )
     for step, moving in enumerate((totals > 0).T.tolist()):
         part = slice(step * batch_size, (step + 1) * batch_size)
         yield StackedBatch(all_clips[:, part], all_present[:, part], all_weights[:, part], moving)

@@ -125,6 +125,7 @@ def _local(page: Page, source: Path) -> list[Packed]:
 
 
 def _unpack_all(page: Page, packed: list[Packed], root: Path, report: Report | None) -> None:
+    # Kept if the disk is full, like the beginnings of downloads: the next run goes on from there.
     unpacked = root.with_name(f".{root.name}.partial")
     unpacked.mkdir(parents=True, exist_ok=True)
     try:

@@ -112,12 +112,17 @@ def embed_files(
             shutil.rmtree(work)
             raise ValueError(f"embed: need audio that can be used, found none in {len(files)} files")
         whole = work / f"whole{out.suffix}"
-        kind.write(whole, table, _embeddings(folder, len(parts), encoder.dim))
-        if whole.is_dir():
-            _replace(out, whole)
-        else:
-            flush_to_disk(whole)
-            whole.replace(out)
+        try:
+            kind.write(whole, table, _embeddings(folder, len(parts), encoder.dim))
+            if whole.is_dir():
+                _replace(out, whole)
+            else:
+                flush_to_disk(whole)
+                whole.replace(out)
+        finally:
+            if whole.is_dir():
+                shutil.rmtree(whole)
+            whole.unlink(missing_ok=True)
         shutil.rmtree(work)
     rows = f"{table.num_rows:,} embeddings of {table.dim:,} dimensions"
     say(f"{out}: {rows} from {len(table.paths):,} files, {len(table.left_out):,} left out")

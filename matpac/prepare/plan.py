@@ -6,6 +6,7 @@ shard; clips in a split or fold are then checked for leaks as one Arrow table.
 
 import csv
 import hashlib
+import io
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -194,8 +195,9 @@ def plan_shards(
             params.max_rejected_fraction,
             leaks,
         )
-        with filters.open("wb") as file:
-            np.save(file, mel_filters(logmel))
+        content = io.BytesIO()  # NumPy does not say that a disk is full.
+        np.save(content, mel_filters(logmel))
+        filters.write_bytes(content.getvalue())
         places = (workspace.plan(key), workspace.planned_rejections(key), workspace.mel_filters(key))
         for path, place in zip((rows, rejected, filters), places, strict=True):
             # An existing file has the same content, and other processes may be reading it.

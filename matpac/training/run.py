@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from matpac.devices import SLOW_BFLOAT16, is_bfloat16_slow
-from matpac.files import WORK, exclusive, move_into_place, seal
+from matpac.files import WORK, exclusive, move_into_place, room_for, seal
 from matpac.git import git_revision
 from matpac.model.flops import training_flops
 from matpac.model.masking import Split, split_by
@@ -147,10 +147,13 @@ def export_untrained(initial: Weights, out: Path, params: Params) -> None:
         partial = work / "initial.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_history(partial, History([], []))
-        save_checkpoint(partial, pretext, torch.optim.AdamW(pretext.parameters()), meta)
-        move_into_place(partial, out)
-        shutil.rmtree(work)
+        try:
+            with room_for(out):
+                write_history(partial, History([], []))
+                save_checkpoint(partial, pretext, torch.optim.AdamW(pretext.parameters()), meta)
+                move_into_place(partial, out)
+        finally:
+            shutil.rmtree(work)
     say(f"{out}: the weights of {initial.name}, not trained (pretrain.num_epochs is 0).")
 
 
@@ -362,9 +365,13 @@ class Run:
             online=self.params.online,
             init_digest="" if self.initial is None else self.initial.digest,
         )
-        write_history(partial, history)
-        save_checkpoint(partial, learner.pretext, learner.optimizer, meta)
-        replace_state(folder, partial, older)
+        try:
+            with room_for(folder):
+                write_history(partial, history)
+                save_checkpoint(partial, learner.pretext, learner.optimizer, meta)
+                replace_state(folder, partial, older)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return folder
 
     def _plan(self, pretext: Pretext) -> str:

@@ -164,6 +164,7 @@ def test_a_full_disk_is_one_line_that_names_the_result(recordings, checkpoint, t
         assert "\n" not in str(said.value)
         assert not out.exists()
         assert len(list(tmp_path.rglob("part-*.npz"))) == (num_bytes == 6_500)
+        assert not [*tmp_path.rglob("whole*"), *tmp_path.rglob("*.partial")]
     embed_files(days, checkpoint, out)
     assert len(read(out)[0]) == 9
 

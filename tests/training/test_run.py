@@ -17,7 +17,7 @@ from matpac.params import load_params
 from matpac.training.online import OnlineProbe
 from matpac.weights.checkpoint import read_meta
 from tests.checkpoints import networks_of
-from tests.files import flip_a_bit
+from tests.files import files_end_at, flip_a_bit
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +65,16 @@ def test_a_damaged_state_is_refused_and_the_remedy_it_names_is_one(folder, unint
     subprocess.run(shlex.split(remedy), cwd=folder.folder, check=True)
     folder.run()
     assert folder.weights() == uninterrupted
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_state(folder):
+    with files_end_at(50_000):
+        process = folder.start()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "cannot be written (File too large). Make room there" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert not list(folder.folder.glob("data/.work/pretrain/*/*.partial"))
 
 
 def test_a_changed_parameter_starts_a_new_run(folder, uninterrupted):

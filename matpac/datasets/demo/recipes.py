@@ -17,6 +17,7 @@ scenes     One to four of ten sources at once. Three pairs of sources differ in 
 """
 
 import csv
+import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -106,14 +107,18 @@ def _synthesise(params: Demo, root: Path, report: Callable[[int, int], None] | N
     release = root / RELEASE_FILE
     if release.exists() and release.read_text() == RELEASE:
         return  # The process that was waited for has done it.
+    # Kept if the disk is full: the next call goes on with the clips that are whole.
     unfinished = root.with_name(f".{root.name}.release-{RELEASE}.partial")
     unfinished.mkdir(parents=True, exist_ok=True)
     for number in range(params.num_clips):
         path = unfinished / _file_name(number)
         if not path.exists():
             beginning = path.with_suffix(".partial")
-            _write_clip(beginning, params, number)
-            beginning.replace(path)
+            try:
+                _write_clip(beginning, params, number)
+                beginning.replace(path)
+            finally:
+                beginning.unlink(missing_ok=True)
         if report is not None:
             report(number + 1, params.num_clips)
     _write_table(unfinished / TABLE, params)
@@ -209,7 +214,10 @@ def _write_clip(path: Path, params: Demo, number: int) -> None:
     num_samples = round(generator.uniform(shortest_s, longest_s) * rate_hz)
     stage = Stage(np.zeros(num_samples, np.float32), rate_hz, generator)
     perform(stage, params.recipe, labels_of(params, number))
-    soundfile.write(path, _finished(stage), rate_hz, subtype="PCM_16", format="WAV")
+    # Into memory first: libsndfile does not say that a disk is full.
+    content = io.BytesIO()
+    soundfile.write(content, _finished(stage), rate_hz, subtype="PCM_16", format="WAV")
+    path.write_bytes(content.getvalue())
 
 
 def perform(stage: Stage, recipe: str, labels: tuple[str, ...]) -> None:

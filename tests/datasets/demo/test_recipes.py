@@ -9,6 +9,7 @@ from matpac.clip import Rejection
 from matpac.datasets.demo import recipes as demo
 from matpac.datasets.inventory import content_digest, take_inventory
 from matpac.params import Demo
+from tests.files import files_end_at
 
 RECIPES = ("corpus", "melodies", "rhythms", "scenes")
 
@@ -63,6 +64,18 @@ def test_interrupted_synthesis_goes_on_and_ends_the_same(tmp_path):
     demo.fetch(params, tmp_path / "whole", None)
     assert seen[-1] == (6, 6)
     assert list(take_inventory(tmp_path / "cut")) == list(take_inventory(tmp_path / "whole"))
+
+
+def test_a_full_disk_leaves_no_beginning_of_a_clip_and_keeps_whole_ones(tmp_path):
+    params, root = small("corpus"), tmp_path / "corpus"
+    expected = made(params, tmp_path / "a")
+    whole = {path.name: path.stat().st_size for path in (tmp_path / "a").glob("*.wav")}
+    with files_end_at(sorted(whole.values())[-2]), pytest.raises(OSError, match="File too large"):
+        demo.fetch(params, root, None)
+    assert not root.exists()
+    for path in tmp_path.glob(".corpus.release-*/*"):
+        assert path.stat().st_size == whole[path.name]
+    assert made(params, root) == expected
 
 
 def test_a_second_process_waits_for_the_first_and_uses_its_result(tmp_path):

@@ -1,9 +1,10 @@
 """gradients of all ranks -> their mean, on every rank."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
+from typing import IO
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from matpac.training.ranks import Ranks
 
 IN_MEMORY = Path("/dev/shm")
 """Files here never reach a disk (Linux). Containers often allow 64 MB."""
+OPEN_FILES = Path("/proc/self/fd")
+"""Through such folders, Linux opens files of other processes that have no name."""
 
 
 class SharedGradients:
@@ -27,13 +30,14 @@ class SharedGradients:
         self._weights, self._ranks = weights, ranks
         self._sizes = [weight.numel() for weight in weights]
         rows, columns = ranks.number + 1, sum(self._sizes)
-        name = ranks.agree(str(shared_file(rows, 4 * columns)) if ranks.is_first else "")
-        memory = torch.from_file(name, shared=True, size=rows * columns, dtype=torch.float32)
+        file = shared_file(rows, 4 * columns) if ranks.is_first else None
+        path = ranks.agree("" if file is None else path_of(file))
+        memory = torch.from_file(path, shared=True, size=rows * columns, dtype=torch.float32)
         self._gradients, self._mean = memory.view(rows, columns).split([ranks.number, 1])
         ranks.wait()
-        if ranks.is_first:
+        if file is not None:
             # The memory lives on until the last process that maps it ends, however it ends.
-            Path(name).unlink()
+            file.close()
 
     def average_(self) -> None:
         """Replace the gradients of the weights by their mean over the ranks."""
@@ -49,21 +53,34 @@ class SharedGradients:
             weight.grad = mean.view_as(weight)
 
 
-def shared_file(num_rows: int, row_bytes: int) -> Path:
-    """A new file of zeros, in memory if there is room for it. Raises OSError if there is none."""
+def shared_file(num_rows: int, row_bytes: int) -> IO[bytes]:
+    """Open a new file of zeros, in memory if there is room for it. Raises OSError if there is none.
+
+    On Linux the file has no name, so none is left behind if this process is killed while it waits
+    for the other ranks.
+    """
+    new = tempfile.TemporaryFile if OPEN_FILES.exists() else tempfile.NamedTemporaryFile
     folders = [IN_MEMORY, Path(tempfile.gettempdir())]
     for folder in folders:
-        path = folder / f"matpac-gradients-{uuid4().hex}"
         try:
-            with path.open("xb") as file:
-                # Zeros take room now; mapped memory without any would end the process later.
-                for _ in range(num_rows):
-                    file.write(bytes(row_bytes))
+            file = new(prefix="matpac-gradients-", dir=folder)
         except OSError:
-            path.unlink(missing_ok=True)
+            continue
+        try:
+            # Zeros take room now; mapped memory without any would end the process later.
+            for _ in range(num_rows):
+                file.write(bytes(row_bytes))
+            file.flush()
+        except OSError:
+            file.close()
         else:
-            return path
+            return file
     raise OSError(
         f"need {size(num_rows * row_bytes)} to share gradients, found less in "
         f"{' and '.join(map(str, folders))}. Set compute.num_processes: 1, or TMPDIR."
     )
+
+
+def path_of(file: IO[bytes]) -> str:
+    """Path under which other processes of this user open a file that `shared_file` has opened."""
+    return f"/proc/{os.getpid()}/fd/{file.fileno()}" if OPEN_FILES.exists() else file.name

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -93,10 +92,9 @@ def begin_all_processes(params: Params) -> None:
     from torch.distributed.run import main as torchrun
 
     try:
-        # torchrun would leave an empty folder for logs behind each run.
-        with TemporaryDirectory(prefix="matpac-") as logs:
-            how = ["--standalone", "--nproc-per-node", str(number), "--log-dir", logs]
-            torchrun([*how, "-m", "matpac", *sys.argv[1:]])
+        # torchrun would leave an empty folder for logs behind each run, and so would a kill.
+        how = ["--standalone", "--nproc-per-node", str(number), "--log-dir", os.devnull]
+        torchrun([*how, "-m", "matpac", *sys.argv[1:]])
     except SignalException as stopped:
         raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as failed:

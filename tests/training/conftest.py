@@ -1,20 +1,35 @@
 """A project folder with shards of noise, and training runs of at most half a minute in it."""
 
 import csv
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir, nullcontext, redirect_stderr
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
+from matpac.params import load_params
+from matpac.shards.corpus import write_corpus
+from matpac.training import run
 from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+NETWORKS = {
+    "encoder_dim": 16,
+    "encoder_depth": 1,
+    "encoder_heads": 2,
+    "predictor_dim": 16,
+    "predictor_depth": 1,
+    "predictor_heads": 2,
+    "head_hidden": 16,
+    "head_bottleneck": 8,
+}
 
 
 class Project:
@@ -27,17 +42,21 @@ class Project:
         build(plan_of(folder / "audio", folder / "work"), folder / "data/shards/noise")
         self.change()
 
-    def change(self, online: str | None = None, save_every_s: float = 0.05, **pretrain) -> None:
+    def change(
+        self, online: str | None = None, save_every_s: float = 0.05, size: str = "custom", **pretrain
+    ) -> None:
         """Write params.yaml for a tiny run, with changes to its section `pretrain`.
 
-        `online` names the dataset of the online probe.
+        `online` names the dataset of the online probe. Networks of another `size` than `custom` can learn,
+        and differ less with the order of sums.
         """
         params = yaml.safe_load((REPOSITORY / "presets/demo.yaml").read_text())
         params["datasets"] = {"noise": params["datasets"]["demo_melodies"]}
         params["probe"]["datasets"] = []
         params["online"] |= {"dataset": online, "every_updates": 20, "k": 2}
         params["logmel"] = LOGMEL.model_dump()
-        params["model"]["num_clusters"] = 16
+        params["model"] |= {"size": size, "num_clusters": 16}
+        params["model"] |= {"custom": NETWORKS} if size == "custom" else {}
         params["pretrain"] |= {
             "datasets": ["noise"],
             "crop_frames": 64,
@@ -47,14 +66,38 @@ class Project:
         }
         params["compute"] |= {"micro_batch_size": 4, "save_every_s": save_every_s, "log_every_updates": 5}
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params))
-        self.run("corpus")
+        checked, data = load_params(self.folder / "params.yaml"), self.folder / "data"
+        write_corpus(
+            data / "shards", checked.pretrain.datasets, checked.online_datasets, data / "corpus.json"
+        )
 
-    def start(self, command: str = "pretrain", ranks: int = 1) -> subprocess.Popen:
+    def pretrain(self, stop_after: int | None = None) -> str:
+        """Pre-train in this process, which saves the start of another; return what it says.
+
+        With `stop_after` it is told to stop once it has saved so many updates.
+        """
+        replace_state = run.replace_state
+
+        def replace_and_stop(folder: Path, *others: object) -> None:
+            replace_state(folder, *others)
+            if stop_after is not None and int(folder.name.removeprefix("update-")) >= stop_after:
+                signal.raise_signal(signal.SIGTERM)
+
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patched, chdir(self.folder), redirect_stderr(said):
+            patched.setattr(run, "replace_state", replace_and_stop)
+            places = Path("data/shards"), Path("data/checkpoints/pretrained")
+            stops = nullcontext() if stop_after is None else pytest.raises(SystemExit, match="143")
+            with stops:
+                run.pretrain_stage(*places, load_params(Path("params.yaml")), Path("data/corpus.json"))
+        return said.getvalue()
+
+    def start(self, ranks: int = 1) -> subprocess.Popen:
         params = yaml.safe_load((self.folder / "params.yaml").read_text())
         params["compute"]["num_processes"] = ranks
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params))
         return subprocess.Popen(
-            [sys.executable, "-m", "matpac", command],
+            [sys.executable, "-m", "matpac", "pretrain"],
             cwd=self.folder,
             env=os.environ
             | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)},
@@ -62,8 +105,8 @@ class Project:
             text=True,
         )
 
-    def run(self, command: str = "pretrain", ranks: int = 1) -> str:
-        process = self.start(command, ranks)
+    def run(self, ranks: int = 1) -> str:
+        process = self.start(ranks)
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said
         return said

@@ -1,6 +1,7 @@
-"""A golden case in its own processes: python -m tests.training.golden_run <folder> <case> <out> <changes>
+"""Golden cases in their own processes: python -m tests.training.golden_run <golden> <out> <changes> <case>...
 
-`changes` are parameters as JSON. Under torchrun all ranks train together, and the first writes the results.
+`changes` are parameters as JSON. Under torchrun all ranks train together, and the first writes the results
+into the folder `out`, one file a case.
 (A process of its own, because pytest's checks of types do not compile.)
 """
 
@@ -43,12 +44,13 @@ def train(golden: Golden, changes: dict, ranks: Ranks) -> dict[str, Tensor]:
     return {name: values.cpu() for name, values in found.items()}
 
 
-def main(folder: str, case: str, out: str, changes: str) -> None:
+def main(folder: str, out: str, changes: str, *cases: str) -> None:
     torch.set_num_threads(1)
     with all_ranks() as ranks:
-        found = train(Golden(Path(folder), case, PROJECT), json.loads(changes), ranks)
-        if ranks.is_first:
-            save_file(found, out)
+        for case in cases:
+            found = train(Golden(Path(folder), case, PROJECT), json.loads(changes), ranks)
+            if ranks.is_first:
+                save_file(found, Path(out, case))
 
 
 if __name__ == "__main__":

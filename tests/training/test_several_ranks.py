@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def alone(project_of_noise):
-    project_of_noise.change(batch_size=7)
-    project_of_noise.run()
+    project_of_noise.change(size="tiny", batch_size=7)
+    project_of_noise.pretrain()
     yield project_of_noise.losses(), load(project_of_noise.weights())
     project_of_noise.change()
 
@@ -47,14 +47,17 @@ def together(project_of_noise, alone):
     return project_of_noise.weights()
 
 
-def test_another_number_of_ranks_goes_on_with_the_same_samples(project_of_noise, alone):
-    project_of_noise.interrupt(signal.SIGKILL, updates=20, ranks=2)
-    saved = project_of_noise.saved_updates()
-    assert 20 <= saved < 68
-    code, said = project_of_noise.interrupt(signal.SIGTERM, updates=saved + 10)
+def test_told_to_stop_ranks_stop_after_one_update_and_another_number_goes_on(project_of_noise, alone):
+    code, said = project_of_noise.interrupt(signal.SIGTERM, updates=10, ranks=2)
     assert code == 128 + signal.SIGTERM
-    assert f"Going on from update {saved} of 68." in said
-    assert f"Going on from update {project_of_noise.saved_updates()} of 68." in project_of_noise.run(ranks=2)
+    assert said.count("the next run goes on from there") == 1
+    saved = project_of_noise.saved_updates()
+    assert f"Stopped after update {saved};" in said
+    assert 10 <= saved < 68
+    assert f"Going on from update {saved} of 68." in project_of_noise.pretrain(stop_after=saved + 10)
+    saved = project_of_noise.saved_updates()
+    assert saved < 68
+    assert f"Going on from update {saved} of 68." in project_of_noise.run(ranks=2)
     expect_the_same(project_of_noise, alone)
 
 
@@ -76,19 +79,9 @@ def test_a_killed_rank_ends_the_run_in_seconds_and_loses_nothing(project_of_nois
 
 def test_without_classification_ranks_do_not_wait_for_the_heads(project_of_noise, alone):
     """At alpha = 1 heads are computed in logged updates only, and the student's has no gradient."""
-    project_of_noise.change(batch_size=7, alpha=1.0)
-    project_of_noise.run()
+    project_of_noise.change(size="tiny", batch_size=7, alpha=1.0)
+    project_of_noise.pretrain()
     without = project_of_noise.losses(), load(project_of_noise.weights())
     project_of_noise.run(ranks=2)
     expect_the_same(project_of_noise, without)
-    project_of_noise.change(batch_size=7)
-
-
-def test_told_to_stop_all_ranks_stop_after_the_same_update(project_of_noise, alone):
-    code, said = project_of_noise.interrupt(signal.SIGTERM, updates=10, ranks=2)
-    assert code == 128 + signal.SIGTERM
-    assert said.count("the next run goes on from there") == 1
-    saved = project_of_noise.saved_updates()
-    assert f"Stopped after update {saved};" in said
-    assert f"Going on from update {saved} of 68." in project_of_noise.run(ranks=2)
-    expect_the_same(project_of_noise, alone)
+    project_of_noise.change(size="tiny", batch_size=7)

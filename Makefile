@@ -21,7 +21,7 @@ test: .venv/installed  ## the tests, a few minutes
 	$(RUN) $(PYTEST) -m "not slow" --dist worksteal
 
 slow: .venv/installed  ## those that take more than ten seconds: real servers, kills, the whole pipeline
-	$(RUN) $(PYTEST) -m slow --durations 20
+	$(RUN) $(PYTEST) -m slow --no-loadscope-reorder --durations 20
 
 bench: .venv/installed  ## every claim of speed beside its peer, a quarter of an hour
 	$(RUN) python -m benchmarks

@@ -11,6 +11,19 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+BEGIN_FIRST = (
+    *("test_pipeline.py", "training/test_several_ranks.py", "flows/test_serve.py", "training/test_run.py"),
+    *("training/test_fast_paths.py", "flows/test_stages.py", "flows/test_server.py"),
+    *("encoder/test_files.py", "flows/test_reproduce.py", "prepare/test_build.py"),
+)
+"""Files that take longest. `make slow` gives whole files to its workers: none shall begin such a one last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {PROJECT / "tests" / name: rank for rank, name in enumerate(BEGIN_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     return PROJECT

@@ -1,7 +1,7 @@
 """data -> what in it is not as it was written, and how to get it back.
 
 Stages seal the folders that they publish (SHA256SUMS in each), recordings have their checksums in
-the inventory, and DVC notes those of single files (dvc.lock). Everything is read, whatever times
+the inventory, and DVC notes those of everything else (dvc.lock). Everything is read, whatever times
 and sizes say.
 """
 
@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from pyarrow import parquet
@@ -18,13 +18,13 @@ from pyarrow import parquet
 from matpac.clip import UnusableAudio
 from matpac.datasets.inventory import AUDIO, TABLE, Recording, has_inventory, read_recordings, unchanged
 from matpac.datasets.registry import recordings_root
-from matpac.files import WORK, damage, remedy
+from matpac.files import WORK, damage, read_json, remedy, sums_of
 from matpac.params import Dataset
 from matpac.progress import Progress, size
 from matpac.threads import ahead
 
 DATA = Path("data")
-LOCK = Path("dvc.lock")
+LOCK, CACHE = Path("dvc.lock"), Path(".dvc/cache/files/md5")
 STAGES = {"shards": "shards@{name}", "checkpoints": "pretrain", "embeddings": "embed@{name}"}
 """Folders below DATA that hold sealed folders, and the stage that writes those."""
 NAMED = 3
@@ -144,23 +144,40 @@ def _compare(recordings: Iterable[Recording], root: Path) -> Iterator[Callable[[
 
 
 def _noted_by_dvc() -> Iterator[Item]:
-    """Outs that are single files."""
-    stages = (
-        (yaml.safe_load(LOCK.read_text(encoding="utf-8")) or {}).get("stages", {}) if LOCK.exists() else {}
-    )
+    """Outs that are not sealed: files, and folders whose list of files is in DVC's cache."""
+    if not LOCK.exists():
+        return
+    stages = (yaml.safe_load(LOCK.read_text(encoding="utf-8")) or {}).get("stages", {})
     for stage, noted in stages.items():
         for out in noted.get("outs", ()):
-            path = Path(out["path"])
-            if path.is_file() and out.get("hash") == "md5":
-                todo = (
-                    f"Make it again: `touch {shlex.quote(str(path))}`, "
-                    f"`dvc repro --force --single-item {shlex.quote(stage)}`, then `dvc repro`."
-                )
-                yield Item(path, path.stat().st_size, partial(_other, path, out["md5"]), todo)
+            path, md5s = Path(out["path"]), _md5s(out)
+            if path.exists() and md5s and sums_of(path) is None:
+                num_bytes = sum(file.stat().st_size for file in _files(path))
+                yield Item(path, num_bytes, partial(_other, path, md5s), remedy(path, stage))
 
 
-def _other(path: Path, md5: str, show: Show) -> str | None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    show(path.stat().st_size)
-    return None if found == md5 else f"other bytes than {LOCK} notes"
+def _md5s(out: dict[str, Any]) -> dict[str, str]:
+    """MD5 of each file of an out, by its name in it; "" if the out is a file. Empty if not known."""
+    md5 = out["md5"] if out.get("hash") == "md5" else ""
+    if not md5.endswith(".dir"):
+        return {"": md5} if md5 else {}
+    listing = CACHE / md5[:2] / md5[2:]
+    return {file["relpath"]: file["md5"] for file in read_json(listing)} if listing.exists() else {}
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _other(path: Path, md5s: Mapping[str, str], show: Show) -> str | None:
+    files = {"" if file == path else file.relative_to(path).as_posix(): file for file in _files(path)}
+    wrong = sorted(md5s.keys() ^ files.keys())
+    for name, file in files.items():
+        with file.open("rb") as content:
+            if hashlib.file_digest(content, "md5").hexdigest() != md5s.get(name):
+                wrong.append(name)
+        show(file.stat().st_size)
+    if not wrong:
+        return None
+    where = f" in {wrong[0]}" if wrong[0] else ""
+    return f"other bytes{where} than {LOCK} notes (damaged, or made without DVC)"

@@ -1,6 +1,8 @@
 """One flipped bit in anything that the pipeline keeps is found and named, with what to do."""
 
 import hashlib
+import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 
 from matpac.cli import app
 from matpac.datasets.inventory import take_inventory, write_recordings
+from matpac.files import write_json
 from matpac.probing.store import write_embeddings
 from tests import recordings
 from tests.checkpoints import untrained_checkpoint
@@ -16,6 +19,7 @@ from tests.files import flip_a_bit
 from tests.probing.test_store import features, three_clips
 from tests.recordings import build, plan_of
 
+PROJECT = Path(__file__).resolve().parents[1]
 STATE = "data/.work/pretrain/0123/update-000000010"
 DAMAGED = {
     "recordings/001.wav": ("data/raw/birds", "001.wav", "download@birds"),
@@ -28,13 +32,24 @@ DAMAGED = {
     ),
     "data/embeddings/birds/pretrained/c/0/0": ("data/embeddings/birds", "pretrained/c/0/0", "embed@birds"),
     f"{STATE}/optimizer.safetensors": (STATE, "optimizer.safetensors", f"`rm -r {STATE}`"),
+    "data/raw/birds/recordings.parquet": (
+        "data/raw/birds",
+        "in recordings.parquet than dvc.lock",
+        "download@birds",
+    ),
     "data/scores/birds.json": ("data/scores/birds.json", "other bytes than dvc.lock", "probe@birds"),
 }
 
 
-@pytest.fixture
-def verify(in_tmp, project):
-    """A project with everything that has checksums; runs `matpac verify` in it."""
+def note(stage, path, md5):
+    """As DVC does when a stage has ended."""
+    lock = Path("dvc.lock")
+    noted = yaml.safe_load(lock.read_text()) if lock.exists() else {"schema": "2.0", "stages": {}}
+    noted["stages"][stage] = {"cmd": "", "outs": [{"path": str(path), "hash": "md5", "md5": md5}]}
+    lock.write_text(yaml.safe_dump(noted))
+
+
+def make_project():
     root = Path("recordings")
     recordings.write_recordings(root, [0.5, 0.3, 0.4, 0.7])
     write_recordings(Path("data/raw/birds"), take_inventory(root))
@@ -46,10 +61,13 @@ def verify(in_tmp, project):
     scores = Path("data/scores/birds.json")
     scores.parent.mkdir()
     scores.write_text("{}")
-    out = {"path": str(scores), "hash": "md5", "md5": hashlib.md5(b"{}").hexdigest(), "size": 2}
-    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"probe@birds": {"cmd": "", "outs": [out]}}}))
+    note("probe@birds", scores, hashlib.md5(b"{}").hexdigest())
+    table = Path("data/raw/birds/recordings.parquet")
+    listing = [{"md5": hashlib.md5(table.read_bytes()).hexdigest(), "relpath": table.name}]
+    write_json(Path(".dvc/cache/files/md5/ab/cd.dir"), listing)
+    note("download@birds", table.parent, "abcd.dir")
     Path("data/shards/None").mkdir()  # as `sources` makes it
-    params = yaml.safe_load((project / "params.yaml").read_text())
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["datasets"]["birds"] = {
         "kind": "folder",
         "source": "recordings",
@@ -59,20 +77,34 @@ def verify(in_tmp, project):
         "split_fractions": None,
     }
     Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("original")
+    with chdir(folder):
+        make_project()
+    return folder
+
+
+@pytest.fixture
+def verify(in_tmp, original):
+    """Runs `matpac verify` in a project with everything that has checksums."""
+    shutil.copytree(original, Path(), dirs_exist_ok=True)
     return lambda *paths: CliRunner().invoke(app, ["verify", *paths])
 
 
 def test_what_is_whole_is_whole(verify):
     done = verify()
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[-1].startswith("Compared 6 files and folders, ")
+    assert done.stdout.splitlines()[-1].startswith("Compared 7 files and folders, ")
     assert done.stdout.endswith("; damaged: none.\n")
 
 
 @pytest.mark.parametrize("file", DAMAGED)
 def test_a_flipped_bit_is_found_and_named_with_what_to_do(verify, file):
     path, found, todo = DAMAGED[file]
-    flip_a_bit(Path(file), place=-1)
+    flip_a_bit(Path(file), place=30 if file.endswith(".parquet") else -1)
     done = verify()
     assert done.exit_code == 1, done.output
     [line] = [line for line in done.stdout.splitlines() if not line.startswith("Compared")]

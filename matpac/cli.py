@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 import matpac
-from matpac.files import WORK, exclusive, line_of
+from matpac.files import WORK, exclusive, line_of, read_json, write_json
 from matpac.progress import escape_logs, say, stop
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ CHECKPOINT = Path("data/checkpoints/pretrained")
 EMBEDDINGS = Path("data/embeddings")
 SCORES = Path("data/scores")
 EXPERIMENTS = Path("data/experiments")
+RECORDED_ELSEWHERE = SOURCES / "experiments.json"
 REPORT = Path("data/report")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.", readable=False)]
@@ -102,16 +103,18 @@ def inspect(
 def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Record the state of files that are read in place.
 
-    These are recordings, initial weights and other encoders; DVC sees from data/sources whether
-    they changed.
+    These are recordings, initial weights, other encoders, and records of experiments that DVC ran
+    in copies of this folder. DVC sees from data/sources whether they changed.
     """
     from matpac.datasets.fingerprints import write_encoders, write_sources
+    from matpac.elsewhere import recorded_elsewhere
     from matpac.params import load_params
 
     with exclusive(WORK / "sources", SOURCES):
         checked = load_params(params)
         write_sources(SOURCES, checked.datasets)
         write_encoders(SOURCES, checked.pretrain.init, checked.embed.others)
+        write_json(RECORDED_ELSEWHERE, recorded_elsewhere())
         # What `corpus` depends on: the datasets of now, even if there are none.
         for folder in (CORPUS_PARTS, SHARDS / str(None)):
             folder.mkdir(parents=True, exist_ok=True)
@@ -356,14 +359,17 @@ def probe(
 def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Add the scores to the records of all runs.
 
-    The report's tables are made from these records (data/experiments).
+    The report's tables are made from these records (data/experiments). Those of experiments that
+    DVC ran in copies of this folder are added.
     """
+    from matpac.elsewhere import records_of
     from matpac.params import load_params, refuse_changes
     from matpac.report.experiments import record_run
 
     with exclusive(WORK / "record", EXPERIMENTS):
         checked = load_params(params)
-        record_run(Path(), checked)
+        hashes = read_json(RECORDED_ELSEWHERE) if RECORDED_ELSEWHERE.exists() else []
+        record_run(Path(), checked, records_of(hashes))
         refuse_changes(params, checked, "logmel", "model", "pretrain", "probe")
 
 

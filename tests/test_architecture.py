@@ -22,7 +22,9 @@ PACKAGES = sorted(
     {path.parent for path in SOURCES if len(path.relative_to(PROJECT).parts) > 2} - ALL_ALIKE
     | {PROJECT / "flows"}
 )
-SHARED = {"params", "clip", "files", "progress", "threads", "git", "walk", "devices", "neighbors"}
+SHARED = {
+    *("params", "clip", "files", "progress", "threads", "git", "walk", "devices", "elsewhere", "neighbors"),
+}
 """Root modules that import none of ours but each other; every package may use them."""
 AT_THE_TOP = {"hear": {"encoder"}, "verify": {"datasets"}}
 """Root modules that none of the others use, and the packages they use."""

@@ -1,16 +1,18 @@
 """scores of a run <-> data/experiments, the records of all runs made here.
 
 Records outlive changes of the parameters. A run adds its record, or renews the one with its settings.
+DVC carries the folder (`dvc push`), and takes back an older one if it is told to (`dvc checkout`,
+`dvc exp apply`); so data/.work has a copy, with which the next run makes the folder complete again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from matpac.files import read_json, write_json
+from matpac.files import WORK, read_json, write_json, write_text
 from matpac.git import git_revision
 from matpac.params import BEFORE, Params, digest, flat
 from matpac.probing.scores import DETAILS, repeat_scores
@@ -18,6 +20,7 @@ from matpac.probing.store import BASELINES
 from matpac.shards.corpus import fingerprint
 
 FORMAT = 1
+KEPT = WORK / "experiments"
 SECTIONS = ("logmel", "model", "pretrain", "probe")
 """Sections that our scores depend on, besides the recordings."""
 SECTIONS_OF_OTHERS = ("logmel", "probe")
@@ -53,7 +56,7 @@ class Experiment(NamedTuple):
     results: dict[str, Result]
 
 
-def record_run(root: Path, params: Params) -> None:
+def record_run(root: Path, params: Params, elsewhere: Sequence[Path] = ()) -> None:
     """Record the finished run in `root`/data, and the other encoders that it probed.
 
     Other encoders have their own records, because their scores do not depend on our training. Datasets
@@ -62,6 +65,7 @@ def record_run(root: Path, params: Params) -> None:
     Args:
         root: Folder that holds `data`.
         params: Parameters of the run.
+        elsewhere: Records of experiments that ran in other folders; they are added.
 
     Raises:
         ValueError: If the run is not finished, or was made with other parameters.
@@ -71,8 +75,9 @@ def record_run(root: Path, params: Params) -> None:
     refuse_others(params, meta, "the checkpoint")
     ours = settings_of(params, read_finished(data / "corpus.json"), meta)
     recorded, revision = datetime.now(UTC).isoformat(timespec="seconds"), git_revision()
-    folder = data / "experiments"
+    folder, kept = data / "experiments", root / KEPT
     folder.mkdir(exist_ok=True)
+    gather(folder, [*sorted(kept.glob("*.json")), *elsewhere])
     for dataset in params.probe.datasets:
         details = read_finished(data / "scores" / f"{dataset}{DETAILS}")
         refuse_others(params, details, f"the scores of {dataset}")
@@ -90,6 +95,20 @@ def record_run(root: Path, params: Params) -> None:
             settings = settings_of_other(params, name, origin)
             other = result._replace(repeats=repeats[name], baselines={}, trained_revision="")
             add(folder, settings, dataset, other)
+    for path in folder.glob("*.json"):
+        write_text(kept / path.name, path.read_text(encoding="utf-8"))
+
+
+def gather(folder: Path, records: Iterable[Path]) -> None:
+    """Add records to those of the folder. Of two results for one dataset, the later one stays."""
+    ours = {digest(one.settings): one.results for one in read_experiments(folder)}
+    for path in records:
+        found = read_experiment(path)
+        results = ours.setdefault(digest(found.settings), {})
+        for dataset, result in found.results.items():
+            if dataset not in results or results[dataset].recorded < result.recorded:
+                add(folder, found.settings, dataset, result)
+                results[dataset] = result
 
 
 def refuse_others(params: Params, made_with: Mapping[str, Any], what: str) -> None:

@@ -219,6 +219,35 @@ def test_other_initial_weights_at_the_same_path_are_another_run(copy, params):
     assert what_differs(first, second) == f"pretrain.init_digest {first['pretrain.init_digest']}"
 
 
+def test_records_that_dvc_took_away_come_back_with_the_next_run(copy, params):
+    record_run(copy, params)
+    ours, _ = records(copy)
+    another = ours | {"settings": ours["settings"] | {"pretrain.alpha": 0.25}}
+    write_json(copy / "data/experiments/another.json", another)
+    record_run(copy, params)
+    for path in (copy / "data/experiments").glob("*.json"):  # As by `dvc checkout` of an older commit.
+        path.unlink()
+    record_run(copy, params)
+    assert len(records(copy)) == 3
+    assert another in records(copy)
+
+
+def test_records_from_elsewhere_are_added_and_the_later_of_two_results_stays(copy, params, tmp_path):
+    record_run(copy, params)
+    ours = records(copy)
+    foreign = ours[0]["settings"] | {"pretrain.alpha": 0.25}
+    dates = ("2001-01-01", "2999-01-01", "2500-01-01")
+    files = [tmp_path / f"{date}.json" for date in dates]
+    for file, date in zip(files, dates, strict=True):
+        results = {"notes": {"data": "same", "repeats": [float(date[:4])], "recorded": date}}
+        write_json(file, {"format": 1, "settings": foreign, "results": results})
+    for _ in range(2):
+        record_run(copy, params, files)
+        [found] = [one for one in read_experiments(copy / "data/experiments") if one.settings == foreign]
+        assert found.results["notes"].repeats == [2999.0]
+    assert [record for record in records(copy) if record["settings"] != foreign] == ours
+
+
 @pytest.fixture
 def copy(project, tmp_path):
     """Of the project's scores: records of one test are none of the next one's."""

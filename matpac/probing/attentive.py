@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
-from matpac.devices import num_workers, workers
+from matpac.devices import num_workers, to_device, workers
 from matpac.params import Probe
 from matpac.probing.folds import Fold
 from matpac.probing.problems import (
@@ -114,7 +114,8 @@ class AttentiveData(Data):
             if end == len(order) or (end + 1 - first) * num_steps[order[end]] > max_steps:
                 positions = order[first:end]
                 steps, present = (
-                    torch.from_numpy(values).to(device) for values in self.steps.padded(clips[positions])
+                    to_device(torch.from_numpy(values), device)
+                    for values in self.steps.padded(clips[positions])
                 )
                 yield Part(positions, steps.float(), present)
                 first = end
@@ -122,7 +123,8 @@ class AttentiveData(Data):
     def losses(self, probe: "AttentiveProbe", clips: Int64[np.ndarray, " chosen"]) -> Iterator[Tensor]:
         """Sum of `clip_losses` over each part of the clips."""
         for part in self.parts(clips):
-            logits, chosen = probe(part.steps, part.present), clips[part.positions]
+            logits = probe(part.steps, part.present)
+            chosen = to_device(torch.from_numpy(clips[part.positions]), logits.device)
             truth = self.labels[chosen][None], self.observed[chosen][None]
             yield clip_losses(logits[None], *truth, self.multi_label).sum()
 

@@ -3,11 +3,8 @@
 Slow imports are inside the commands, so that `--help` answers at once.
 """
 
-import sys
-import traceback
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Literal
 
 import typer
@@ -401,7 +398,6 @@ PIPELINE = {
 def main() -> None:
     """Run a command. An error that the user can fix is one line, not a traceback."""
     escape_logs()
-    sys.excepthook = _show_traceback
     try:
         app()
     except ModuleNotFoundError as error:
@@ -417,7 +413,3 @@ def main() -> None:
 
 def _print(text: str) -> None:
     say(*text.split("\n"), out=True)
-
-
-def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    say(*"".join(traceback.format_exception(kind, error, trace)).rstrip().split("\n"))

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 Item = TypeVar("Item")
@@ -54,15 +55,27 @@ _new_record = logging.getLogRecordFactory()
 def escape_logs() -> None:
     """Let every log record of this process be one printable line; tracebacks keep their lines."""
     logging.setLogRecordFactory(_printable_record)
+    sys.excepthook = _say_traceback
 
 
 def _printable_record(*args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: ANN401 - as logging has it
     record = _new_record(*args, **kwargs)
     record.msg, record.args = printable(record.getMessage()), ()
     if record.exc_info and record.exc_info[0]:
-        lines = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
-        record.exc_text = "\n".join(map(printable, lines))
+        record.exc_text = "\n".join(map(printable, _lines_of(*record.exc_info)))
     return record
+
+
+def _say_traceback(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    say(*_lines_of(kind, error, trace))
+
+
+def _lines_of(
+    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> list[str]:
+    return "".join(traceback.format_exception(kind, error, trace)).rstrip().split("\n")
 
 
 class Progress:

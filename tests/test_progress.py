@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 import time
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_terminal_without_the_characters_of_a_name_shows_their_escapes(tmp_pat
 
 
 def test_a_log_record_is_one_line_and_a_traceback_keeps_its_lines():
-    before = logging.getLogRecordFactory()
+    before, hook = logging.getLogRecordFactory(), sys.excepthook
     stream = io.StringIO()
     logger, handler = logging.Logger("names"), logging.StreamHandler(stream)
     logger.addHandler(handler)
@@ -137,6 +138,7 @@ def test_a_log_record_is_one_line_and_a_traceback_keeps_its_lines():
             logger.exception("it failed")
     finally:
         logging.setLogRecordFactory(before)
+        sys.excepthook = hook
     first, second, *lines = stream.getvalue().splitlines()
     assert first == r"left out: a\x1b[31m\nforged.wav"
     assert second == "it failed"

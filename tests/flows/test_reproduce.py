@@ -79,6 +79,7 @@ def test_a_failing_stage_fails_the_run_with_the_line_of_the_stage(project):
     line = "stage shards failed: shards yours: need a name under `datasets` ("
     assert said.startswith(f"reproduce: {line}")
     assert last_run(project)["state"]["message"].startswith(line)
+    assert any(line in message for message in project.logs_of(last_run(project)))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -60,7 +61,11 @@ def escape_logs() -> None:
 
 def _printable_record(*args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: ANN401 - as logging has it
     record = _new_record(*args, **kwargs)
-    record.msg, record.args = printable(record.getMessage()), ()
+    # Messages that do not fit their arguments are for the handlers to report.
+    with suppress(TypeError, ValueError, KeyError):
+        message = record.getMessage()
+        if (shown := printable(message)) != message:
+            record.msg, record.args = shown, ()
     if record.exc_info and record.exc_info[0]:
         record.exc_text = "\n".join(map(printable, _lines_of(*record.exc_info)))
     return record

@@ -132,6 +132,7 @@ def test_a_log_record_is_one_line_and_a_traceback_keeps_its_lines():
     escape_logs()
     try:
         logger.warning("left out: %s", "a\x1b[31m\nforged.wav")
+        logger.debug("%d of them", "not a number")  # A mistake of a library's must not end the work.
         try:
             raise ValueError("\x1b[2J")
         except ValueError:

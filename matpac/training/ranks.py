@@ -1,5 +1,6 @@
 """Processes that train one model together: one a GPU, or one a core of the CPU, under torchrun."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,8 @@ def begin_all_processes(params: Params) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    # Its lines say in its own words what is said below.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         # torchrun would leave an empty folder for logs behind each run, and so would a kill.
         how = ["--standalone", "--nproc-per-node", str(number), "--log-dir", os.devnull]
@@ -126,7 +129,10 @@ def processes_on_cpu(params: Params, cores: int, memory: int) -> int:
 
 @contextmanager
 def all_ranks() -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started (NCCL on GPUs, Gloo on CPUs), or train alone."""
+    """Join the processes that `torchrun` started (NCCL on GPUs, Gloo on CPUs), or train alone.
+
+    Raises RuntimeError if one of the others ends while this one trains.
+    """
     number = int(os.environ.get("WORLD_SIZE", "1"))
     if number == 1:
         yield this_process()
@@ -141,5 +147,13 @@ def all_ranks() -> Iterator[Ranks]:
         dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), number, device, int(os.environ["LOCAL_WORLD_SIZE"]))
+    except RuntimeError as error:
+        # Gloo raises no class of its own, but names its source file.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise RuntimeError(
+            "a process that trains together with this one has ended, or does not answer. "
+            "The next run goes on from the last saved state."
+        ) from error
     finally:
         dist.destroy_process_group()

@@ -20,6 +20,10 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**25),
 }
 """Environment of the workers; variables that the user has set stay."""
+KILLED = (
+    "a worker process was killed, most likely because memory ran out. "
+    "Lower shards.num_workers in params.yaml and run again; finished shards are kept."
+)
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -47,10 +51,7 @@ class Workers:
             with self._replacing:
                 if self._pool is pool:
                     self._pool = _start_pool(self.num_workers, self.prepare)
-            raise BrokenProcessPool(
-                "a worker process was killed, most likely because memory ran out. "
-                "Lower shards.num_workers in params.yaml and run again; finished shards are kept."
-            ) from None
+            raise BrokenProcessPool(KILLED) from None
 
     def close(self) -> None:
         """Finish running jobs and drop waiting ones."""
@@ -61,8 +62,11 @@ def _start_pool(num_workers: int, prepare: Callable[[], None]) -> ProcessPoolExe
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=begin, initargs=(prepare,))
     with _main_module_hidden(), _environment_of_workers():
         # One call a process: each starts a process, because none has answered yet.
-        for answer in [pool.submit(_nothing) for _ in range(num_workers)]:
-            answer.result()
+        try:
+            for answer in [pool.submit(_nothing) for _ in range(num_workers)]:
+                answer.result()
+        except BrokenProcessPool:
+            raise BrokenProcessPool(KILLED) from None
     return pool
 
 

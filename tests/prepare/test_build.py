@@ -14,6 +14,7 @@ import wave
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -478,6 +479,12 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_before_they_begin_are_the_same_line():
+    with pytest.raises(BrokenProcessPool, match=r"^a worker process was killed.*shards\.num_workers"):
+        Workers(1, partial(os._exit, 1))
 
 
 @pytest.mark.slow

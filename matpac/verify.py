@@ -87,6 +87,8 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def _items(datasets: Mapping[str, Dataset]) -> Iterator[Item]:
+    # Inventories come before the recordings that they list.
+    yield from _noted_by_dvc()
     for name, params in datasets.items():
         yield from _recordings(name, params)
     for kind, stage in STAGES.items():
@@ -95,7 +97,6 @@ def _items(datasets: Mapping[str, Dataset]) -> Iterator[Item]:
                 yield _sealed(folder, remedy(folder, stage.format(name=folder.name)))
     for state in sorted(WORK.glob("pretrain/*/update-*[0-9]")):
         yield _sealed(state, f"Begin the run again from its start: `rm -r {shlex.quote(str(state))}`.")
-    yield from _noted_by_dvc()
 
 
 def _sealed(folder: Path, todo: str) -> Item:

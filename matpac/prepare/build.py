@@ -18,7 +18,7 @@ from matpac.clip import Rejection, UnusableAudio, phrase_of
 from matpac.datasets.inventory import SCHEMA as RECORDING_SCHEMA
 from matpac.datasets.inventory import Recording, unchanged
 from matpac.files import checksum, read_json, write_json, write_text
-from matpac.params import LogMel
+from matpac.params import LogMel, digest
 from matpac.prepare.workspace import Workspace
 from matpac.shards.index import ABOUT, CLIP_COLUMNS
 from matpac.shards.statistics import statistics_of
@@ -66,7 +66,7 @@ class ShardResult:
 
 
 def build_shard(job: ShardJob) -> ShardResult | None:
-    """Write the tar of a job, then its record, unless both exist.
+    """Write the tar of a job, then its record, unless both are there.
 
     Returns None if another process is building the shard at this moment. Raises ValueError if another
     version of the code planned the shard, on another machine perhaps.
@@ -79,13 +79,28 @@ def build_shard(job: ShardJob) -> ShardResult | None:
     with job.workspace.claimed(job.key) as ours:
         if not ours:
             return None
-        if not (job.workspace.tar(job.key).exists() and job.workspace.record(job.key).exists()):
-            _build(job)
-        record = read_json(job.workspace.record(job.key))
+        record = read_record(job.workspace, job.key) or _build(job)
     return ShardResult(len(record["clips"]), len(record["rejected"]))
 
 
-def _build(job: ShardJob) -> None:
+def read_record(workspace: Workspace, key: str) -> dict[str, Any] | None:
+    """Checksum of a finished shard (`sha256`), its rows of the index (`clips`) and what was `rejected`.
+
+    None if the shard is not finished, or its record is damaged.
+    """
+    path = workspace.record(key)
+    if not (path.exists() and workspace.tar(key).exists()):
+        return None
+    try:
+        record = read_json(path)
+    except ValueError:
+        return None
+    written = record.pop("digest", None) if isinstance(record, dict) else None
+    return record if digest(record) == written else None
+
+
+def _build(job: ShardJob) -> dict[str, Any]:
+    """Write tar and record; return the record."""
     planned = planned_rows(job.plan, job.number)
     rows: list[dict[str, Any]] = []
     rejections: list[Rejection] = []
@@ -95,14 +110,13 @@ def _build(job: ShardJob) -> None:
     assert len(rows) + len(rejections) == len(planned), "clips in = clips out + rejections"
     if any(phrase_of(item.reason) in PASSING for item in rejections):
         write_text(job.workspace.again(job.key), "")
-    write_json(
-        job.workspace.record(job.key),
-        {
-            "sha256": checksum(job.workspace.tar(job.key)),
-            "clips": rows,
-            "rejected": [asdict(item) for item in rejections],
-        },
-    )
+    record = {
+        "sha256": checksum(job.workspace.tar(job.key)),
+        "clips": rows,
+        "rejected": [asdict(item) for item in rejections],
+    }
+    write_json(job.workspace.record(job.key), record | {"digest": digest(record)})
+    return record
 
 
 def planned_rows(plan: Path, number: int) -> list[dict[str, Any]]:

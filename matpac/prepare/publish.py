@@ -26,6 +26,7 @@ from matpac.files import (
     write_json,
     write_text,
 )
+from matpac.prepare.build import read_record
 from matpac.prepare.plan import Plan
 from matpac.prepare.workspace import Workspace, link
 from matpac.shards.index import IndexWriter, write_index
@@ -121,10 +122,8 @@ def _checked(plan: Plan, show: Callable[[int, int], object]) -> list[str]:
 
 def _checksums(workspace: Workspace, key: str) -> tuple[str, str]:
     """Checksum of a finished shard when it was written and now; empty if another process has dropped it."""
-    record, tar = workspace.record(key), workspace.tar(key)
-    if not (record.exists() and tar.exists()):
-        return "", ""
-    return read_json(record)["sha256"], checksum(tar)
+    record = read_record(workspace, key)
+    return ("", "") if record is None else (record["sha256"], checksum(workspace.tar(key)))
 
 
 def read_summary(folder: Path) -> Summary:
@@ -188,7 +187,8 @@ def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Count
     with (folder / "rejected.csv").open("a", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         for number, key in enumerate(plan.shards):
-            record = read_json(plan.workspace.record(key))
+            record = read_record(plan.workspace, key)
+            assert record is not None, "checked before"
             rows = record["clips"]
             index.add([{**row, "shard": number} for row in rows])
             durations_s.extend(row["duration_s"] for row in rows)

@@ -82,6 +82,11 @@ def shared() -> Iterator[None]:
 
 def make_home(home: Path) -> None:
     """Make Prefect's folder. Raises RuntimeError if the server could not write there."""
+    if "?" in str(home):
+        # Prefect puts the path into a URL as it is: the records would lie in another place.
+        raise RuntimeError(
+            f"{home}: need a folder for Prefect without ? in its path. Name another one in PREFECT_HOME."
+        )
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as probe:

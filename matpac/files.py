@@ -281,7 +281,7 @@ def exclusive(folder: Path, *outs: Path) -> Iterator[None]:
         if held is None:
             raise RuntimeError(
                 f"{folder} is in use by another process, perhaps one that outlived its `dvc repro`. "
-                f"Wait for it, or stop it (`fuser {folder}.lock` names it), and run again."
+                f"Wait for it, or stop it (`fuser {shlex.quote(f'{folder}.lock')}` names it), and run again."
             )
         folder.mkdir(exist_ok=True)
         for out in outs:

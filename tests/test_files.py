@@ -1,6 +1,7 @@
 import errno
 import multiprocessing
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -176,6 +177,18 @@ def test_no_room_is_a_full_disk_a_quota_or_a_largest_size_and_nothing_else():
     assert not is_full(OSError(errno.EACCES, "not allowed"))
     assert not is_full(ValueError())
     assert not is_full(None)
+
+
+def test_who_is_turned_away_can_type_what_the_line_says(tmp_path):
+    folder = tmp_path / "it's at $HOME"
+    with (
+        exclusive(folder),
+        pytest.raises(RuntimeError, match="in use by another process") as error,
+        exclusive(folder),
+    ):
+        pass
+    [command] = re.findall("`(fuser .+?)`", str(error.value))
+    assert shlex.split(command) == ["fuser", f"{folder}.lock"]
 
 
 def test_readers_share_a_lock_and_a_writer_waits_for_them(tmp_path):

@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import shlex
 import shutil
 import signal
 import time
@@ -250,7 +251,9 @@ class Run:
             meta, history = read_meta(state), read_history(state)
             resume_(state, learner.pretext, learner.optimizer)
         except ValueError as error:
-            raise ValueError(f"{error} To begin the run again from its start: rm -r '{state}'") from None
+            raise ValueError(
+                f"{error} To begin the run again from its start: rm -r {shlex.quote(str(state))}"
+            ) from None
         if meta.online != self.params.online:
             history = history._replace(online=[])
         self._say(f"Going on from update {meta.update:,} of {self.durations.total:,}.")

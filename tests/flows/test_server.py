@@ -129,6 +129,12 @@ def test_a_home_that_cannot_be_written_is_one_line_that_names_it(tmp_path):
     make_home(tmp_path / "full")
 
 
+def test_a_home_whose_records_would_lie_elsewhere_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match=r"why\?: need a folder for Prefect without \? in its path"):
+        make_home(tmp_path / "why?")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_password_that_finds_no_room_leaves_nothing(tmp_path):
     with files_end_at(10), pytest.raises(OSError, match="File too large"):
         auth_string(tmp_path)

@@ -10,7 +10,9 @@ takes `users.lock` for itself, so that no stage joins while it stops.
 
 Whoever may change a deployment may run commands here, so the server asks for a password, which lies
 in `.prefect/auth_string` for the owner's eyes only. It refuses requests that name another host (DNS
-rebinding) or come from another site's page.
+rebinding) or come from another site's page. The password also keeps out runs of another project
+that are left without a server: should ours start at that port, they report their tasks to us, and
+each fails in the log with an IntegrityError, since its flow run is not in our database.
 
 The server's own process is `python -m flows.server <home>`, the second half of this file.
 """

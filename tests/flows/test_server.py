@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import socket
 import time
@@ -8,6 +9,8 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from flows.server import (
     answering_url,
@@ -164,6 +167,16 @@ def kept_up(project: Project) -> AbstractContextManager[object]:
     return locked(home / "users.lock", shared=True, wait=True)
 
 
+def refuse_events_of_others(project: Project) -> None:
+    """Runs of a project that lost its server at this port have no flow run here: IntegrityErrors."""
+    url = f"{answering_url(project.folder / '.prefect')}/events/in".replace("http", "ws")
+    for token in (None, "matpac:guess"):
+        with connect(url, subprotocols=["prefect"]) as socket:
+            socket.send(json.dumps({"type": "auth", "token": token}))
+            with pytest.raises(ConnectionClosed, match=r"\(policy violation\).* token"):
+                socket.recv()
+
+
 @pytest.mark.slow
 def test_two_stages_share_a_server_that_stops_by_itself_and_records_what_was_killed(tmp_path):
     project = Project(tmp_path)
@@ -175,6 +188,8 @@ def test_two_stages_share_a_server_that_stops_by_itself_and_records_what_was_kil
         outputs = [process.communicate(timeout=240)[0] for process in both]
         assert [process.returncode for process in both] == [0, 0], outputs
         assert len(project.recorded("flow_runs")) == 2
+        refuse_events_of_others(project)
+        assert "IntegrityError" not in (tmp_path / ".prefect/server.log").read_text()
 
     killed = project.start("shards")
     assert killed.stdout is not None

@@ -54,7 +54,10 @@ _new_record = logging.getLogRecordFactory()
 
 
 def escape_logs() -> None:
-    """Let every log record of this process be one printable line; tracebacks keep their lines."""
+    """Let every log record of this process be one printable line; tracebacks keep their lines.
+
+    A file that may not be opened is one line without a traceback, wherever it is met.
+    """
     logging.setLogRecordFactory(_printable_record)
     sys.excepthook = _say_traceback
 
@@ -74,7 +77,11 @@ def _printable_record(*args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: 
 def _say_traceback(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    say(*_lines_of(kind, error, trace))
+    if isinstance(error, PermissionError) and error.filename:
+        # Before any command begins, too: Prefect looks into its folder when it is imported.
+        say(f"{error.filename}: {error.strerror}. Work as its owner, or be given the rights to it.")
+    else:
+        say(*_lines_of(kind, error, trace))
 
 
 def _lines_of(

@@ -145,3 +145,15 @@ def test_a_log_record_is_one_line_and_a_traceback_keeps_its_lines():
     assert second == "it failed"
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1] == r"ValueError: \x1b[2J"
+
+
+def test_a_file_that_may_not_be_opened_is_one_line_even_while_modules_are_imported(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = logging.getLogRecordFactory()
+    escape_logs()
+    logging.setLogRecordFactory(before)
+    error = PermissionError(13, "Permission denied", ".prefect/profiles.toml")
+    sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == (
+        ".prefect/profiles.toml: Permission denied. Work as its owner, or be given the rights to it.\n"
+    )

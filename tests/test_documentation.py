@@ -177,6 +177,19 @@ def test_files_that_a_page_names_exist(page, project):
     assert missing == []
 
 
+def test_every_fault_of_the_page_on_faults_has_a_test_or_the_day_it_was_tried(project):
+    page = (project / "docs/faults.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if re.match(r"\| (?!fault )\S", line)]
+    assert len(rows) > 20
+    for row in rows:
+        held_by = row.removesuffix(" |").rpartition(" | ")[2]
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", held_by)
+        assert named or re.search(r"by hand, \d{4}-\d\d-\d\d", held_by), row
+        for file, name in named:
+            text = (project / "tests" / file).read_text(encoding="utf-8")
+            assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{file}: no {name}"
+
+
 def test_the_front_page_names_every_package(project):
     named = re.findall(r"^\| `matpac/(\w+)` \|", (project / "README.md").read_text(), re.MULTILINE)
     assert sorted(named) == sorted(path.parent.name for path in (project / "matpac").glob("*/__init__.py"))

@@ -50,6 +50,8 @@ ROOM_BYTES = 4_000_000
 """Free space that the server's database, passwords and log need to begin with."""
 EVENTS_AT_ONCE = 500
 """SQLite takes a limited number of parameters in a query."""
+UI = "/v2"
+"""Pages of the newer kind. The others show no login to those who follow the link of a run."""
 NOT_FINAL = ["PENDING", "RUNNING", "CANCELLING"]
 
 
@@ -63,6 +65,7 @@ def shared() -> Iterator[None]:
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_UI_URL,
         get_current_settings,
         temporary_settings,
     )
@@ -75,11 +78,21 @@ def shared() -> Iterator[None]:
     make_home(home)
     with locked(home / "users.lock", shared=True, wait=True):
         url = running_server(home)
-        # The server itself ends the runs of dead processes, so nobody needs heartbeats. Each flow
-        # would wait up to a second for the thread that sends them.
-        ours = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth_string(home)}
-        with temporary_settings(ours | {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        ours = {
+            PREFECT_API_URL: url,
+            PREFECT_API_AUTH_STRING: auth_string(home),
+            PREFECT_UI_URL: f"{pages_of(url)}{UI}",
+            # The server itself ends the runs of dead processes, so nobody needs heartbeats. Each
+            # flow would wait up to a second for the thread that sends them.
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
+        with temporary_settings(ours):
             yield
+
+
+def pages_of(url: str) -> str:
+    """Address of the pages of a server whose API is at `url`."""
+    return url.removesuffix("/api")
 
 
 def make_home(home: Path) -> None:
@@ -137,8 +150,7 @@ def running_server(home: Path) -> str:
         url = answering_url(home)
         if url is not None:
             if started is not None:
-                pages = url.removesuffix("/api")
-                say(f"{pages} asks once for the line in {home / 'auth_string'}.", out=True)
+                say(f"{pages_of(url)} asks once for the line in {home / 'auth_string'}.", out=True)
             return url
         # A server that ends with 0 found the lock taken, by another server or by a process that
         # tried it.

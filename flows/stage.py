@@ -52,4 +52,4 @@ def _is_no_known_failure(record: logging.LogRecord) -> bool:
     names_a_file = isinstance(error, OSError) and error.filename is not None
     if isinstance(error, ValueError | BrokenProcessPool) or is_full(error) or names_a_file:
         return False
-    return record.name == "prefect.task_runs" or "Finished in state Failed" not in record.getMessage()
+    return "Finished in state Failed" not in record.getMessage()

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import shutil
 import signal
 import time
 
@@ -109,6 +110,12 @@ def test_too_many_rejections_end_in_one_line_and_a_failed_run_with_their_counts(
     assert output.count(reason) == 1
     [*_, counts] = [item for item in converted.recorded("artifacts") if item["key"] == "shards-mine-counts"]
     assert '"rejected: cannot be decoded", "number": 1' in counts["data"]
+    # The same if a task of the flow fails.
+    shutil.rmtree(tmp_path / "mine")
+    code, output = other.run("download")
+    assert code == 1
+    assert output.splitlines()[-1].startswith("download mine: mine: need a folder of recordings, found none")
+    assert output.count("found none") == 1
 
 
 def test_a_stage_killed_at_random_moments_ends_with_the_same_bytes(converted):
@@ -131,6 +138,7 @@ def test_a_shard_damaged_since_is_built_again_and_said_so(converted):
     flip_a_bit(shards / "shard-000001.tar", place=2000)
     code, output = converted.run("shards")
     assert code == 0, output
+    assert "/v2/runs/flow-run/" in output, "the page that asks for the password"
     assert "need 3 shards as they were written, found others in place of 1 (shard-000001.tar)" in output
     assert digests(shards) == whole
 

@@ -61,6 +61,7 @@ def shared() -> Iterator[None]:
     # Prefect reads its settings when it is first imported: in the server's process, after its port
     # is chosen.
     exempt_from_proxies()
+    from prefect import context
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -87,7 +88,14 @@ def shared() -> Iterator[None]:
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         }
         with temporary_settings(ours):
-            yield
+            # The thread that passes on what worker processes report knows only global settings. It
+            # would start a second server (Prefect 3.8.8), and that one may stay behind.
+            before = context.GLOBAL_SETTINGS_CONTEXT
+            context.GLOBAL_SETTINGS_CONTEXT = context.get_settings_context()
+            try:
+                yield
+            finally:
+                context.GLOBAL_SETTINGS_CONTEXT = before
 
 
 def pages_of(url: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 
+import psutil
 import pytest
 
 from flows.server import answering_url, auth_string
@@ -177,3 +178,19 @@ def test_two_runs_for_one_dataset_divide_the_shards(converted, tmp_path):
     assert [process.returncode for process in together] == [0, 0], outputs
     assert "IntegrityError" not in (converted.folder / ".prefect/server.log").read_text()
     assert digests(tmp_path / "data/shards/mine") == digests(converted.folder / "data/shards/mine")
+
+
+def test_worker_processes_report_to_the_projects_own_server(converted):
+    """Prefect's thread that passes on their reports started a second server, which stayed behind."""
+    for made in ("data/shards", "data/.work/shards"):
+        shutil.rmtree(converted.folder / made)
+    converted.write_params(runner="processes")
+    try:
+        code, output = converted.run("shards")
+    finally:
+        converted.write_params()
+    assert code == 0, output
+    assert "temporary server" not in output
+    here = [one.info for one in psutil.process_iter(["cmdline", "cwd"])]
+    here = [one["cmdline"] for one in here if one["cwd"] == str(converted.folder)]
+    assert not [command for command in here if "uvicorn" in command]

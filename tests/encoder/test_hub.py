@@ -252,7 +252,7 @@ def test_files_are_for_whom_the_umask_says(encoder, tmp_path, umask, mode):
     with files_for(umask):
         encoder.save_pretrained(tmp_path / "saved")
         untrained_checkpoint(tmp_path / "checkpoint")
-    for folder, number in (("saved", 3), ("checkpoint", 3)):
+    for folder, number in (("saved", 3), ("checkpoint", 4)):
         modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / folder).iterdir()]
         assert modes == [mode] * number
 

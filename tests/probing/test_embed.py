@@ -9,7 +9,7 @@ import pytest
 
 from matpac.clip import Task
 from matpac.encoder.encoder import load_encoder
-from matpac.files import write_json
+from matpac.files import seal, write_json
 from matpac.params import Embed
 from matpac.probing.embed import annotated, check_front_end, embed_stage, statistics
 from matpac.probing.external import Located
@@ -100,6 +100,7 @@ def shards(tmp_path):
 def write_task(folder, num_folds):
     task = {"classes": ["even", "odd"], "multi_label": False, "metric": "accuracy", "num_folds": num_folds}
     write_json(folder / "task.json", task)
+    seal(folder)
 
 
 def test_clips_without_a_fold_are_not_embedded(shards, checkpoint, tmp_path):
@@ -149,6 +150,7 @@ def test_a_group_in_two_folds_is_refused_before_anything_is_embedded(shards, che
     rows = pq.read_table(index).to_pylist()
     rows[0]["group"] = rows[1]["group"] = "rex"
     write_index(index, pa.Table.from_pylist(rows, SCHEMA))
+    seal(shards)
     with pytest.raises(ValueError, match=r"^birds: .* found 'rex' in fold 1, fold 2 \(2 clips\)"):
         embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
     assert not (tmp_path / "embeddings").exists()
@@ -159,6 +161,7 @@ def test_an_id_in_two_folds_is_refused_before_anything_is_embedded(shards, check
     rows = pq.read_table(index).to_pylist()
     rows[1]["id"] = rows[0]["id"]
     write_index(index, pa.Table.from_pylist(rows, SCHEMA))
+    seal(shards)
     with pytest.raises(ValueError, match=r"^birds: need ids that occur once, got clip0 twice"):
         embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
     assert not (tmp_path / "embeddings").exists()

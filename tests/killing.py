@@ -29,6 +29,8 @@ CLOCK_OF_THE_REPORT = re.compile(
     r'|<h3>Speed</h3>\s*<img src="[^"]*"'
 )
 
+KILLS_AT_MOST = 6
+"""Kills until all is made; more, and the first stages would have most of them."""
 STAGES = {"sources", "download", "shards", "corpus", "pretrain", "embed", "probe", "record", "report"}
 SERVER_LOCKS = {"server.lock", "users.lock"}
 
@@ -39,41 +41,48 @@ class Left(NamedTuple):
     results: dict[str, bytes]
     names: set[str]
     temporary: set[str]
+    num_stages: int
     seconds: float
     """How long it took."""
 
 
 def what_is_left(project: Pipeline, seconds: float) -> Left:
-    return Left(results(project), names(project), temporary(project), seconds)
+    return Left(results(project), names(project), temporary(project), num_stages(project), seconds)
 
 
 def kill_at_random(project: Pipeline, whole: Left, num_kills: int, seed: int) -> list[str]:
     """Run `dvc repro` and kill one of its processes, again and again; begin anew once all is made.
 
-    Whenever all is made it must be what the undisturbed run has made, and nothing else may be left.
-    Returns what was killed.
+    Moments are spread over all stages. Whenever all is made it must be what the undisturbed run has
+    made, and nothing else may be left. Returns what was killed.
     """
     chance, killed, log = random.Random(seed), [], project.folder.with_name("log")
+    total = whole.num_stages
+    due: list[int] = []
     while True:
+        if not due and not num_stages(project):
+            due = sorted(chance.choices(range(total - 1), k=min(KILLS_AT_MOST, num_kills - len(killed))))
         with log.open("w") as file:
             process = project.start("repro", stdout=file)
-        undisturbed = True
-        moment = moment_after(whole.seconds, chance)
+        undisturbed, moment = True, None
         while process.poll() is None:
             time.sleep(0.02)
-            if len(killed) < num_kills and time.monotonic() > moment:
-                victim = kill_one(project, chance, killed)
-                if victim is not None:
-                    undisturbed = False
-                    killed.append(victim)
-                    sys.stdout.write(f"kill {len(killed)}: {victim}\n")
-                moment = moment_after(whole.seconds, chance)
+            if not due or num_stages(project) < due[0]:
+                continue
+            if moment is None:
+                moment = time.monotonic() + chance.uniform(0, whole.seconds / total)
+            elif time.monotonic() > moment and (victim := kill_one(project, chance, killed)):
+                undisturbed, moment = False, None
+                killed.append(victim)
+                del due[0]
+                sys.stdout.write(f"kill {len(killed)}: {victim}\n")
         said = log.read_text()
         if process.returncode == 0:
             expect(project, whole)
             if len(killed) == num_kills:
                 return killed
             begin_anew(project)
+            due = []
         elif IN_USE in said:
             wait_for_orphans(project)
         elif cut := cut_files_of_dvc(said):
@@ -90,9 +99,10 @@ def cut_files_of_dvc(said: str) -> str | None:
     return "dvc.lock" if re.search(r"dvc\.lock' (validation failed|is invalid)", line) else None
 
 
-def moment_after(seconds: float, chance: random.Random) -> float:
-    """When to kill next, for a run of so many seconds; a few long pauses let every stage have its turn."""
-    return time.monotonic() + seconds / 2 * chance.random() ** 2
+def num_stages(project: Pipeline) -> int:
+    """Number of stages that DVC has noted as done."""
+    lock = project.folder / "dvc.lock"
+    return len(re.findall(r"^  \S+:$", lock.read_text(), re.MULTILINE)) if lock.exists() else 0
 
 
 def expect(project: Pipeline, whole: Left) -> None:

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow
 import yaml
 from pyarrow import parquet
 
 from matpac.clip import UnusableAudio
 from matpac.datasets.inventory import AUDIO, TABLE, Recording, has_inventory, read_recordings, unchanged
 from matpac.datasets.registry import recordings_root
-from matpac.files import WORK, damage, read_json, remedy, sums_of
+from matpac.files import WORK, damage, line_of, read_json, remedy, sums_of
 from matpac.params import Dataset
 from matpac.progress import Progress, size
 from matpac.threads import ahead
@@ -74,8 +75,8 @@ def verify(datasets: Mapping[str, Dataset], paths: Sequence[Path]) -> tuple[str,
     for item in items:
         try:
             found = item.damage(progress.advance)
-        except OSError as error:
-            found = f"{error.filename or item.path} cannot be read ({error.strerror})"
+        except (OSError, pyarrow.ArrowException) as error:
+            found = f"it cannot be read ({' '.join(line_of(error).split())})"
         # A state is gone once the run that was going on has saved the next.
         if found and item.path.exists():
             damaged.append(Damaged(item.path, found, item.remedy))
@@ -109,7 +110,10 @@ def _recordings(name: str, params: Dataset) -> Iterator[Item]:
     raw, root = DATA / "raw" / name, recordings_root(name, params)
     if not (has_inventory(raw) and root.exists()):
         return
-    num_bytes = sum(parquet.read_table(raw / TABLE, columns=["bytes"])["bytes"].to_pylist())
+    try:
+        num_bytes = sum(parquet.read_table(raw / TABLE, columns=["bytes"])["bytes"].to_pylist())
+    except (OSError, pyarrow.ArrowException):
+        num_bytes = 0  # Reading it to compare the recordings says why.
     if root.is_relative_to(AUDIO):
         todo = f"Fetch them again: `rm -r {shlex.quote(str(root))}`, `python -m flows.download {name}`."
     else:

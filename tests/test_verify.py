@@ -127,6 +127,15 @@ def test_a_file_more_or_less_is_found(verify):
     assert lines[3].endswith("damaged: 3.")
 
 
+def test_an_inventory_that_cannot_be_read_is_one_line(verify):
+    table = Path("data/raw/birds/recordings.parquet")
+    table.write_bytes(table.read_bytes()[:-50])
+    lines = verify().stdout.splitlines()
+    assert lines[0].startswith("data/raw/birds: other bytes in recordings.parquet than dvc.lock notes")
+    assert lines[1].startswith("data/raw/birds: it cannot be read (")
+    assert len(lines) == 3
+
+
 def test_recordings_that_were_removed_to_save_room_are_no_damage(verify):
     Path("recordings").rename("elsewhere")
     assert verify().exit_code == 0

@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import matpac
+from matpac.files import seal
 from matpac.params import load_params
 from matpac.training.online import OnlineProbe
 from matpac.weights.checkpoint import read_meta
@@ -176,6 +177,9 @@ def test_other_weights_of_the_same_name_start_a_new_run(folder, uninterrupted):
     path = folder.folder / "first/networks.safetensors"
     networks = load_file(path)
     save_file(networks | {"center.value": networks["center.value"] + 1}, path)
+    with pytest.raises(ValueError, match="need the weights of SHA256SUMS beside it"):
+        folder.pretrain()
+    seal(path.parent)
     assert "Going on" not in folder.pretrain()
 
 

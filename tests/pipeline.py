@@ -9,20 +9,12 @@ from pathlib import Path
 
 import yaml
 
+from tests.recordings import NETWORKS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 IN_GIT = (REPOSITORY / ".git").exists()
 DATASETS = {"demo_corpus": 16, "demo_melodies": 48}
 """Datasets of presets/demo.yaml that are used, with their number of clips."""
-NETWORKS = {
-    "encoder_dim": 16,
-    "encoder_depth": 1,
-    "encoder_heads": 2,
-    "predictor_dim": 16,
-    "predictor_depth": 1,
-    "predictor_heads": 2,
-    "head_hidden": 16,
-    "head_bottleneck": 8,
-}
 
 
 def sources() -> list[str]:

@@ -1,4 +1,4 @@
-"""Tiny recordings, and shards made of them without a dataset reader."""
+"""Tiny recordings, shards made of them without a dataset reader, and networks to train on them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,6 +25,18 @@ LOGMEL = LogMel(
     fmax_hz=8000,
     resampler="soxr_hq",
 )
+
+NETWORKS = {
+    "encoder_dim": 16,
+    "encoder_depth": 1,
+    "encoder_heads": 2,
+    "predictor_dim": 16,
+    "predictor_depth": 1,
+    "predictor_heads": 2,
+    "head_hidden": 16,
+    "head_bottleneck": 8,
+}
+"""`model.custom` of runs in which only their course counts."""
 
 
 def write_noise(path: Path, duration_s: float, seed: int, rate_hz: int = 16000) -> None:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from matpac.files import SUMS, check_seal, checksum, read_json, write_json
+from matpac.files import SUMS, check_seal, read_json, sums_of, write_json
 
 DESCRIPTIONS = ("index.parquet", "statistics.json", "logmel.json")
 """The files of a shard folder that together identify its content."""
@@ -54,12 +54,13 @@ def fingerprint(folder: Path) -> str:
     Raises:
         ValueError: The folder holds no finished shards, or one of these files is damaged.
     """
-    if not (folder / SUMS).exists():
+    sums = sums_of(folder)
+    if sums is None:
         raise ValueError(
             f"{folder}: need finished shards, found no {SUMS} in it. Make them with `dvc repro`."
         )
     check_seal(folder, f"shards@{folder.name}", DESCRIPTIONS)
     whole = hashlib.sha256()
     for name in DESCRIPTIONS:
-        whole.update(bytes.fromhex(checksum(folder / name)))
+        whole.update(bytes.fromhex(sums[name]))
     return whole.hexdigest()

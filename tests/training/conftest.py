@@ -17,19 +17,9 @@ import yaml
 from matpac.params import load_params
 from matpac.shards.corpus import write_corpus
 from matpac.training import run
-from tests.recordings import LOGMEL, build, plan_of, write_recordings
+from tests.recordings import LOGMEL, NETWORKS, build, plan_of, write_recordings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NETWORKS = {
-    "encoder_dim": 16,
-    "encoder_depth": 1,
-    "encoder_heads": 2,
-    "predictor_dim": 16,
-    "predictor_depth": 1,
-    "predictor_heads": 2,
-    "head_hidden": 16,
-    "head_bottleneck": 8,
-}
 
 
 class Project:

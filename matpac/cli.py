@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 import matpac
+from matpac.clip import REJECT
 from matpac.files import WORK, exclusive, line_of, read_json, write_json
 from matpac.progress import escape_logs, say, stop
 
@@ -253,12 +254,17 @@ def embed(
         Literal["float32", "bfloat16"],
         typer.Option(help="bfloat16 is meant for GPUs, and nearly the same."),
     ] = "float32",
+    keep_all: Annotated[
+        bool,
+        typer.Option("--all", help="Embed truncated and silent files, too, instead of leaving them out."),
+    ] = False,
     dataset: Annotated[str | None, typer.Option(help="Embed a dataset of params.yaml instead.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Embed audio files, or the shards of a dataset.
 
-    Continues a run that was cut off; does nothing if the result is complete.
+    Continues a run that was cut off; does nothing if the result is complete. Files that shards would
+    reject are left out for the same reasons, which are counted at the end and stand in the result.
 
     matpac embed recordings/ --out e.parquet    one row per file: path and embedding
 
@@ -266,14 +272,15 @@ def embed(
 
     matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
-    if dataset is not None and not (files or out or in_time or precision != "float32"):
+    if dataset is not None and not (files or out or in_time or keep_all or precision != "float32"):
         _embed_dataset(dataset, checkpoint, params)
     elif files and out is not None and dataset is None:
         from matpac.encoder.files import embed_files
         from matpac.signal.audio import mute_c_libraries
 
         mute_c_libraries()
-        embed_files(files, checkpoint, out, in_time=in_time, precision=precision)
+        reject = () if keep_all else REJECT
+        embed_files(files, checkpoint, out, in_time=in_time, precision=precision, reject=reject)
     else:
         raise ValueError(
             "embed: need either files and --out, or --dataset, which takes its precision from params.yaml. "

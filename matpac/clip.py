@@ -90,6 +90,8 @@ REASONS = {
     "known defect": "The dataset's page names it as broken.",
     "not listed": "In no list of the dataset: a stray file, or one that its official split leaves out.",
 }
+REJECT = ("silent", "truncated")
+"""Reasons to leave out audio that can be decoded, unless the caller wants it."""
 BY_DESIGN = ("duplicate", "known defect", "not listed")
 """Reasons that do not count against shards.max_rejected_fraction: nothing is wrong with the copy."""
 

@@ -37,9 +37,11 @@ class Page:
     """Clips that take part in the task."""
     num_classes: int
     num_folds: int | None
-    """Official folds; None for a dataset with train, validation and test."""
+    """Folds; None for a dataset with train, validation and test."""
     metric: Literal["accuracy", "mAP"]
     """`accuracy` for one label per clip, `mAP` for several."""
+    official_split: bool = True
+    """False for a dataset whose makers give no split: its folds are ours, and its page says how."""
     content_digest: str | None = None
     """matpac.datasets.inventory.content_digest of all recordings, if known: hosts may pack the
     same files into other bytes tomorrow."""
@@ -60,13 +62,13 @@ class Page:
         return AUDIO / f"{kind}-{digest(archives)}"
 
     def task(self, classes: Sequence[str]) -> Task:
-        """The official task, with these classes in the order of their indices."""
+        """The task, with these classes in the order of their indices."""
         return Task(
             tuple(classes),
             multi_label=self.metric == "mAP",
             metric=self.metric,
             num_folds=self.num_folds,
-            official_split=True,
+            official_split=self.official_split,
         )
 
 

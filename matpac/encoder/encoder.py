@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from matpac.clip import REJECT
 from matpac.devices import SLOW_BFLOAT16, device_or_default, is_bfloat16_slow
 from matpac.encoder.batches import WIDE, Output, Window, num_patches, outputs_of, windows_of
 from matpac.encoder.hub import TrainedEncoder
@@ -132,11 +133,12 @@ class AudioEncoder(TrainedEncoder):
             timed.append(Timed(embeddings, self.step_centers_ms(num_steps)))
         return timed
 
-    def embed_file(self, path: str | Path) -> NDArray[np.float32]:
+    def embed_file(self, path: str | Path, *, reject: Collection[str] = REJECT) -> NDArray[np.float32]:
         """Embed an audio file of any rate, length and number of channels.
 
         Args:
-            path: Audio file that libsndfile can decode.
+            path: Audio file, of a format that shards are made of, too.
+            reject: Reasons to refuse audio that can be decoded: "truncated", "silent".
 
         Returns:
             Mean embedding `[dim]`.
@@ -146,7 +148,7 @@ class AudioEncoder(TrainedEncoder):
         """
         from matpac.encoder.reading import begin
 
-        _, pieces = begin(Path(path), self.logmel, self.mel_filters, self.chunk_frames)
+        _, pieces = begin(Path(path), self.logmel, self.mel_filters, self.chunk_frames, reject)
         [(_, mean)] = self.embed_pieces(((0, piece) for piece in pieces), in_time=False)
         embedding: NDArray[np.float32] = mean[0]
         return embedding

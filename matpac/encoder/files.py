@@ -15,7 +15,8 @@ sizes, times of change). The result stores it, so a later call knows that nothin
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby, islice
 from operator import itemgetter
@@ -26,7 +27,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from matpac.clip import UnusableAudio
+from matpac.clip import REJECT, UnusableAudio, phrase_of
 from matpac.devices import available_cores
 from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.reading import Pieces, read_ahead
@@ -69,6 +70,7 @@ def embed_files(
     *,
     in_time: bool = False,
     precision: Precision = "float32",
+    reject: Collection[str] = REJECT,
 ) -> None:
     """Write the embeddings of files, and of all audio files below folders, to a table.
 
@@ -81,6 +83,7 @@ def embed_files(
         out: Table to write: .npz, .parquet or .zarr (see `matpac.encoder.tables`).
         in_time: Whether to write one row every 16 frames, with its time in ms, instead of one per file.
         precision: Precision of the encoder's matrix products, as for `matpac.load`.
+        reject: Reasons to leave out audio that can be decoded, as shards do: "truncated", "silent".
 
     Raises:
         ValueError: A source is missing, a folder holds no audio, a name is not UTF-8, no file can be
@@ -95,7 +98,7 @@ def embed_files(
     work = out.with_name(f".{out.name}.work")
     with room_for(out), exclusive(work / "parts"):
         checkpoint_digest = encoder.digest()
-        made_from = _made_from(checkpoint_digest, encoder, files, in_time=in_time)
+        made_from = _made_from(checkpoint_digest, encoder, files, reject, in_time=in_time)
         if kind.made_from(out) == made_from:
             shutil.rmtree(work)
             say(
@@ -105,7 +108,7 @@ def embed_files(
             return
         folder = _folder_for(work / "parts", made_from)
         parts = parts_of(files)
-        _embed_missing(folder, parts, encoder, in_time=in_time)
+        _embed_missing(folder, parts, encoder, reject, in_time=in_time)
 
         table = _table(folder, parts, encoder, checkpoint_digest, made_from, in_time=in_time)
         if not table.num_rows:
@@ -125,7 +128,13 @@ def embed_files(
             whole.unlink(missing_ok=True)
         shutil.rmtree(work)
     rows = f"{table.num_rows:,} embeddings of {table.dim:,} dimensions"
-    say(f"{out}: {rows} from {len(table.paths):,} files, {len(table.left_out):,} left out")
+    say(f"{out}: {rows} from {len(table.paths):,} files; {_summary(table.left_out)}")
+
+
+def _summary(left_out: Mapping[str, str]) -> str:
+    counts = Counter(map(phrase_of, left_out.values()))
+    reasons = ", ".join(f"{number:,} {phrase}" for phrase, number in counts.most_common())
+    return f"left out: {reasons}" if reasons else "nothing left out"
 
 
 def _replace(out: Path, whole: Path) -> None:
@@ -177,10 +186,17 @@ def parts_of(files: Sequence[File]) -> list[list[File]]:
     return parts
 
 
-def _made_from(checkpoint_digest: str, encoder: AudioEncoder, files: Sequence[File], *, in_time: bool) -> str:
+def _made_from(
+    checkpoint_digest: str,
+    encoder: AudioEncoder,
+    files: Sequence[File],
+    reject: Collection[str],
+    *,
+    in_time: bool,
+) -> str:
     listed = [[str(file.path), file.bytes, file.changed_ns] for file in files]
     limits = [FILES_PER_PART, BYTES_PER_PART]
-    how = [encoder.device.type, encoder.precision, in_time]
+    how = [encoder.device.type, encoder.precision, in_time, sorted(reject)]
     key = json.dumps([checkpoint_digest, how, limits, listed]).encode()
     return hashlib.sha256(key).hexdigest()
 
@@ -197,7 +213,12 @@ def _folder_for(parts: Path, made_from: str) -> Path:
 
 
 def _embed_missing(
-    folder: Path, parts: Sequence[Sequence[File]], encoder: AudioEncoder, *, in_time: bool
+    folder: Path,
+    parts: Sequence[Sequence[File]],
+    encoder: AudioEncoder,
+    reject: Collection[str],
+    *,
+    in_time: bool,
 ) -> None:
     missing = [number for number in range(len(parts)) if not _is_there(folder, number)]
     num_files = sum(map(len, parts))
@@ -210,7 +231,7 @@ def _embed_missing(
     paths = [file.path for number in missing for file in parts[number]]
     about = encoder.logmel, encoder.mel_filters, encoder.chunk_frames
     # The next part is read while this one is embedded.
-    with closing(read_ahead(paths, *about, min(most, available_cores()))) as found:
+    with closing(read_ahead(paths, *about, min(most, available_cores()), reject)) as found:
         for number in missing:
             of_part = islice(found, len(parts[number]))
             with whole_file(_rows(folder, number)) as unfinished, unfinished.open("wb") as rows:

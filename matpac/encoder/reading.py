@@ -1,6 +1,6 @@
 """audio files -> their log-mels in order, read ahead by threads within a bound of memory."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from matpac.clip import UnusableAudio
+from matpac.clip import REJECT, UnusableAudio
 from matpac.encoder.batches import FRAMES_AT_ONCE
 from matpac.params import LogMel
 from matpac.signal.recording import NO_MEMORY, convert
@@ -65,6 +65,7 @@ def read_ahead(
     filters: Float32[np.ndarray, "bin mel"],
     chunk_frames: int,
     num_threads: int,
+    reject: Collection[str] = REJECT,
 ) -> Generator[Pieces, None, None]:
     """Log-mels of files, in order.
 
@@ -74,6 +75,7 @@ def read_ahead(
         filters: Mel filterbank `[bin, mel]` of the front end.
         chunk_frames: Frames of the encoder's chunks. Every piece but a file's last is a multiple.
         num_threads: Readers.
+        reject: Reasons to refuse audio that can be decoded, as for `matpac.signal.audio.decode`.
 
     Returns:
         The pieces of each file; one piece unless the file is long. Use them before the next file's.
@@ -82,7 +84,7 @@ def read_ahead(
 
     def read(number: int, path: Path) -> tuple[int, Pieces]:
         room.wait(number)
-        num_frames, pieces = begin(path, logmel, filters, chunk_frames)
+        num_frames, pieces = begin(path, logmel, filters, chunk_frames, reject)
         room.fill(num_frames)
         return num_frames, pieces
 
@@ -100,7 +102,11 @@ def read_ahead(
 
 
 def begin(
-    path: Path, logmel: LogMel, filters: Float32[np.ndarray, "bin mel"], chunk_frames: int
+    path: Path,
+    logmel: LogMel,
+    filters: Float32[np.ndarray, "bin mel"],
+    chunk_frames: int,
+    reject: Collection[str] = REJECT,
 ) -> tuple[int, Pieces]:
     """Read a file to its end, or the beginning of a long one.
 
@@ -108,7 +114,7 @@ def begin(
         Frames in memory, and the pieces of the file, as `read_ahead` gives them.
     """
     try:
-        blocks = convert(path, logmel, filters).blocks
+        blocks = convert(path, logmel, filters, reject=reject).blocks
         found: list[NDArray[np.float32]] = []
         num_frames = 0
         for block in blocks:

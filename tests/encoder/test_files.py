@@ -1,5 +1,6 @@
 """Audio files -> a table: what is in it, and that it is the same whenever the work was cut off."""
 
+import csv
 import json
 import os
 import shutil
@@ -19,12 +20,14 @@ import soundfile
 import xarray
 import zarr
 
+from matpac.clip import Clip, UnusableAudio
 from matpac.encoder.encoder import load_encoder
 from matpac.encoder.files import FILES_PER_PART, embed_files, list_files, parts_of
 from matpac.files import exclusive
 from matpac.weights.checkpoint import Standard
 from tests.checkpoints import untrained_checkpoint
 from tests.files import files_end_at, files_for
+from tests.recordings import build, planned
 
 RATE = 16_000
 FORMATS = ("npz", "parquet", "zarr")
@@ -52,7 +55,7 @@ def recordings(tmp_path):
         record(root / f"day {number // 3}" / f"{number:02}.wav", number)
     (root / "day 1" / "empty.wav").touch()
     (root / "noise.flac").write_bytes(b"no audio")
-    soundfile.write(root / "short.wav", np.zeros(10), RATE)
+    soundfile.write(root / "short.wav", np.linspace(0, 0.5, 10), RATE)
     (root / "notes.txt").write_text("not looked at")
     return root
 
@@ -117,6 +120,49 @@ def test_in_time_there_is_a_row_for_every_step_of_a_file(recordings, checkpoint,
         [(expected, centers_ms)] = encoder.embed_in_time(soundfile.read(path)[0], RATE)
         np.testing.assert_allclose(embeddings[rows], expected, **CLOSE)
         np.testing.assert_array_equal(times_ms[rows], centers_ms)
+
+
+@pytest.fixture
+def unusable(tmp_path):
+    """Recordings that can be decoded, at least in part, and that shards do without."""
+    root = tmp_path / "unusable"
+    root.mkdir()
+    noise = np.random.default_rng(7).normal(scale=0.1, size=4 * RATE)
+    for ending in ("wav", "flac", "ogg", "mp3"):
+        soundfile.write(root / f"cut.{ending}", noise, RATE)
+        content = (root / f"cut.{ending}").read_bytes()
+        (root / f"cut.{ending}").write_bytes(content[: len(content) // 2])
+    soundfile.write(root / "silent.wav", np.zeros(RATE), RATE)
+    record(root / "usable.wav", 8)
+    return root
+
+
+def test_files_are_left_out_for_the_reasons_that_shards_give(unusable, checkpoint, tmp_path, capsys):
+    clips = [Clip(path.stem + path.suffix[1:], path.name) for path in sorted(unusable.iterdir())]
+    plan = planned(clips, unusable, tmp_path / "work")
+    build(plan, tmp_path / "shards")
+    with (tmp_path / "shards" / "rejected.csv").open(newline="") as table:
+        rejected = {row["path"]: row["reason"] for row in csv.DictReader(table)}
+    assert set(rejected) == {path.name for path in unusable.iterdir()} - {"usable.wav"}
+
+    embed_files([unusable], checkpoint, tmp_path / "e.npz")
+    paths, _, left_out = read(tmp_path / "e.npz")
+    assert {Path(path).name: reason for path, reason in left_out.items()} == rejected
+    assert paths == [str(unusable / "usable.wav")]
+    assert "left out: 4 truncated, 1 silent" in capsys.readouterr().err
+
+
+def test_who_wants_all_files_gets_what_is_there_of_them(unusable, checkpoint, tmp_path):
+    embed_files([unusable], checkpoint, tmp_path / "e.npz")
+    embed_files([unusable], checkpoint, tmp_path / "e.npz", reject=())
+    paths, _, left_out = read(tmp_path / "e.npz")
+    # A FLAC that ends within a frame is an error of the decoder.
+    assert [Path(path).name for path in left_out] == ["cut.flac"]
+    assert len(paths) == 5
+    encoder = load_encoder(checkpoint)
+    with pytest.raises(UnusableAudio, match="truncated"):
+        encoder.embed_file(unusable / "cut.wav")
+    assert encoder.embed_file(unusable / "cut.wav", reject=()).shape == (encoder.dim,)
 
 
 def test_files_and_folders_together_are_embedded_once(recordings, checkpoint, tmp_path):

@@ -141,10 +141,10 @@ def test_the_next_file_goes_on_without_room():
 
 
 def test_memory_that_runs_out_costs_one_file(recordings, encoder, monkeypatch):
-    def refusing(path, *about):
+    def refusing(path, *about, reject):
         if path.name == "3.wav":
             raise MemoryError
-        return convert(path, *about)
+        return convert(path, *about, reject=reject)
 
     convert = reading.convert
     monkeypatch.setattr(reading, "convert", refusing)

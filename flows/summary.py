@@ -11,7 +11,7 @@ from PIL import Image
 from prefect.artifacts import create_markdown_artifact
 
 from flows import prefect_ui
-from matpac.clip import REASONS
+from matpac.clip import NOTES, REASONS
 from matpac.prepare.publish import Summary
 from matpac.progress import duration
 from matpac.shards.folder import read_logmel, sample
@@ -25,36 +25,43 @@ def describe(summary: Summary) -> str:
     made = f"{summary.num_clips:,} clips, {duration(summary.duration_s)}, in {summary.num_shards:,} shards"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in summary.num_rejected.items())
     left_out = f"left out: {reasons} (rejected.csv)" if reasons else "nothing left out"
-    return "; ".join([made, left_out, *map(describe_leak, summary.official_leaks)])
+    noted = ", ".join(f"{number:,} {note}" for note, number in summary.num_notes.items())
+    used = [f"used, with a note: {noted} (notes.csv)"] if noted else []
+    return "; ".join([made, left_out, *used, *map(describe_leak, summary.official_leaks)])
 
 
 def describe_leak(leak: str) -> str:
     return f"in the official split, which stays as it is: {leak}"
 
 
-def count_rejected(dataset: str, num_rejected: Mapping[str, int], num_clips: int | None = None) -> None:
-    """Show a table of counts; `num_clips` is the number in the shards, if they were finished."""
+def count_rejected(
+    dataset: str,
+    num_rejected: Mapping[str, int],
+    num_clips: int | None = None,
+    num_notes: Mapping[str, int] | None = None,
+) -> None:
+    """Show a table of counts. If the shards were finished, `num_clips` is the number of clips in them."""
     counts = [("in shards", num_clips)] if num_clips is not None else []
     counts += [("rejected", sum(num_rejected.values()))]
     counts += [(f"rejected: {reason}", count) for reason, count in num_rejected.items()]
+    counts += [(f"note: {note}", count) for note, count in (num_notes or {}).items()]
     prefect_ui.table("shards", dataset, [{"clips": what, "number": count} for what, count in counts])
 
 
 def about_shards(dataset: str, out: Path, summary: Summary) -> None:
     """Show a table of counts and rejections, and a page with a few spectrograms."""
-    count_rejected(dataset, summary.num_rejected, summary.num_clips)
+    count_rejected(dataset, summary.num_rejected, summary.num_clips, summary.num_notes)
     create_markdown_artifact(
         page_of(dataset, summary, out), key=prefect_ui.key_of("shards", dataset, "summary")
     )
 
 
 def page_of(dataset: str, summary: Summary, folder: Path) -> str:
-    num_rejected = sum(summary.num_rejected.values())
-    reasons = "\n".join(
-        f"| {reason} | {number:,} | {REASONS[reason]} |" for reason, number in summary.num_rejected.items()
-    )
-    examples = "\n".join(f"- `{rejection.path}`: {rejection.reason}" for rejection in summary.examples)
-    rejected = f"| reason | clips | what it means |\n|---|---|---|\n{reasons}\n\n{examples}"
+    num_rejected, num_notes = (sum(counts.values()) for counts in (summary.num_rejected, summary.num_notes))
+    rejected = table_of("reason", summary.num_rejected, REASONS)
+    rejected += "".join(f"\n- `{rejection.path}`: {rejection.reason}" for rejection in summary.examples)
+    notes = table_of("note", summary.num_notes, NOTES)
+    notes += "".join(f"\n- `{note.path}`: {note.note}" for note in summary.note_examples)
     leaks = "".join(f"- {describe_leak(leak)}\n" for leak in summary.official_leaks)
     audio = f"{duration(summary.duration_s)} of audio, {summary.num_frames:,} frames"
     return f"""# {dataset}
@@ -67,11 +74,20 @@ Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 
 {rejected if num_rejected else "None."}
 
+## Used, with a note: {num_notes:,}
+
+{notes if num_notes else "None."}
+
 {leaks}
 ## A few clips
 
 {pictures(folder)}
 """
+
+
+def table_of(name: str, counts: Mapping[str, int], meanings: Mapping[str, str]) -> str:
+    rows = "".join(f"| {phrase} | {number:,} | {meanings[phrase]} |\n" for phrase, number in counts.items())
+    return f"| {name} | clips | what it means |\n|---|---|---|\n{rows}"
 
 
 def pictures(folder: Path) -> str:

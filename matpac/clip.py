@@ -38,6 +38,16 @@ class Rejection:
     """A phrase of `REASONS`, perhaps with details in brackets."""
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something odd about a recording that is a clip in a shard all the same."""
+
+    path: str
+    """Path of the recording, relative to the root."""
+    note: str
+    """A phrase of `NOTES`, perhaps with details in brackets."""
+
+
 @dataclass(frozen=True)
 class Task:
     """The task of a labelled dataset. The position of a class in `classes` is its index."""
@@ -90,15 +100,20 @@ REASONS = {
     "known defect": "The dataset's page names it as broken.",
     "not listed": "In no list of the dataset: a stray file, or one that its official split leaves out.",
 }
+NOTES = {
+    "not at full scale": "A float file with samples far beyond 1, integers perhaps. Divide them, or rescale "
+    "the file: its log-mel is shifted.",
+}
+"""What may be odd about a recording that is used."""
 REJECT = ("silent", "truncated")
 """Reasons to leave out audio that can be decoded, unless the caller wants it."""
 BY_DESIGN = ("duplicate", "known defect", "not listed")
 """Reasons that do not count against shards.max_rejected_fraction: nothing is wrong with the copy."""
 
 
-def phrase_of(reason: str) -> str:
-    """The documented phrase that a reason begins with. Raises KeyError if there is none."""
-    for phrase in REASONS:
-        if reason == phrase or reason.startswith(f"{phrase} ("):
+def phrase_of(text: str) -> str:
+    """The phrase of `REASONS` or `NOTES` that a reason or a note begins with. Raises KeyError without one."""
+    for phrase in (*REASONS, *NOTES):
+        if text == phrase or text.startswith(f"{phrase} ("):
             return phrase
-    raise KeyError(reason)
+    raise KeyError(text)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from matpac.clip import Rejection, UnusableAudio, phrase_of
+from matpac.clip import Note, Rejection, UnusableAudio, phrase_of
 from matpac.datasets.inventory import SCHEMA as RECORDING_SCHEMA
 from matpac.datasets.inventory import Recording, unchanged
 from matpac.files import checksum, read_json, write_json, write_text
@@ -30,7 +30,7 @@ PLAN_SCHEMA = pa.schema(
     | {name: RECORDING_SCHEMA.field(name).type for name in ("file", "position", "bytes", "sha256")}
 )
 """Columns of a plan, which has a record batch a shard and a row a clip: the clip and its recording."""
-SHARDS_VERSION = 2
+SHARDS_VERSION = 3
 """Part of every shard's key. Raise it with any change that makes other bytes, or another record, from the
 same recordings; shards of older versions are then built again. A recorded shard in
 tests/prepare/test_build.py guards it."""
@@ -84,7 +84,7 @@ def build_shard(job: ShardJob) -> ShardResult | None:
 
 
 def read_record(workspace: Workspace, key: str) -> dict[str, Any] | None:
-    """Checksum of a finished shard (`sha256`), its rows of the index (`clips`) and what was `rejected`.
+    """Checksum of a finished shard (`sha256`), its rows of the index (`clips`), what was `rejected`, `notes`.
 
     None if the shard is not finished, or its record is damaged.
     """
@@ -104,7 +104,8 @@ def _build(job: ShardJob) -> dict[str, Any]:
     planned = planned_rows(job.plan, job.number)
     rows: list[dict[str, Any]] = []
     rejections: list[Rejection] = []
-    offsets = write_tar(job.workspace.tar(job.key), _usable_clips(planned, job, rows, rejections))
+    notes: list[Note] = []
+    offsets = write_tar(job.workspace.tar(job.key), _usable_clips(planned, job, rows, rejections, notes))
     for row, offset in zip(rows, offsets, strict=True):
         row["offset"] = offset
     assert len(rows) + len(rejections) == len(planned), "clips in = clips out + rejections"
@@ -114,6 +115,7 @@ def _build(job: ShardJob) -> dict[str, Any]:
         "sha256": checksum(job.workspace.tar(job.key)),
         "clips": rows,
         "rejected": [asdict(item) for item in rejections],
+        "notes": [asdict(item) for item in notes],
     }
     write_json(job.workspace.record(job.key), record | {"digest": digest(record)})
     return record
@@ -145,23 +147,26 @@ def _usable_clips(
     job: ShardJob,
     rows: list[dict[str, Any]],
     rejections: list[Rejection],
+    notes: list[Note],
 ) -> Iterator[StoredClip]:
-    """Convert clip by clip; append a row to `rows` or a rejection to `rejections` for each."""
+    """Convert clip by clip; append a row and perhaps notes for each, or a rejection."""
     for row in planned:
         try:
-            stored, result = _convert(row, job)
+            stored, result, odd = _convert(row, job)
         except UnusableAudio as error:
             rejections.append(Rejection(row["path"], error.reason))
         except MemoryError:
             rejections.append(Rejection(row["path"], NO_MEMORY))
         else:
             rows.append(result)
+            notes += [Note(row["path"], note) for note in odd]
             yield stored
             # A long recording fits into memory once, not beside the next one.
             del stored
 
 
-def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, Any]]:
+def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, Any], list[str]]:
+    """The clip, its row of the index, and what is odd about its recording."""
     recording = recording_of(row)
     source = unchanged(recording, job.root)
     filters = _mel_filters(job.mel_filters)
@@ -170,4 +175,4 @@ def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, 
     about = {name: row[name] for name in ABOUT}
     about |= {"native_rate_hz": converted.native_rate_hz, "duration_s": converted.duration_s}
     result = {"id": row["id"], "num_frames": len(frames), **about, **asdict(statistics_of(frames))}
-    return StoredClip(row["id"], frames, about), result
+    return StoredClip(row["id"], frames, about), result, converted.notes

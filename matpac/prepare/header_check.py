@@ -35,6 +35,8 @@ class Header(NamedTuple):
     """Container and coding as libsndfile names them: `WAV PCM_16`."""
     num_samples: int | None
     """Samples of each channel; None if the header does not tell."""
+    notes: tuple[str, ...] = ()
+    """What is odd about it, as for `matpac.clip.Note`, as far as the header tells."""
 
     @property
     def duration_s(self) -> float:

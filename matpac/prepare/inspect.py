@@ -83,6 +83,9 @@ class Inspection:
     num_rejected: dict[str, int]
     """Foreseeable rejections by the phrase of the reason, most frequent first."""
     rejected_examples: dict[str, tuple[str, ...]]
+    num_notes: dict[str, int]
+    """Notes on clips that would be used, by phrase, most frequent first."""
+    note_examples: dict[str, tuple[str, ...]]
     num_missing: dict[str, int]
     """Number of recordings that belong to the dataset and are not here, by the list that names them."""
     num_repeated_ids: int
@@ -168,6 +171,8 @@ def inspect_dataset(
                 phrase: tuple(f"{item.path}{item.reason.removeprefix(phrase)}" for item in rejections)
                 for phrase, rejections in headers.rejected_examples.items()
             },
+            num_notes=_by_count(headers.num_notes),
+            note_examples={phrase: tuple(examples) for phrase, examples in headers.note_examples.items()},
             num_missing=reader.num_missing(source, root, recordings, found.num_recordings),
             num_repeated_ids=len(census.repeated_ids()),
             native_rates_hz=_by_count(headers.native_rates_hz),
@@ -200,6 +205,7 @@ class Headers:
         self.num_clips = self.num_unknown_lengths = self.num_shorter_than_crop = 0
         self.duration_s = 0.0
         self.num_rejected, self.rejected_examples = census.num_rejected, census.rejected_examples
+        self.num_notes, self.note_examples = Counter[str](), defaultdict[str, list[str]](list)
         self.native_rates_hz, self.channels = Counter[int](), Counter[int]()
         self.formats = Counter[str]()
         self.clips_of_part = Counter[str]()
@@ -221,6 +227,11 @@ class Headers:
         self.native_rates_hz[header.rate_hz] += 1
         self.channels[header.num_channels] += 1
         self.formats[header.format] += 1
+        for note in header.notes:
+            phrase = phrase_of(note)
+            self.num_notes[phrase] += 1
+            if len(self.note_examples[phrase]) < NUM_EXAMPLES:
+                self.note_examples[phrase].append(f"{row['path']}{note.removeprefix(phrase)}")
         if header.num_samples is None:
             self.num_unknown_lengths += 1
         else:

@@ -54,6 +54,10 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
             )
         return
     yield from _of_rejections(found, shards)
+    if found.num_notes:
+        yield (
+            "Clips are odd and would be used all the same. The notes stand below; listen to some of these clips."
+        )
     if found.num_rejected.get("not listed", 0) > found.num_clips:
         yield (
             f"Most files here are in no list of {found.title or found.dataset}. Does `source` name the right "
@@ -202,7 +206,9 @@ def _of_inspection(found: Inspection) -> list[str]:
     ]
     paragraphs = [_facts(facts)]
     if found.num_rejected:
-        paragraphs.append(_rejections(found))
+        paragraphs.append(_by_phrase("Left out:", found.num_rejected, found.rejected_examples))
+    if found.num_notes:
+        paragraphs.append(_by_phrase("Used, with a note:", found.num_notes, found.note_examples))
     if found.parts:
         paragraphs.append(_parts(found))
     return paragraphs
@@ -268,11 +274,11 @@ def _balance(found: Inspection) -> str:
     return ", ".join(shown)
 
 
-def _rejections(found: Inspection) -> str:
-    """By reason, with examples."""
-    lines = ["Left out:"]
-    for phrase, number in found.num_rejected.items():
-        examples = found.rejected_examples[phrase]
+def _by_phrase(title: str, counts: Mapping[str, int], found: Mapping[str, tuple[str, ...]]) -> str:
+    """Numbers of recordings by reason or note, with examples."""
+    lines = [title]
+    for phrase, number in counts.items():
+        examples = found[phrase]
         lines += [f"{number:>8,}  {phrase}", *(f"          {printable(example)}" for example in examples)]
         if number > len(examples):
             lines.append("          ...")

@@ -1,4 +1,4 @@
-"""finished shards -> data/shards/<dataset>: index, statistics, rejections, task, front end, checksums."""
+"""finished shards -> data/shards/<dataset>: index, statistics, rejections, notes, task, front end, sums."""
 
 import csv
 import math
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from matpac.clip import BY_DESIGN, Rejection, phrase_of
+from matpac.clip import BY_DESIGN, Note, Rejection, phrase_of
 from matpac.files import (
     SUMS,
     checksum,
@@ -35,7 +36,7 @@ from matpac.shards.tar import TarFrames, tar_name
 from matpac.shards.zarr import ZARR_NAME, first_frames, write_zarr
 
 NUM_EXAMPLES = 50
-"""Number of rejections in a summary; rejected.csv has all."""
+"""Number of rejections, and of notes, in a summary; rejected.csv and notes.csv have all."""
 
 
 class TooManyRejected(ValueError):
@@ -61,6 +62,9 @@ class Summary:
     num_rejected: dict[str, int]
     """Number of rejections by the phrase of the reason, most frequent first."""
     examples: tuple[Rejection, ...]
+    num_notes: dict[str, int]
+    """Number of notes on clips that are used, by phrase, most frequent first."""
+    note_examples: tuple[Note, ...]
     official_leaks: tuple[str, ...]
     """As in the plan."""
 
@@ -129,10 +133,6 @@ def _checksums(workspace: Workspace, key: str) -> tuple[str, str]:
 def read_summary(folder: Path) -> Summary:
     """Summary of a finished folder."""
     saved = read_json(folder / "statistics.json")
-    examples = []
-    with (folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
-        for row, _ in zip(csv.DictReader(file), range(NUM_EXAMPLES), strict=False):
-            examples.append(Rejection(row["path"], row["reason"]))
     return Summary(
         num_clips=saved["num_clips"],
         num_shards=saved["num_shards"],
@@ -141,9 +141,16 @@ def read_summary(folder: Path) -> Summary:
         mean=saved["mean"],
         std=saved["std"],
         num_rejected=saved["num_rejected"],
-        examples=tuple(examples),
+        examples=tuple(Rejection(**row) for row in _first_rows(folder / "rejected.csv")),
+        num_notes=saved["num_notes"],
+        note_examples=tuple(Note(**row) for row in _first_rows(folder / "notes.csv")),
         official_leaks=tuple(saved["official_leaks"]),
     )
+
+
+def _first_rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(islice(csv.DictReader(file), NUM_EXAMPLES))
 
 
 def _is_published(plan: Plan, out: Path) -> bool:
@@ -152,7 +159,7 @@ def _is_published(plan: Plan, out: Path) -> bool:
 
 
 def _assemble(plan: Plan, folder: Path) -> None:
-    statistics, durations_s, num_rejected = _gather(plan, folder)
+    statistics, durations_s, num_rejected, num_notes = _gather(plan, folder)
     if plan.params.format == "zarr":
         _add_zarr(plan, folder)
     else:
@@ -167,6 +174,7 @@ def _assemble(plan: Plan, folder: Path) -> None:
             "num_shards": len(plan.shards),
             "num_frames": statistics.num_values // plan.logmel.num_mels,
             "num_rejected": dict(num_rejected.most_common()),
+            "num_notes": dict(num_notes.most_common()),
             "duration_s": math.fsum(durations_s),
             "official_leaks": plan.official_leaks,
             # Exact sums, so that a mixture of datasets has exact statistics too.
@@ -177,15 +185,20 @@ def _assemble(plan: Plan, folder: Path) -> None:
     write_json(folder / "logmel.json", plan.logmel.model_dump(mode="json"))
 
 
-def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Counter[str]]:
-    """Write index.parquet and rejected.csv, with one shard's record in memory at a time."""
-    num_rejected = Counter(plan.num_rejected)
+def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Counter[str], Counter[str]]:
+    """Write index.parquet, rejected.csv and notes.csv, with one shard's record in memory at a time."""
+    num_rejected, num_notes = Counter(plan.num_rejected), Counter[str]()
     durations_s, sums, sums_of_squares = array("d"), array("d"), array("d")
     num_frames = 0
     index = IndexWriter(folder / "index.parquet")
     shutil.copyfile(plan.workspace.planned_rejections(plan.key), folder / "rejected.csv")
-    with (folder / "rejected.csv").open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
+    with (
+        (folder / "rejected.csv").open("a", newline="", encoding="utf-8") as rejected_file,
+        (folder / "notes.csv").open("w", newline="", encoding="utf-8") as notes_file,
+    ):
+        rejected = csv.writer(rejected_file, lineterminator="\n")
+        notes = csv.writer(notes_file, lineterminator="\n")
+        notes.writerow(["path", "note"])
         for number, key in enumerate(plan.shards):
             record = read_record(plan.workspace, key)
             assert record is not None, "checked before"
@@ -195,15 +208,17 @@ def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Count
             sums.extend(row["sum"] for row in rows)
             sums_of_squares.extend(row["sum_of_squares"] for row in rows)
             num_frames += sum(row["num_frames"] for row in rows)
-            table.writerows([row["path"], row["reason"]] for row in record["rejected"])
+            rejected.writerows([row["path"], row["reason"]] for row in record["rejected"])
             num_rejected.update(phrase_of(row["reason"]) for row in record["rejected"])
+            notes.writerows([row["path"], row["note"]] for row in record["notes"])
+            num_notes.update(phrase_of(row["note"]) for row in record["notes"])
     index.close()
     num_clips = len(durations_s)
     assert num_clips + num_rejected.total() == plan.num_recordings, "recordings in = clips + rejections"
     _check_rejections(plan, num_clips, num_rejected, folder / "rejected.csv")
     # fsum rounds once, at the end, so the order of the clips cannot matter.
     statistics = Statistics(num_frames * plan.logmel.num_mels, math.fsum(sums), math.fsum(sums_of_squares))
-    return statistics, durations_s, num_rejected
+    return statistics, durations_s, num_rejected, num_notes
 
 
 def _check_rejections(plan: Plan, num_clips: int, num_rejected: Counter[str], table: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from matpac.clip import REASONS
+from matpac.clip import NOTES, REASONS
 from matpac.files import read_json
 from matpac.params import Params
 from matpac.progress import duration
@@ -24,8 +24,8 @@ NO_GIT = "no git"
 
 
 def data_section(shards: Path, params: Params) -> Section | None:
-    """Each dataset's clips, and the recordings that were left out."""
-    datasets, rejected = [], []
+    """Each dataset's clips, the recordings that were left out, and those used with a note."""
+    datasets, rejected, notes = [], [], []
     for name in params.datasets:
         path = shards / name / "statistics.json"
         if not path.exists():
@@ -36,7 +36,12 @@ def data_section(shards: Path, params: Params) -> Section | None:
             [name, reason, f"{number:,}", REASONS[reason]]
             for reason, number in statistics["num_rejected"].items()
         ]
-    return section("The data", "data.html.j2", datasets=datasets, rejected=rejected) if datasets else None
+        notes += [
+            [name, note, f"{number:,}", NOTES[note]] for note, number in statistics["num_notes"].items()
+        ]
+    if not datasets:
+        return None
+    return section("The data", "data.html.j2", datasets=datasets, rejected=rejected, notes=notes)
 
 
 def read_optional(path: Path) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from matpac.signal.resample import Resampler, resample_blocks
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
 LOUDEST = 1e10
 """Full scale is 1, or 2 ** 31 in some float files; far above the limit, energies overflow float32."""
+LOUD = 10.0
+"""No decoder and no mix goes 20 dB beyond full scale; samples that do are integers, or volts."""
 MOST_SAMPLES = 2**28
 """Samples of the longest waveform at its final rate: a gigabyte as float32, 4.7 hours at 16 kHz. Log-mels
 may be of longer recordings: see `matpac.signal.recording`."""
@@ -65,6 +67,8 @@ class Blocks(NamedTuple):
     """Sample rate of the file."""
     samples: Iterator[Float32[np.ndarray, " time"]]
     """Means of the channels, block by block; at least one block."""
+    notes: list[str]
+    """What is odd about it, as for `matpac.clip.Note`. Complete after the last block."""
 
 
 def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
@@ -102,7 +106,7 @@ def read_waveform(
         UnusableAudio: With the reason; "too long" if the result exceeds `MOST_SAMPLES`.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    rate_hz, samples = decode_blocks(source, path)
+    rate_hz, samples, _ = decode_blocks(source, path)
     return _joined(path, resample_blocks(samples, rate_hz, to_hz, resampler), to_hz)
 
 
@@ -121,7 +125,7 @@ def decode(
         UnusableAudio: With the reason.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    rate_hz, samples = decode_blocks(source, path, reject)
+    rate_hz, samples, _ = decode_blocks(source, path, reject)
     return _joined(path, samples, rate_hz), rate_hz
 
 
@@ -139,13 +143,20 @@ def decode_blocks(source: Path | bytes, name: Path | None = None, reject: Collec
             stream = opened.enter_context(Stream(_complete(file)))
         if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
             raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
-        return Blocks(stream.samplerate, _decoded(opened.pop_all(), path, file, stream, reject))
+        notes: list[str] = []
+        return Blocks(stream.samplerate, _decoded(opened.pop_all(), path, file, stream, reject, notes), notes)
 
 
 def _decoded(
-    opened: ExitStack, path: Path, file: BufferedIOBase, stream: Stream, reject: Collection[str]
+    opened: ExitStack,
+    path: Path,
+    file: BufferedIOBase,
+    stream: Stream,
+    reject: Collection[str],
+    notes: list[str],
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     num_samples = 0
+    peak = 0.0
     first_sample, is_constant = 0.0, True
     with opened, _troubles_named(path, file):
         for block in _means_of_channels(path, stream):
@@ -154,6 +165,8 @@ def _decoded(
             num_samples += len(block)
             # The first block almost always tells.
             is_constant = is_constant and "silent" in reject and bool((block == first_sample).all())
+            if not stream.subtype.startswith("PCM_"):
+                peak = max(peak, float(block.max()), float(-block.min()))
             yield block
         if num_samples == 0:
             raise UnusableAudio(path, "no samples")
@@ -162,6 +175,8 @@ def _decoded(
             check_whole(path, file, decoded_s, announced_s)
     if "silent" in reject and is_constant:
         raise UnusableAudio(path, f"silent (every sample is {first_sample:g})")
+    if peak > LOUD:
+        notes.append(f"not at full scale (samples up to {peak:g}, full scale is 1)")
 
 
 @contextmanager

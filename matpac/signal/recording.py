@@ -4,7 +4,7 @@ Blocks give the same bits as the whole recording, so no length changes the way a
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Converted:
     """Log-mel; every block but the last has the same number of frames."""
     num_samples: int = 0
     """Samples decoded so far, at the rate of the file."""
+    notes: list[str] = field(default_factory=list)
+    """What is odd about it, as for `matpac.clip.Note`. Complete after the last block."""
 
     @property
     def duration_s(self) -> float:
@@ -58,8 +60,8 @@ def convert(
         UnusableAudio: With the reason, here or while blocks are read: damage is found where it lies.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    native_rate_hz, samples = decode_blocks(source, path, reject)
-    converted = Converted(native_rate_hz, iter(()))
+    native_rate_hz, samples, notes = decode_blocks(source, path, reject)
+    converted = Converted(native_rate_hz, iter(()), notes=notes)
 
     def counted() -> Iterator[Float32[np.ndarray, " time"]]:
         for block in samples:

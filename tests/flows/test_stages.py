@@ -53,6 +53,7 @@ def test_recordings_become_shards(converted):
         "SHA256SUMS",
         "index.parquet",
         "logmel.json",
+        "notes.csv",
         "rejected.csv",
         "shard-000000.tar",
         "shard-000001.tar",

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from matpac.clip import Rejection
+from flows.summary import describe, page_of
+from matpac.clip import NOTES, Rejection, phrase_of
 from matpac.files import damage
 from matpac.prepare.build import SHARDS_VERSION, build_shard
 from matpac.prepare.publish import DamagedShards, publish
@@ -97,6 +98,22 @@ def test_every_clip_is_in_the_shards_or_among_the_rejected(root, tmp_path):
     assert "cannot be decoded" in rejected["003.wav"]
     assert rejected["005.wav"] == "too short (shorter than one window)"
     assert rejected["006.wav"].startswith("not finite")
+
+
+def test_what_is_used_although_it_is_odd_is_noted(root, tmp_path):
+    integers = np.random.default_rng(0).integers(-32_768, 32_768, 8_000).astype(np.float32)
+    soundfile.write(root / "003.wav", integers, 16000, subtype="FLOAT")
+    summary = build(plan_of(root, tmp_path / "work"), tmp_path / "out")
+    assert (summary.num_clips, summary.num_notes) == (7, {"not at full scale": 1})
+    [note] = summary.note_examples
+    assert note.path == "003.wav"
+    assert phrase_of(note.note) == "not at full scale"
+    assert (tmp_path / "out/notes.csv").read_text().splitlines()[0] == "path,note"
+    line = describe(summary)
+    assert line.endswith("; used, with a note: 1 not at full scale (notes.csv)")
+    assert f"| not at full scale | 1 | {NOTES['not at full scale']} |" in page_of(
+        "a", summary, tmp_path / "out"
+    )
 
 
 def test_a_rejected_clip_leaves_the_other_shards_alone(root, tmp_path):
@@ -354,7 +371,7 @@ def test_the_index_is_a_plain_parquet_file(root, tmp_path):
 
 FRONT_END = LOGMEL.model_copy(update={"num_mels": 80})
 """The paper's: its filterbank is a file, so no version of librosa makes a difference."""
-SHARD_OF_VERSION = {2: "e9bec43183ad91078bb9a1e40bcf78d250d1a446b39ec8694e20cc72ebe1f455"}
+SHARD_OF_VERSION = {3: "a1beeb3effcb7a701f737a52e787e684aed8ac0179c7b764dc01423ccf4b1c7e"}
 """SHA-256 of the recorded shard, with its record, by `SHARDS_VERSION`."""
 
 

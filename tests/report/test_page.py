@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from matpac.clip import NOTES, REASONS
 from matpac.files import read_json
 from matpac.probing.scores import DETAILS, percent
 from matpac.report.experiments import record_run
@@ -52,6 +53,13 @@ def test_own_results_come_before_the_papers_tables_and_provenance_last(page):
         "#the-paper-s-tables",
         "#where-this-comes-from",
     ]
+
+
+def test_what_was_left_out_and_what_is_odd_is_counted_with_its_meaning(page):
+    texts = text_of(section(page, "the-data"))
+    for name, meaning in (("silent", REASONS["silent"]), ("not at full scale", NOTES["not at full scale"])):
+        assert name in texts
+        assert meaning in texts
 
 
 def test_tables_that_compare_nothing_are_folded_away(page, project, params):

@@ -55,9 +55,7 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
         return
     yield from _of_rejections(found, shards)
     if found.num_notes:
-        yield (
-            "Clips are odd and would be used all the same. The notes stand below; listen to some of these clips."
-        )
+        yield ("Some clips are odd and would be used all the same. The notes stand below.")
     if found.num_rejected.get("not listed", 0) > found.num_clips:
         yield (
             f"Most files here are in no list of {found.title or found.dataset}. Does `source` name the right "

@@ -1,4 +1,4 @@
-"""Philharmonia samples: 9,750 single notes of 15 orchestra instruments, and percussion; 6.2 hours.
+"""Philharmonia samples: 9,750 single notes of 15 orchestra instruments, and percussion; 5.6 hours.
 
 Source   https://github.com/skratchdot/philharmonia-samples, commit 717b7de2, a copy of the samples
          that the Philharmonia Orchestra offered at www.philharmonia.co.uk/explore/make_music
@@ -7,7 +7,7 @@ License  "You are free to use these samples as you wish, including releasing the
          below it, the repository's page says CC BY-SA 3.0.
 Cite     Philharmonia Orchestra, London: sound samples.
 Layout   audio/{instrument}/{instrument}_{pitch}_{length}_{dynamics}_{articulation}.mp3; MP3,
-         44.1 kHz, mono, 0.3 to 78 s, half of them under 1.3 s. `cor anglais` has the names of
+         44.1 kHz, mono, 0.07 to 78 s, half of them under 1.1 s. `cor anglais` has the names of
          `english-horn`. 148 recordings of percussion have no pitch.
 Task     15 instruments, one label each, 74 to 944 clips, accuracy. Percussion has no label here.
 Split    Not official. Five folds by pitch, so a note is judged by other notes: its fold is its

@@ -148,8 +148,8 @@ class AudioEncoder(TrainedEncoder):
         """
         from matpac.encoder.reading import begin
 
-        _, pieces = begin(Path(path), self.logmel, self.mel_filters, self.chunk_frames, reject)
-        [(_, mean)] = self.embed_pieces(((0, piece) for piece in pieces), in_time=False)
+        _, reading = begin(Path(path), self.logmel, self.mel_filters, self.chunk_frames, reject)
+        [(_, mean)] = self.embed_pieces(((0, piece) for piece in reading.pieces), in_time=False)
         embedding: NDArray[np.float32] = mean[0]
         return embedding
 

@@ -3,7 +3,7 @@
 Until the result is whole, its working folder lies beside it, `.<name>.work/`:
 
 parts/<made_from>/part-000000.rows  embeddings [row, dim] of some files, float32
-parts/<made_from>/part-000000.npz   num_rows [file], reasons [file]; written last
+parts/<made_from>/part-000000.npz   num_rows, reasons, notes [file]; written last
 parts.lock                          held by the process that works on it
 whole.zarr, old.zarr                the result before it is in place, and the one it replaces
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from matpac.clip import REJECT, UnusableAudio, phrase_of
 from matpac.devices import available_cores
 from matpac.encoder.encoder import AudioEncoder, load_encoder
-from matpac.encoder.reading import Pieces, read_ahead
+from matpac.encoder.reading import Reading, read_ahead
 from matpac.encoder.tables import Table, format_for
 from matpac.files import exclusive, flush_to_disk, room_for, whole_file
 from matpac.params import Precision
@@ -61,6 +61,8 @@ class Part(NamedTuple):
     """Rows of each file: 1, or the number of steps in time; 0 if the file could not be used."""
     reasons: list[str]
     """Why a file could not be used; empty if it could."""
+    notes: list[str]
+    """What is odd about a file that was used; usually empty."""
 
 
 def embed_files(
@@ -75,7 +77,8 @@ def embed_files(
     """Write the embeddings of files, and of all audio files below folders, to a table.
 
     A file that cannot be used is named on standard error, left out, and listed in the table with the
-    reason. If the call is killed, the same call resumes; once the table is whole, it does nothing.
+    reason; one that is odd is listed with a note. If the call is killed, the same call resumes; once
+    the table is whole, it does nothing.
 
     Args:
         sources: Audio files, and folders to search for some.
@@ -128,13 +131,15 @@ def embed_files(
             whole.unlink(missing_ok=True)
         shutil.rmtree(work)
     rows = f"{table.num_rows:,} embeddings of {table.dim:,} dimensions"
-    say(f"{out}: {rows} from {len(table.paths):,} files; {_summary(table.left_out)}")
+    left_out = f"left out: {_counts(table.left_out)}" if table.left_out else "nothing left out"
+    noted = f"; used, with a note: {_counts(table.noted)}" if table.noted else ""
+    say(f"{out}: {rows} from {len(table.paths):,} files; {left_out}{noted}")
 
 
-def _summary(left_out: Mapping[str, str]) -> str:
-    counts = Counter(map(phrase_of, left_out.values()))
-    reasons = ", ".join(f"{number:,} {phrase}" for phrase, number in counts.most_common())
-    return f"left out: {reasons}" if reasons else "nothing left out"
+def _counts(texts: Mapping[str, str]) -> str:
+    """Numbers of files by the phrase of their reason or note."""
+    counts = Counter(map(phrase_of, texts.values()))
+    return ", ".join(f"{number:,} {phrase}" for phrase, number in counts.most_common())
 
 
 def _replace(out: Path, whole: Path) -> None:
@@ -238,12 +243,12 @@ def _embed_missing(
                 part = _embed(encoder, of_part, rows, progress, in_time=in_time)
             # With this file, the part is there.
             with whole_file(_path(folder, number)) as unfinished, unfinished.open("wb") as stream:
-                np.savez(stream, num_rows=part.num_rows, reasons=part.reasons)
+                np.savez(stream, **part._asdict())
 
 
 def _embed(
     encoder: AudioEncoder,
-    found: Iterable[Pieces],
+    found: Iterable[Reading],
     rows: IO[bytes],
     progress: Progress,
     *,
@@ -251,17 +256,19 @@ def _embed(
 ) -> Part:
     """Write the embeddings of files to `rows`: memory does not grow with the length of a file."""
     reasons: list[str] = []
+    notes: list[str] = []
 
     def pieces() -> Iterator[tuple[int, NDArray[np.float32]]]:
         for number, of_file in enumerate(found):
             reason = ""
             try:
-                for piece in of_file:
+                for piece in of_file.pieces:
                     yield number, piece
             except UnusableAudio as error:
                 reason = error.reason
                 say(f"left out: {error}")
             reasons.append(reason)
+            notes.append("" if reason else "; ".join(of_file.notes))
 
     num_rows: dict[int, int] = {}
     counted = 0
@@ -282,7 +289,7 @@ def _embed(
     if len(reasons) > counted:
         progress.advance(len(reasons) - counted)
     return Part(
-        np.array([num_rows.get(number, 0) for number in range(len(reasons))], dtype=np.int64), reasons
+        np.array([num_rows.get(number, 0) for number in range(len(reasons))], dtype=np.int64), reasons, notes
     )
 
 
@@ -323,23 +330,27 @@ def _table(
 ) -> Table:
     paths: list[str] = []
     left_out: dict[str, str] = {}
+    noted: dict[str, str] = {}
     steps: list[int] = []
     for number, part in enumerate(parts):
-        num_rows, reasons = (_read(folder, number, name).tolist() for name in ("num_rows", "reasons"))
-        for file, num_steps, reason in zip(part, num_rows, reasons, strict=True):
+        columns = (_read(folder, number, name).tolist() for name in Part._fields)
+        for file, num_steps, reason, note in zip(part, *columns, strict=True):
             if reason:
                 left_out[str(file.path)] = reason
             else:
+                if note:
+                    noted[str(file.path)] = note
                 paths.append(str(file.path))
                 steps.append(num_steps)
     if not in_time:
-        return Table(paths, len(paths), encoder.dim, left_out, checkpoint_digest, made_from)
+        return Table(paths, len(paths), encoder.dim, left_out, noted, checkpoint_digest, made_from)
     times_ms = encoder.step_centers_ms(max(steps, default=0))
     return Table(
         paths,
         sum(steps),
         encoder.dim,
         left_out,
+        noted,
         checkpoint_digest,
         made_from,
         file=np.repeat(np.arange(len(paths)), steps),

@@ -6,6 +6,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Condition
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -24,7 +25,15 @@ FRAMES_AT_THE_BEGINNING = FRAMES_AT_ONCE
 """Frames of a file that are read ahead, 43 minutes; the encoder asks for the rest when it is its turn."""
 
 Pieces = Iterator[NDArray[np.float32]]
-"""Log-mels `[frame, mel]` of a file, one after the other. Any of them may raise UnusableAudio."""
+
+
+class Reading(NamedTuple):
+    """A file that is being read."""
+
+    pieces: Pieces
+    """Log-mels `[frame, mel]`, one after the other. Any of them may raise UnusableAudio."""
+    notes: list[str]
+    """What is odd about the file, as for `matpac.clip.Note`. Complete after the last piece."""
 
 
 class Room:
@@ -66,7 +75,7 @@ def read_ahead(
     chunk_frames: int,
     num_threads: int,
     reject: Collection[str] = REJECT,
-) -> Generator[Pieces, None, None]:
+) -> Generator[Reading, None, None]:
     """Log-mels of files, in order.
 
     Args:
@@ -78,15 +87,15 @@ def read_ahead(
         reject: Reasons to refuse audio that can be decoded, as for `matpac.signal.audio.decode`.
 
     Returns:
-        The pieces of each file; one piece unless the file is long. Use them before the next file's.
+        A reading of each file, with one piece unless the file is long. Use it before the next one.
     """
     room = Room(FRAMES_AHEAD)
 
-    def read(number: int, path: Path) -> tuple[int, Pieces]:
+    def read(number: int, path: Path) -> tuple[int, Reading]:
         room.wait(number)
-        num_frames, pieces = begin(path, logmel, filters, chunk_frames, reject)
+        num_frames, reading = begin(path, logmel, filters, chunk_frames, reject)
         room.fill(num_frames)
-        return num_frames, pieces
+        return num_frames, reading
 
     jobs = (partial(read, number, path) for number, path in enumerate(paths))
     with (
@@ -94,9 +103,9 @@ def read_ahead(
         closing(in_order(jobs, FILES_AHEAD, pool)) as results,
     ):
         try:
-            for num_frames, pieces in results:
+            for num_frames, reading in results:
                 room.empty(num_frames)
-                yield pieces
+                yield reading
         finally:
             room.close()
 
@@ -107,26 +116,29 @@ def begin(
     filters: Float32[np.ndarray, "bin mel"],
     chunk_frames: int,
     reject: Collection[str] = REJECT,
-) -> tuple[int, Pieces]:
+) -> tuple[int, Reading]:
     """Read a file to its end, or the beginning of a long one.
 
     Returns:
-        Frames in memory, and the pieces of the file, as `read_ahead` gives them.
+        Frames in memory, and the reading, as `read_ahead` gives it.
     """
     try:
-        blocks = convert(path, logmel, filters, reject=reject).blocks
+        converted = convert(path, logmel, filters, reject=reject)
+        blocks = converted.blocks
         found: list[NDArray[np.float32]] = []
         num_frames = 0
         for block in blocks:
             found.append(block)
             num_frames += len(block)
             if num_frames >= FRAMES_AT_THE_BEGINNING:
-                return num_frames, _cut(path, np.concatenate(found), blocks, chunk_frames)
+                pieces = _cut(path, np.concatenate(found), blocks, chunk_frames)
+                return num_frames, Reading(pieces, converted.notes)
     except UnusableAudio as error:
-        return 0, _failed(error)
+        return 0, Reading(_failed(error), [])
     except MemoryError:
-        return 0, _failed(UnusableAudio(path, NO_MEMORY))
-    return num_frames, iter([found[0] if len(found) == 1 else np.concatenate(found)])
+        return 0, Reading(_failed(UnusableAudio(path, NO_MEMORY)), [])
+    whole = found[0] if len(found) == 1 else np.concatenate(found)
+    return num_frames, Reading(iter([whole]), converted.notes)
 
 
 def _cut(path: Path, held: NDArray[np.float32], blocks: Pieces, chunk_frames: int) -> Pieces:

@@ -5,6 +5,7 @@ row      embeddings [row, dim]    embedding (fixed size list)         embeddings
 file     paths [file]             path                                paths [file]
 in time  file [row], the position of its path, and time_ms [row]; in parquet the column time_ms
 left out left_out, reasons        metadata `left_out` (JSON)          left_out, reasons
+odd      noted, notes             metadata `noted` (JSON)             noted, notes
 digests  checkpoint, made_from    metadata of these names             attributes of these names
 
 Without time there is one row per file. The bytes of a file depend on the values only.
@@ -38,6 +39,8 @@ class Table:
     dim: int
     left_out: dict[str, str]
     """Reason for each path that could not be used."""
+    noted: dict[str, str]
+    """Notes on paths that are used although something is odd about them."""
     checkpoint: str
     """Digest of the encoder."""
     made_from: str
@@ -56,6 +59,8 @@ class Table:
             "paths": texts(self.paths),
             "left_out": texts(self.left_out),
             "reasons": texts(self.left_out.values()),
+            "noted": texts(self.noted),
+            "notes": texts(self.noted.values()),
         }
         if self.file is not None and self.time_ms is not None:
             found |= {"file": self.file, "time_ms": self.time_ms}
@@ -102,7 +107,10 @@ def write_parquet(path: Path, table: Table, parts: Parts) -> None:
     fields: dict[str, pa.DataType] = {"path": pa.string(), "embedding": pa.list_(pa.float32(), table.dim)}
     if table.time_ms is not None:
         fields["time_ms"] = pa.float32()
-    about = {"left_out": json.dumps(table.left_out, ensure_ascii=False), **table.digests()}
+    about = {
+        name: json.dumps(listed, ensure_ascii=False)
+        for name, listed in (("left_out", table.left_out), ("noted", table.noted))
+    } | table.digests()
     schema = pa.schema(fields, about)
     paths = pa.array(table.paths, pa.string())
     with pq.ParquetWriter(path, schema) as writer:
@@ -133,7 +141,7 @@ def write_zarr(path: Path, table: Table, parts: Parts) -> None:
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs.update(table.digests())
     row = "file" if table.file is None else "row"
-    axes = {"paths": "file", "file": "row", "time_ms": "row"}
+    axes = {"paths": "file", "file": "row", "time_ms": "row", "noted": "noted", "notes": "noted"}
     for name, values in table.columns().items():
         put_array(group, name, values, axes.get(name, "left_out"))
     embeddings = create_array(

@@ -20,7 +20,7 @@ import soundfile
 import xarray
 import zarr
 
-from matpac.clip import Clip, UnusableAudio
+from matpac.clip import Clip, UnusableAudio, phrase_of
 from matpac.encoder.encoder import load_encoder
 from matpac.encoder.files import FILES_PER_PART, embed_files, list_files, parts_of
 from matpac.files import exclusive
@@ -163,6 +163,25 @@ def test_who_wants_all_files_gets_what_is_there_of_them(unusable, checkpoint, tm
     with pytest.raises(UnusableAudio, match="truncated"):
         encoder.embed_file(unusable / "cut.wav")
     assert encoder.embed_file(unusable / "cut.wav", reject=()).shape == (encoder.dim,)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_what_is_odd_about_a_file_stands_beside_its_embedding(checkpoint, tmp_path, capsys, ending):
+    (tmp_path / "in").mkdir()
+    record(tmp_path / "in/a.wav", 1)
+    volts = np.random.default_rng(2).normal(scale=1000, size=RATE).astype(np.float32)
+    soundfile.write(tmp_path / "in/b.wav", volts, RATE, subtype="FLOAT")
+    out = tmp_path / f"e.{ending}"
+    embed_files([tmp_path / "in"], checkpoint, out)
+    if ending == "parquet":
+        noted = json.loads(pq.read_schema(out).metadata[b"noted"])
+    else:
+        found = np.load(out) if ending == "npz" else xarray.open_zarr(out)
+        noted = dict(zip(*(np.asarray(found[name]).tolist() for name in ("noted", "notes")), strict=True))
+    assert [(Path(path).name, phrase_of(note)) for path, note in noted.items()] == [
+        ("b.wav", "not at full scale")
+    ]
+    assert "nothing left out; used, with a note: 1 not at full scale" in capsys.readouterr().err
 
 
 def test_files_and_folders_together_are_embedded_once(recordings, checkpoint, tmp_path):

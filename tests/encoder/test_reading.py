@@ -64,8 +64,8 @@ def test_long_files_have_the_embeddings_of_the_whole(
 
 def test_pieces_are_whole_chunks(recordings, encoder, long_from_three_seconds):
     for path in sorted(recordings.iterdir()):
-        num_frames, pieces = begin(path, encoder.logmel, encoder.mel_filters, encoder.chunk_frames)
-        *others, last = pieces
+        num_frames, reading = begin(path, encoder.logmel, encoder.mel_filters, encoder.chunk_frames)
+        *others, last = reading.pieces
         assert all(len(piece) % encoder.chunk_frames == 0 for piece in others)
         assert num_frames <= 512
         assert sum(map(len, [*others, last])) == (soundfile.info(path).frames - 400) // 160 + 1
@@ -109,11 +109,11 @@ def test_no_more_is_read_than_there_is_room_for(recordings, encoder, monkeypatch
     monkeypatch.setattr(reading, "begin", counted)
     paths = [recordings / "1.wav"] * 40
     with ahead(paths, encoder) as found:
-        for taken, pieces in enumerate(found, start=1):
+        for taken, of_file in enumerate(found, start=1):
             time.sleep(0.01)
             # The one in hand, and one a reader that found room at the same moment.
             assert len(begun) <= taken + 4
-            assert sum(map(len, pieces)) == 1198
+            assert sum(map(len, of_file.pieces)) == 1198
     assert begun == paths
 
 
@@ -150,9 +150,9 @@ def test_memory_that_runs_out_costs_one_file(recordings, encoder, monkeypatch):
     monkeypatch.setattr(reading, "convert", refusing)
     outcomes = []
     with ahead(sorted(recordings.iterdir()), encoder) as found:
-        for pieces in found:
+        for of_file in found:
             try:
-                outcomes.append(sum(map(len, pieces)) > 0)
+                outcomes.append(sum(map(len, of_file.pieces)) > 0)
             except UnusableAudio as error:
                 outcomes.append(error.reason)
     assert outcomes == [True, True, True, "cannot be read (not enough memory is free)", True, True]

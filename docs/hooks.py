@@ -70,7 +70,7 @@ def kinds_of_datasets() -> list[str]:
     union = typing.get_args(typing.get_args(Params.model_fields["datasets"].annotation)[1])[0]
     parts = ["## datasets", "A name of yours each, with a `kind` and the keys of that kind.", ""]
     parts += ["| kind | keys | what |", "|---|---|---|"]
-    kinds_of: dict[tuple[str, str, str], list[str]] = {}
+    kinds_of: dict[tuple[str, ...], list[str]] = {}
     for section in typing.get_args(union):
         own = {key: about for key, about in section.model_fields.items() if key != "kind"}
         for name in typing.get_args(section.model_fields["kind"].annotation):
@@ -78,11 +78,12 @@ def kinds_of_datasets() -> list[str]:
             what = in_a_line((page or "").partition("\n\n")[0])
             parts.append(f"| `{name}` | {', '.join(f'`{key}`' for key in own)} | {what} |")
             for key, about in own.items():
-                row = (key, kind(about.annotation), in_a_line(about.description))
+                default = "" if about.is_required() else shown(about.default)
+                row = (key, kind(about.annotation), default, in_a_line(about.description))
                 kinds_of.setdefault(row, []).append(f"`{name}`")
-    parts += ["", "| key | type | of | meaning |", "|---|---|---|---|"]
-    for (key, type_, meaning), names in kinds_of.items():
-        parts.append(f"| `{key}` | {type_} | {', '.join(names)} | {meaning} |")
+    parts += ["", "| key | type | default | of | meaning |", "|---|---|---|---|---|"]
+    for (key, type_, default, meaning), names in kinds_of.items():
+        parts.append(f"| `{key}` | {type_} | {default} | {', '.join(names)} | {meaning} |")
     return parts
 
 

@@ -27,7 +27,8 @@ def describe(summary: Summary) -> str:
     left_out = f"left out: {reasons} (rejected.csv)" if reasons else "nothing left out"
     noted = ", ".join(f"{number:,} {note}" for note, number in summary.num_notes.items())
     used = [f"used, with a note: {noted} (notes.csv)"] if noted else []
-    return "; ".join([made, left_out, *used, *map(describe_leak, summary.official_leaks)])
+    leaks = map(describe_leak, summary.official_leaks)
+    return "; ".join([made, left_out, *used, *leaks, *summary.choices])
 
 
 def describe_leak(leak: str) -> str:
@@ -63,11 +64,13 @@ def page_of(dataset: str, summary: Summary, folder: Path) -> str:
     notes = table_of("note", summary.num_notes, NOTES)
     notes += "".join(f"\n- `{note.path}`: {note.note}" for note in summary.note_examples)
     leaks = "".join(f"- {describe_leak(leak)}\n" for leak in summary.official_leaks)
+    choices = "".join(f"- {choice}\n" for choice in summary.choices)
     audio = f"{duration(summary.duration_s)} of audio, {summary.num_frames:,} frames"
     return f"""# {dataset}
 
 {summary.num_clips:,} clips in {summary.num_shards:,} shards: {audio}.
 
+{choices}
 Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 
 ## Rejected: {num_rejected:,}

@@ -93,13 +93,23 @@ class Own(Section):
 
     source: str
     """Folder of the recordings; `~` is your home."""
-    multi_label: bool
+    multi_label: bool = False
     """true if a clip may have several labels (scored by mAP), false if each has one (accuracy)."""
-    num_folds: Annotated[int, Field(ge=3)] | None
-    """If the labels come without a split, divide the labelled clips into this many folds. Groups
-    stay whole and copies together."""
-    split_fractions: SplitFractions | None
+    splits: Literal["auto", "given", "none"] = "auto"
+    """Splits or folds that the labels or the names of folders and files give. `auto`: use them if
+    there are any. `given`: need them. `none`: ignore them."""
+    num_folds: Annotated[int, Field(ge=3)] | None = 5
+    """If no splits are used, divide the labelled clips into this many folds. Groups stay whole and
+    copies together."""
+    split_fractions: SplitFractions | None = None
     """Divide them into train, validation and test instead, in the same way."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fractions_replace_the_default_folds(cls, raw: Any) -> Any:  # noqa: ANN401 - whatever a file holds
+        if isinstance(raw, dict) and raw.get("split_fractions") is not None:
+            return {"num_folds": None} | raw
+        return raw
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> "Own":
@@ -112,7 +122,7 @@ class Folder(Own):
     """Your own recordings, in any tree of audio files. See matpac/datasets/own/folder.py."""
 
     kind: Literal["folder"]
-    labels: str
+    labels: str = "none"
     """`none`, `folders` (the innermost folder names the class), or the path of a CSV or parquet
     table."""
 
@@ -122,7 +132,7 @@ class Tar(Own):
     matpac/datasets/own/tar.py."""
 
     kind: Literal["tar"]
-    labels: str
+    labels: str = "none"
     """`none`, or the key of a clip's JSON that holds its label or labels."""
 
 
@@ -131,7 +141,7 @@ class Parquet(Own):
     matpac/datasets/own/parquet.py."""
 
     kind: Literal["parquet"]
-    labels: str
+    labels: str = "none"
     """`none`, or the column that holds a clip's label or labels."""
 
 
@@ -666,7 +676,11 @@ class Params(Section):
     def _probed_datasets_have_labels(self) -> "Params":
         for name in self.probe.datasets:
             if self.labels_of(name) == "none":
-                raise ValueError(f"probe.datasets: need datasets with labels, got {name}, which has none")
+                own = f". Set datasets.{name}.labels; `matpac inspect {name}` says what there is"
+                raise ValueError(
+                    f"probe.datasets: need datasets with labels, got {name}, which has none"
+                    + (own if isinstance(self.datasets[name], Own) else "")
+                )
         return self
 
     @model_validator(mode="after")

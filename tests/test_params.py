@@ -466,3 +466,27 @@ def test_a_result_does_not_count_if_what_it_depends_on_was_edited_meanwhile(
     else:
         with pytest.raises(ValueError, match=rf"^{path}: {named} changed while this ran\. .*Run again"):
             refuse_changes(path, parse_params(raw), *keys)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "parquet"])
+def test_own_data_needs_a_kind_and_a_source_only(raw, kind):
+    section = {"kind": kind, "source": "mine"}
+    found = parse_params(changed(raw, "datasets.new", section)).datasets["new"]
+    assert found.model_dump() == section | {
+        "labels": "none",
+        "multi_label": False,
+        "splits": "auto",
+        "num_folds": 5,
+        "split_fractions": None,
+    }
+    fractions = {"validation": 0.1, "test": 0.2}
+    found = parse_params(changed(raw, "datasets.new", section | {"split_fractions": fractions})).datasets[
+        "new"
+    ]
+    assert (found.num_folds, found.split_fractions.test) == (None, 0.2)
+    with pytest.raises(ValueError, match=r"datasets.new: need num_folds or split_fractions, got both"):
+        parse_params(changed(raw, "datasets.new", section | {"num_folds": 5, "split_fractions": fractions}))
+    with pytest.raises(
+        ValueError, match=r"got new, which has none. Set datasets.new.labels; `matpac inspect new` says what"
+    ):
+        parse_params(changed(changed(raw, "datasets.new", section), "probe.datasets", ["new"]))

@@ -6,6 +6,8 @@ clips      (params, root, recordings) -> a Clip or a Rejection for each recordin
 PAGE       what is known of a public dataset before it is downloaded
 CLASSES    the classes in the order of their indices; or, if a file of the dataset tells them,
 task       (params, root, labels, num_folds) -> the Task; None without labels
+choices    (params, root, recordings) -> lines that say what is taken for labels and splits; default:
+           none
 tables     (params, root) -> files beside the recordings that `clips` and `task` read; default: none
 fetch      (params, root, report): make the recordings appear; default: download PAGE
 missing    (params, root, recordings) -> the number of recordings that are not here, by list;
@@ -77,6 +79,18 @@ class Reader:
         """
         clips: Iterator[Clip | Rejection] = self.module.clips(params, root, recordings)
         return clips
+
+    def choices(
+        self,
+        params: Any,  # noqa: ANN401 - any section
+        root: Path,
+        recordings: Iterable[Recording],
+    ) -> tuple[str, ...]:
+        """What is taken for labels and splits of own recordings, and why, in words."""
+        if not hasattr(self.module, "choices"):
+            return ()
+        choices: tuple[str, ...] = self.module.choices(params, root, recordings)
+        return choices
 
     def task(
         self,

@@ -76,6 +76,8 @@ class Inspection:
     kind: str
     title: str
     root: str
+    choices: tuple[str, ...]
+    """What is taken for labels and splits of own recordings, in words."""
     num_recordings: int
     num_bytes: int
     num_clips: int
@@ -162,6 +164,7 @@ def inspect_dataset(
             kind=source.kind,
             title=page.title if page else "",
             root=str(root),
+            choices=reader.choices(source, root, recordings),
             num_recordings=found.num_recordings,
             num_bytes=found.num_bytes,
             num_clips=headers.num_clips,

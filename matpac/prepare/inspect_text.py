@@ -197,6 +197,7 @@ def _of_inspection(found: Inspection) -> list[str]:
         ("formats", _counts(found.formats, found)),
         ("lengths", _lengths(found)),
         ("crops", _short(found)),
+        ("read as", "; ".join(found.choices)),
         ("task", _task(found)),
         ("labels", _labels(found)),
         ("classes", _balance(found)),

@@ -57,6 +57,8 @@ class Plan:
     """Number of rejected recordings by the phrase of the reason."""
     official_leaks: tuple[str, ...]
     """Groups and recordings that official splits put into several parts, in words."""
+    choices: tuple[str, ...] = ()
+    """What is taken for labels and splits of own recordings, in words."""
 
     def job(self, number: int) -> ShardJob:
         """The job of one shard, with absolute paths: a worker may run in another folder."""
@@ -142,7 +144,9 @@ def plan_dataset(
 
     items = reader.clips(source, root, recordings)
     own = rules_for(source, params)
-    return plan_shards(items, recordings, root, workspace_of(dataset), task_of, logmel, own, report)
+    choices = reader.choices(source, root, recordings)
+    workspace = workspace_of(dataset)
+    return plan_shards(items, recordings, root, workspace, task_of, logmel, own, report, choices)
 
 
 def rules_for(source: Dataset, params: Shards) -> Shards:
@@ -162,6 +166,7 @@ def plan_shards(
     logmel: LogMel,
     params: Shards,
     report: Callable[[int, int], None] | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Plan:
     """Plan the shards of clips and rejections, one item a recording.
 
@@ -194,6 +199,7 @@ def plan_shards(
             params.format,
             params.max_rejected_fraction,
             leaks,
+            choices,
         )
         content = io.BytesIO()  # NumPy does not say that a disk is full.
         np.save(content, mel_filters(logmel))
@@ -216,6 +222,7 @@ def plan_shards(
         num_clips=census.num_clips,
         num_rejected=census.num_rejected,
         official_leaks=leaks,
+        choices=choices,
     )
 
 

@@ -67,6 +67,8 @@ class Summary:
     note_examples: tuple[Note, ...]
     official_leaks: tuple[str, ...]
     """As in the plan."""
+    choices: tuple[str, ...]
+    """As in the plan."""
 
 
 def publish(plan: Plan, out: Path, show: Callable[[int, int], object] = lambda done, total: None) -> Summary:
@@ -145,6 +147,7 @@ def read_summary(folder: Path) -> Summary:
         num_notes=saved["num_notes"],
         note_examples=tuple(Note(**row) for row in _first_rows(folder / "notes.csv")),
         official_leaks=tuple(saved["official_leaks"]),
+        choices=tuple(saved["choices"]),
     )
 
 
@@ -177,6 +180,7 @@ def _assemble(plan: Plan, folder: Path) -> None:
             "num_notes": dict(num_notes.most_common()),
             "duration_s": math.fsum(durations_s),
             "official_leaks": plan.official_leaks,
+            "choices": plan.choices,
             # Exact sums, so that a mixture of datasets has exact statistics too.
             **asdict(statistics),
         },

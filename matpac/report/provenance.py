@@ -25,7 +25,7 @@ NO_GIT = "no git"
 
 def data_section(shards: Path, params: Params) -> Section | None:
     """Each dataset's clips, the recordings that were left out, and those used with a note."""
-    datasets, rejected, notes = [], [], []
+    datasets, rejected, notes, choices = [], [], [], []
     for name in params.datasets:
         path = shards / name / "statistics.json"
         if not path.exists():
@@ -39,9 +39,13 @@ def data_section(shards: Path, params: Params) -> Section | None:
         notes += [
             [name, note, f"{number:,}", NOTES[note]] for note, number in statistics["num_notes"].items()
         ]
+        if statistics.get("choices"):
+            choices.append(f"{name} is read as: {'; '.join(statistics['choices'])}.")
     if not datasets:
         return None
-    return section("The data", "data.html.j2", datasets=datasets, rejected=rejected, notes=notes)
+    return section(
+        "The data", "data.html.j2", datasets=datasets, choices=choices, rejected=rejected, notes=notes
+    )
 
 
 def read_optional(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The real flows on six tiny clips, recorded by a real server."""
 
 import hashlib
+import json
 import random
 import shutil
 import signal
@@ -61,6 +62,13 @@ def test_recordings_become_shards(converted):
         "statistics.json",
         "task.json",
     ]
+
+
+def test_the_shards_say_what_is_taken_for_labels_and_splits(converted):
+    found = json.loads((converted.folder / "data/shards/mine/statistics.json").read_text())
+    *_, splits, division = found["choices"]
+    assert splits == "splits: auto (default)"
+    assert division == "none found, so the labelled clips are divided: num_folds: 3"
 
 
 def test_every_run_and_task_is_recorded_in_its_final_state(converted):

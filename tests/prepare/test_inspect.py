@@ -127,6 +127,7 @@ def test_clean_recordings_give_no_warning(tmp_path, pretrain):
     assert text.endswith("\n\nNo warnings.")
     assert "lengths     0.60 s each" in text
     assert [part.name for part in found.parts] == ["fold 1", "fold 2", "fold 3"]
+    assert "read as labels: folders; multi_label: false; splits: auto (default); none found, so" in flat(text)
 
 
 def test_labels_of_a_multi_label_dataset_are_counted_per_clip(tmp_path, pretrain):

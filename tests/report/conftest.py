@@ -73,7 +73,7 @@ def write_shards(folder, params):
     ]
     write_index(folder / "index.parquet", table_of(rows))
     counts = {"num_clips": 6, "num_frames": 240, "num_rejected": {"silent": 2}, "duration_s": 7200.0}
-    counts["num_notes"] = {"not at full scale": 1}
+    counts |= {"num_notes": {"not at full scale": 1}, "choices": ["labels: none (default)"]}
     sums = {"num_values": 19200, "sum": -134400.0, "sum_of_squares": 1248000.0}
     write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
     write_json(folder / "task.json", None)

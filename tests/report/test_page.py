@@ -60,6 +60,7 @@ def test_what_was_left_out_and_what_is_odd_is_counted_with_its_meaning(page):
     for name, meaning in (("silent", REASONS["silent"]), ("not at full scale", NOTES["not at full scale"])):
         assert name in texts
         assert meaning in texts
+    assert "corpus is read as: labels: none (default)." in texts
 
 
 def test_tables_that_compare_nothing_are_folded_away(page, project, params):

@@ -1,8 +1,9 @@
 """folder: your own recordings in any tree of audio files, read in place.
 
 labels: none      No labels, for pre-training.
-labels: folders   The innermost folder is the class: `dog/a.wav`, `park/dog/a.wav`. An outermost
-                  folder named train, validation (valid, val, dev) or test is the split.
+labels: folders   The innermost folder is the class: `dog/a.wav`, `park/dog/a.wav`. Folders named
+                  train, validation (valid, val, dev) and test are the splits instead, if all
+                  recordings are in them: `train/dog/a.wav`, `dog/train/a.wav`.
 labels: <file>    A CSV or parquet table, in the source or relative to the project's folder.
                   Columns: `path` (relative to the source), `label`, and optionally `split`, `fold`
                   and `group`. See matpac/datasets/own/labels.py.
@@ -11,12 +12,14 @@ Recordings outside every folder, or not in the table, have no label.
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 from matpac.clip import Clip
 from matpac.datasets.inventory import Recording
 from matpac.datasets.own.label_table import read_table
-from matpac.datasets.own.labels import SPLITS, Annotation, annotated_clips
+from matpac.datasets.own.labels import Annotate, Annotation, annotated_clips, choices_of
+from matpac.datasets.own.places import Places, names_above, places_of
 from matpac.params import Folder
 
 
@@ -33,16 +36,24 @@ def tables(params: Folder, root: Path) -> list[Path]:
 
 
 def clips(params: Folder, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip]:
+    return annotated_clips(params, root, recordings, _annotations(params, root, recordings))
+
+
+def choices(params: Folder, root: Path, recordings: Iterable[Recording]) -> tuple[str, ...]:
+    return choices_of(params, root, recordings, _annotations(params, root, recordings))
+
+
+def _annotations(params: Folder, root: Path, recordings: Iterable[Recording]) -> Annotate | None:
     if params.labels == "none":
-        return annotated_clips(params, root, recordings, None)
+        return None
     if params.labels == "folders":
-        return annotated_clips(params, root, recordings, _from_folders)
+        places = None if params.splits == "none" else places_of(str(root), recordings)
+        return partial(_from_folders, places)
     [table] = tables(params, root)
     annotations = read_table(table, recordings, multi_label=params.multi_label)
-    return annotated_clips(params, root, recordings, lambda recording: annotations.get(recording.path))
+    return lambda recording: annotations.get(recording.path)
 
 
-def _from_folders(recording: Recording) -> Annotation | None:
-    folders = PurePosixPath(recording.path).parts[:-1]
-    split = SPLITS.get(folders[0].lower()) if folders else None
-    return Annotation((folders[-1],), split) if len(folders) > (split is not None) else None
+def _from_folders(places: Places | None, recording: Recording) -> Annotation | None:
+    folders = names_above(recording) if places is None else places.others(recording)
+    return Annotation((folders[-1],)) if folders else None

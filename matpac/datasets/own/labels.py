@@ -8,6 +8,9 @@ Recordings without a label have no split and no fold. They serve pre-training an
 probing. In a multi-label dataset an empty label says that nothing was heard, and such a clip takes
 part.
 
+A split may also be the name of a folder, a tar or a parquet file (matpac/datasets/own/places.py).
+With `splits: none`, whatever is given is ignored.
+
 If neither split nor fold is given, we divide the labelled clips into `num_folds` folds, or by
 `split_fractions` into train, validation and test. Every class is spread evenly, and groups stay
 whole. Copies of a recording without a group stay together. The result is the same every time.
@@ -24,19 +27,10 @@ from typing import Any, NamedTuple
 
 from matpac.clip import Clip, SplitName, Task, path_safe_id
 from matpac.datasets.inventory import Recording
+from matpac.datasets.own.places import SPLITS, names_above, places_of
 from matpac.datasets.own.split import Splitter
 from matpac.params import Folder, Own, Parquet, SplitFractions, Tar
 
-SPLITS: dict[str, SplitName] = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
@@ -71,6 +65,7 @@ def annotated_clips(
     if annotate is None:
         yield from (Clip(path_safe_id(recording.path), recording.path) for recording in recordings)
         return
+    annotate = with_given_splits(params, root, recordings, annotate)
     settle = _settled(params, root, recordings, annotate)
     num_labelled = 0
     for recording in recordings:
@@ -80,6 +75,79 @@ def annotated_clips(
         else:
             yield Clip(path_safe_id(recording.path), recording.path, *settle(num_labelled, annotation))
             num_labelled += 1
+
+
+def with_given_splits(
+    params: Own, root: Path, recordings: Iterable[Recording], annotate: Annotate
+) -> Annotate:
+    """Add the splits that places name, if labels give neither split nor fold; take all away for
+    `splits: none`."""
+    if params.splits == "none":
+        return lambda recording: _in_split(annotate(recording), None)
+    if _gives_parts(recordings, annotate):
+        return annotate
+    places = places_of(str(root), recordings)
+    if places is None or not places.tells:
+        return annotate
+    return lambda recording: _in_split(annotate(recording), places.split_of(recording))
+
+
+def _in_split(annotation: Annotation | None, split: SplitName | None) -> Annotation | None:
+    return annotation and annotation._replace(split=split, fold=None)
+
+
+def _gives_parts(recordings: Iterable[Recording], annotate: Annotate) -> bool:
+    annotations = (annotate(recording) for recording in recordings)
+    return any(item is not None and (item.split or item.fold is not None) for item in annotations)
+
+
+def choices_of(
+    params: Folder | Tar | Parquet, root: Path, recordings: Iterable[Recording], annotate: Annotate | None
+) -> tuple[str, ...]:
+    """Lines that say where labels and splits come from, and which of it is a default.
+
+    Raises:
+        ValueError: As `annotated_clips` does.
+    """
+    if annotate is None:
+        return (_said(params, "labels") + _labels_there(params, root, recordings),)
+    said = _said(params, "labels"), _said(params, "multi_label"), _said(params, "splits")
+    divided = f"so the labelled clips are divided: {_division(params)}"
+    if params.splits == "none":
+        return (*said, divided.removeprefix("so "))
+    if _gives_parts(recordings, annotate):
+        return (*said, "they come with the labels")
+    places = places_of(str(root), recordings)
+    if places is None:
+        return (*said, f"none found, {divided}")
+    if not places.tells:
+        return (*said, f"all recordings are in {places}, {divided}")
+    return (*said, f"the names of folders or files tell them: {places}")
+
+
+def _labels_there(params: Folder | Tar | Parquet, root: Path, recordings: Iterable[Recording]) -> str:
+    """What `labels` could name, for those who have not set it."""
+    if "labels" in params.model_fields_set:
+        return ""
+    if not isinstance(params, Folder):
+        first = next((recording.about for recording in recordings if recording.about), "{}")
+        keys = ", ".join(json.loads(first)) if first.startswith("{") else ""
+        return f"; what is told of the first clip: {keys}" if keys else ""
+    names = {names_above(recording)[-1:] for recording in recordings} - {()}
+    return f"; `folders` would make a class of each of {len(names):,} folders" if len(names) > 1 else ""
+
+
+def _division(params: Own) -> str:
+    if params.split_fractions is not None:
+        validation, test = params.split_fractions.validation, params.split_fractions.test
+        return f"{validation:g} for validation, {test:g} for test"
+    return _said(params, "num_folds")
+
+
+def _said(params: Own, key: str) -> str:
+    value = getattr(params, key)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}: {text}" + ("" if key in params.model_fields_set else " (default)")
 
 
 def task(
@@ -187,6 +255,11 @@ def _settled(
         found = f"none; the first one has {about:.200}" if about else "none"
         raise ValueError(f"{root}: labels: {params.labels}: need recordings with a label, found {found}")
     if set(splits) == {None} and set(folds) == {None}:
+        if params.splits == "given":
+            raise ValueError(
+                f"{root}: splits: given: need splits or folds in labels or folder names, found none. "
+                "Set splits to auto, and we divide the labelled clips."
+            )
         return _divided(params, root, splitter)
     if set(folds) == {None}:
         if set(splits) != set(PARTS):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matpac.clip import Clip
 from matpac.datasets.inventory import Recording
-from matpac.datasets.own.labels import annotate_from_about, annotated_clips
+from matpac.datasets.own.labels import annotate_from_about, annotated_clips, choices_of
 from matpac.params import Tar
 from matpac.walk import Storage
 
@@ -23,3 +23,8 @@ STORED_AS: tuple[Storage, ...] = ("tars",)
 def clips(params: Tar, root: Path, recordings: Iterable[Recording]) -> Iterator[Clip]:
     annotate = annotate_from_about(params.labels, multi_label=params.multi_label)
     return annotated_clips(params, root, recordings, annotate)
+
+
+def choices(params: Tar, root: Path, recordings: Iterable[Recording]) -> tuple[str, ...]:
+    annotate = annotate_from_about(params.labels, multi_label=params.multi_label)
+    return choices_of(params, root, recordings, annotate)

@@ -12,12 +12,13 @@ from matpac.walk import audio_files
 PATHS = ["cat/a.wav", "cat/b.wav", "dog/a.wav", "dog/b.wav", "loose.wav"]
 
 
-def params(labels, *, multi_label=False, num_folds=3, split_fractions=None) -> Folder:
+def params(labels, *, multi_label=False, num_folds=3, split_fractions=None, splits="auto") -> Folder:
     return Folder(
         kind="folder",
         source=".",
         labels=labels,
         multi_label=multi_label,
+        splits=splits,
         num_folds=num_folds,
         split_fractions=split_fractions,
     )

@@ -297,7 +297,8 @@ def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
 
     with exclusive(WORK / "embed" / dataset, EMBEDDINGS / dataset):
         checked = load_params(params)
-        located = Located(RAW / dataset, recordings_root(dataset, checked.source_of(dataset)))
+        root = recordings_root(dataset, checked.source_of(dataset))
+        located = Located(RAW / dataset, root, checked.shards.channels)
         embed_stage(SHARDS / dataset, located, checkpoint, EMBEDDINGS / dataset, checked.embed)
         refuse_changes(params, checked, "embed")
 

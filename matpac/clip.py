@@ -95,6 +95,8 @@ REASONS = {
     "not finite": "NaN or infinite samples, or energies that overflow.",
     "implausible": "A sample rate or loudness that no recording has: a damaged header.",
     "silent": "Every sample has the same value.",
+    "channels cancel": "The mean of the channels is 30 dB or more below them. Set shards.channels to left or "
+    "loudest to use one of them.",
     "duplicate": "The same bytes as an earlier recording, which stays. Never in public datasets.",
     "changed": "Different bytes than in the inventory; run the download stage again.",
     "known defect": "The dataset's page names it as broken.",

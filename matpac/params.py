@@ -238,6 +238,10 @@ class LogMel(Section):
         return self
 
 
+Channels = Literal["mean", "left", "loudest"]
+"""What one waveform is made of if a recording has several channels."""
+
+
 class Shards(Section):
     """How log-mels are packed: a few hundred clips to a shard."""
 
@@ -250,6 +254,10 @@ class Shards(Section):
     """Recordings to leave out although they can be decoded. The released code keeps all three
     kinds. Public datasets keep their duplicates, since official splits stay as they are. In your
     own data a copy in another split or fold is an error whatever you list here."""
+    channels: Channels
+    """What becomes of several channels: their mean, as in the released code, the first one (`left`), or
+    the loudest, which takes a second reading. `silent` above also rejects recordings whose channels
+    cancel: their mean is 30 dB below them, and another choice here keeps them."""
     max_rejected_fraction: Fraction
     """The stage fails if a larger share of the recordings is unusable, and otherwise goes on
     without them."""

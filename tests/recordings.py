@@ -60,6 +60,7 @@ def shards_params(**changes: Any) -> Shards:
         "format": "webdataset",
         "clips_per_shard": 3,
         "reject": ("silent", "truncated", "duplicate"),
+        "channels": "mean",
         "max_rejected_fraction": 1.0,
         "runner": "threads",
         "num_workers": 1,

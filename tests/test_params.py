@@ -246,17 +246,17 @@ def test_a_key_of_another_kind_is_refused(raw):
 
 @pytest.fixture
 def complaint(project, tmp_path):
-    """What loading says of the default parameters with another line 70; 70 and 71 are its places."""
+    """What loading says of the default parameters with another line 71; 71 and 72 are its places."""
     lines = (project / "presets/demo.yaml").read_bytes().split(b"\n")
-    assert lines[69] == b"  alpha: 0.5"
+    assert lines[70] == b"  alpha: 0.5"
 
     def complain(line: str | bytes) -> str:
-        lines[69] = line if isinstance(line, bytes) else line.encode()
+        lines[70] = line if isinstance(line, bytes) else line.encode()
         path = tmp_path / "params.yaml"
         path.write_bytes(b"\n".join(lines))
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared by the caller
             load_params(path)
-        return str(caught.value).replace(str(path), "FILE").replace("FILE, line 70: ", "HERE ")
+        return str(caught.value).replace(str(path), "FILE").replace("FILE, line 71: ", "HERE ")
 
     return complain
 
@@ -269,7 +269,7 @@ NUMBER = "need a decimal number without leading zeros, below 2^63, or text in qu
     [
         (
             "  alpha: 0.5\n  alpha: 1.0",
-            "FILE, line 71: pretrain.alpha: need each key once, found it in line 70",
+            "FILE, line 72: pretrain.alpha: need each key once, found it in line 71",
         ),
         ("  alpha: 010", f"HERE pretrain.alpha: {NUMBER} 010"),
         ("  alpha: 0o10", f"HERE pretrain.alpha: {NUMBER} 0o10"),
@@ -296,9 +296,9 @@ NUMBER = "need a decimal number without leading zeros, below 2^63, or text in qu
             "  alpha: 0.5 # \u2028  seed: 5",
             r"HERE need printable UTF-8, found 'alpha: 0.5 # \u2028  seed: 5'",
         ),
-        ("  alpha: [0.5", "FILE, line 71: not YAML: expected ',' or ']', but got ':'"),
+        ("  alpha: [0.5", "FILE, line 72: not YAML: expected ',' or ']', but got ':'"),
         (f"  alpha: {'[' * 1000}", "FILE: need a few levels, found hundreds"),
-        ("---", "FILE, line 71: need one document, found another after ---"),
+        ("---", "FILE, line 72: need one document, found another after ---"),
         ("  alpha: '0.5'", "FILE: pretrain.alpha: input should be a valid number, got '0.5'"),
         ("  alpha: true", "FILE: pretrain.alpha: input should be a valid number, got True"),
         ("  alpha: 1e400", "FILE: pretrain.alpha: input should be a finite number, got inf"),

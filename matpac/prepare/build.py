@@ -18,7 +18,7 @@ from matpac.clip import Note, Rejection, UnusableAudio, phrase_of
 from matpac.datasets.inventory import SCHEMA as RECORDING_SCHEMA
 from matpac.datasets.inventory import Recording, unchanged
 from matpac.files import checksum, read_json, write_json, write_text
-from matpac.params import LogMel, digest
+from matpac.params import Channels, LogMel, digest
 from matpac.prepare.workspace import Workspace
 from matpac.shards.index import ABOUT, CLIP_COLUMNS
 from matpac.shards.statistics import statistics_of
@@ -54,6 +54,7 @@ class ShardJob:
     workspace: Workspace
     logmel: LogMel
     reject: tuple[str, ...]
+    channels: Channels
     version: int
     """`SHARDS_VERSION` of the code that planned the shard."""
 
@@ -170,7 +171,7 @@ def _convert(row: dict[str, Any], job: ShardJob) -> tuple[StoredClip, dict[str, 
     recording = recording_of(row)
     source = unchanged(recording, job.root)
     filters = _mel_filters(job.mel_filters)
-    converted = convert(source, job.logmel, filters, Path(recording.path), job.reject)
+    converted = convert(source, job.logmel, filters, Path(recording.path), job.reject, job.channels)
     frames = whole_log_mel(converted.blocks)
     about = {name: row[name] for name in ABOUT}
     about |= {"native_rate_hz": converted.native_rate_hz, "duration_s": converted.duration_s}

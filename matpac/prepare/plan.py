@@ -71,6 +71,7 @@ class Plan:
             workspace=Workspace(self.workspace.root.absolute()),
             logmel=self.logmel,
             reject=self.params.reject,
+            channels=self.params.channels,
             version=SHARDS_VERSION,
         )
 
@@ -240,7 +241,7 @@ def write_plan(
     `rows` has one record batch a shard, so a worker reads only the batch of its shard.
     """
     census = Census()
-    beginning = digest(logmel, sorted(params.reject), SHARDS_VERSION)
+    beginning = digest(logmel, sorted(params.reject), params.channels, SHARDS_VERSION)
     waiting: list[dict[str, Any]] = []
 
     def close_shard() -> None:

@@ -67,7 +67,8 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
 
     def scenes(other: OtherEncoder, num_clips: int) -> Iterator[NDArray[np.float32]]:
         first = recordings[:num_clips]
-        sounds = read_sounds(first, located.root, other.sample_rate_hz, folder.logmel.resampler)
+        how = other.sample_rate_hz, folder.logmel.resampler, located.channels
+        sounds = read_sounds(first, located.root, *how)
         return other.embed(clips.ids[:num_clips], sounds, batch_size)
 
     for other in others:

@@ -23,7 +23,7 @@ from matpac.clip import UnusableAudio
 from matpac.datasets.fingerprints import code_of, content_of
 from matpac.datasets.inventory import Recording, read_recordings, unchanged
 from matpac.devices import device_or_default
-from matpac.params import Other, digest
+from matpac.params import Channels, Other, digest
 from matpac.probing.store import Origin
 from matpac.threads import ahead
 
@@ -40,6 +40,8 @@ class Located(NamedTuple):
     """Folder of the list, data/raw/<dataset>."""
     root: Path
     """Folder of the recordings."""
+    channels: Channels = "mean"
+    """What became of several channels in the shards (`shards.channels`)."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def read_sounds(
     root: Path,
     sample_rate_hz: int,
     resampler: Literal["soxr_hq", "kaiser_best"],
+    channels: Channels,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Mono samples of each recording, decoded and resampled as for shards, from -1 to 1.
 
@@ -177,7 +180,7 @@ def read_sounds(
     from matpac.signal.audio import read_waveform
 
     def decoded(name: Path, source: Path | bytes) -> Float32[np.ndarray, " time"]:
-        return read_waveform(source, sample_rate_hz, resampler, name).clip(-1, 1)
+        return read_waveform(source, sample_rate_hz, resampler, name, channels).clip(-1, 1)
 
     # `unchanged` runs here, in order: rows of a parquet file are found fastest one after the other.
     jobs = (partial(decoded, Path(recording.path), unchanged(recording, root)) for recording in recordings)

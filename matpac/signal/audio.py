@@ -14,7 +14,7 @@ import soundfile
 from jaxtyping import Float32
 
 from matpac.clip import UnusableAudio
-from matpac.params import LogMel
+from matpac.params import Channels, LogMel
 from matpac.signal.headers import is_cut, promised_s, start_of_audio
 from matpac.signal.mp3 import counts_frames, is_mp3, note_for
 from matpac.signal.resample import Resampler, resample_blocks
@@ -22,6 +22,9 @@ from matpac.signal.resample import Resampler, resample_blocks
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
 LOUDEST = 1e10
 """Full scale is 1, or 2 ** 31 in some float files; far above the limit, energies overflow float32."""
+CANCELS = 1e-3
+"""Energy of the channels' mean as a share of theirs, 30 dB: less, and the channels cancel. The mean of
+independent channels reaches it at a thousand of them."""
 LOUD = 10.0
 """No decoder and no mix goes 20 dB beyond full scale; samples that do are integers, or volts."""
 MOST_SAMPLES = 2**28
@@ -71,6 +74,35 @@ class Blocks(NamedTuple):
     """What is odd about it, as for `matpac.clip.Note`. Complete after the last block."""
 
 
+class Mono:
+    """Makes one waveform of several channels, and sees what their mean loses."""
+
+    def __init__(self, chosen: int | None, num_channels: int) -> None:
+        self._chosen = 0 if num_channels == 1 else chosen
+        self._weights = np.full(num_channels, 1 / num_channels, dtype=np.float32)
+        self._energy_of_mean = self._energy = 0.0
+
+    def of(self, part: Float32[np.ndarray, "time channel"]) -> Float32[np.ndarray, " time"]:
+        if self._chosen is not None:
+            return np.ascontiguousarray(part[:, self._chosen])
+        # Ten times faster than a mean over so short an axis.
+        mean: Float32[np.ndarray, " time"] = np.dot(part, self._weights)
+        self._energy_of_mean += float(np.dot(mean, mean))
+        self._energy += float(np.vdot(part, part)) / len(self._weights)
+        return mean
+
+    @property
+    def cancels(self) -> bool:
+        return self._energy_of_mean < CANCELS * self._energy
+
+    @property
+    def loss(self) -> str:
+        """What the mean has lost, in words."""
+        if self._energy_of_mean == 0:
+            return "their mean is 0"
+        return f"their mean is {10 * math.log10(self._energy / self._energy_of_mean):.0f} dB below them"
+
+
 def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
     """Read an audio file as a mono waveform for the front end.
 
@@ -92,7 +124,11 @@ def read_audio(path: Path, params: LogMel) -> Float32[np.ndarray, " time"]:
 
 
 def read_waveform(
-    source: Path | bytes, to_hz: int, resampler: Resampler, name: Path | None = None
+    source: Path | bytes,
+    to_hz: int,
+    resampler: Resampler,
+    name: Path | None = None,
+    channels: Channels = "mean",
 ) -> Float32[np.ndarray, " time"]:
     """A recording as a mono waveform at `to_hz`.
 
@@ -101,35 +137,47 @@ def read_waveform(
         to_hz: Sample rate of the result.
         resampler: Name of the resampler, as for `resample`.
         name: Path for error messages; by default that of the file.
+        channels: What becomes of several channels, as for `decode`.
 
     Raises:
         UnusableAudio: With the reason; "too long" if the result exceeds `MOST_SAMPLES`.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    rate_hz, samples, _ = decode_blocks(source, path)
+    rate_hz, samples, _ = decode_blocks(source, path, channels=channels)
     return _joined(path, resample_blocks(samples, rate_hz, to_hz, resampler), to_hz)
 
 
 def decode(
-    source: Path | bytes, name: Path | None = None, reject: Collection[str] = ()
+    source: Path | bytes,
+    name: Path | None = None,
+    reject: Collection[str] = (),
+    channels: Channels = "mean",
 ) -> tuple[Float32[np.ndarray, " time"], int]:
-    """Mean of the channels, and the sample rate of the file in Hz.
+    """One waveform of all channels, and the sample rate of the file in Hz.
 
     Args:
         source: A file or its bytes. The format is read from the content, never from the name.
         name: Path for error messages; by default that of the file.
         reject: Reasons to refuse audio that can be decoded. "truncated": shorter than the header
-            promises; "silent": every sample has the same value. Other reasons are ignored.
+            promises; "silent": every sample has the same value, or the channels cancel in their mean.
+            Other reasons are ignored.
+        channels: "mean" of the channels, "left" for the first, or "loudest" for the one with most
+            energy, which takes a second reading.
 
     Raises:
         UnusableAudio: With the reason.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    rate_hz, samples, _ = decode_blocks(source, path, reject)
+    rate_hz, samples, _ = decode_blocks(source, path, reject, channels)
     return _joined(path, samples, rate_hz), rate_hz
 
 
-def decode_blocks(source: Path | bytes, name: Path | None = None, reject: Collection[str] = ()) -> Blocks:
+def decode_blocks(
+    source: Path | bytes,
+    name: Path | None = None,
+    reject: Collection[str] = (),
+    channels: Channels = "mean",
+) -> Blocks:
     """Decode a recording of any length in blocks; arguments as for `decode`.
 
     Raises:
@@ -143,8 +191,13 @@ def decode_blocks(source: Path | bytes, name: Path | None = None, reject: Collec
             stream = opened.enter_context(Stream(_complete(file)))
         if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
             raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
+        chosen = None if channels == "mean" else 0
+        if channels == "loudest" and stream.channels > 1:
+            chosen = _loudest(source, path)
+        mono = Mono(chosen, stream.channels)
         notes: list[str] = []
-        return Blocks(stream.samplerate, _decoded(opened.pop_all(), path, file, stream, reject, notes), notes)
+        samples = _decoded(opened.pop_all(), path, file, stream, mono, reject, notes)
+        return Blocks(stream.samplerate, samples, notes)
 
 
 def _decoded(
@@ -152,6 +205,7 @@ def _decoded(
     path: Path,
     file: BufferedIOBase,
     stream: Stream,
+    mono: Mono,
     reject: Collection[str],
     notes: list[str],
 ) -> Iterator[Float32[np.ndarray, " time"]]:
@@ -159,7 +213,8 @@ def _decoded(
     peak = 0.0
     first_sample, is_constant = 0.0, True
     with opened, _troubles_named(path, file):
-        for block in _means_of_channels(path, stream):
+        for part in _parts(path, stream):
+            block = mono.of(part)
             if num_samples == 0:
                 first_sample = block[0]
             num_samples += len(block)
@@ -173,6 +228,10 @@ def _decoded(
         decoded_s, announced_s = (num / stream.samplerate for num in (num_samples, stream.frames))
         if "truncated" in reject:
             check_whole(path, file, decoded_s, announced_s)
+    if "silent" in reject and mono.cancels:
+        raise UnusableAudio(
+            path, f"channels cancel ({mono.loss}; shards.channels: left or loudest takes one)"
+        )
     if "silent" in reject and is_constant:
         raise UnusableAudio(path, f"silent (every sample is {first_sample:g})")
     if peak > LOUD:
@@ -261,14 +320,12 @@ class _Noted(RawIOBase):
         return len(content)
 
 
-def _means_of_channels(path: Path, stream: Stream) -> Iterator[Float32[np.ndarray, " time"]]:
+def _parts(path: Path, stream: Stream) -> Iterator[Float32[np.ndarray, "time channel"]]:
     """Blocks of the same size for all recordings with this number of channels; means round accordingly."""
     block_samples = BLOCK_SAMPLES if stream.channels <= 2 else SHORT_BLOCK_SAMPLES
     frames_per_block = max(block_samples // stream.channels, 1)
-    weights = np.full(stream.channels, 1 / stream.channels, dtype=np.float32)
     # Samples that are stored as integers, FLAC's too, are between -1 and 1.
     are_integers = stream.subtype.startswith("PCM_")
-    is_mono = stream.channels == 1
     num_samples = 0
     # Never beyond the last frame: a tag may follow.
     while num_wanted := min(frames_per_block, stream.frames - num_samples):
@@ -278,8 +335,16 @@ def _means_of_channels(path: Path, stream: Stream) -> Iterator[Float32[np.ndarra
         if not are_integers:
             _check_range(path, part)
         num_samples += len(part)
-        # Ten times faster than a mean over so short an axis.
-        yield part[:, 0] if is_mono else np.dot(part, weights)
+        yield part
+
+
+def _loudest(source: Path | bytes, path: Path) -> int:
+    """The channel with most energy, the first of several. Reads the whole recording."""
+    with open_audio(source, path) as file, _troubles_named(path, file), Stream(_complete(file)) as stream:
+        energies = np.zeros(stream.channels)
+        for part in _parts(path, stream):
+            energies += np.einsum("tc,tc->c", part, part)
+    return int(energies.argmax())
 
 
 def _check_range(path: Path, samples: Float32[np.ndarray, "time channel"]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float16, Float32
 
 from matpac.clip import UnusableAudio
-from matpac.params import LogMel
+from matpac.params import Channels, LogMel
 from matpac.signal.audio import decode_blocks
 from matpac.signal.logmel import log_mel_blocks
 from matpac.signal.resample import resample_blocks
@@ -46,6 +46,7 @@ def convert(
     filters: Float32[np.ndarray, "bin mel"],
     name: Path | None = None,
     reject: Collection[str] = (),
+    channels: Channels = "mean",
 ) -> Converted:
     """Decode, resample and analyze a recording in blocks.
 
@@ -55,12 +56,13 @@ def convert(
         filters: Mel filterbank `[bin, mel]` of the front end.
         name: Path for error messages; by default that of the file.
         reject: Reasons to refuse audio that can be decoded, as for `decode`.
+        channels: What becomes of several channels, as for `decode`.
 
     Raises:
         UnusableAudio: With the reason, here or while blocks are read: damage is found where it lies.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    native_rate_hz, samples, notes = decode_blocks(source, path, reject)
+    native_rate_hz, samples, notes = decode_blocks(source, path, reject, channels)
     converted = Converted(native_rate_hz, iter(()), notes=notes)
 
     def counted() -> Iterator[Float32[np.ndarray, " time"]]:

@@ -96,7 +96,7 @@ def listed(root, holds=("files",)):
 def sounds_of(located, rate_hz=22050):
     """Sounds of all recordings, in the order of the inventory."""
     recordings = list(read_recordings(located.inventory))
-    return list(read_sounds(recordings, located.root, rate_hz, "soxr_hq"))
+    return list(read_sounds(recordings, located.root, rate_hz, "soxr_hq", "mean"))
 
 
 @pytest.fixture

@@ -111,14 +111,12 @@ def test_silence_ends_with_one_sample_wherever_it_is(tmp_path, place):
 
 @pytest.mark.parametrize("level", [0, 0.25])
 def test_silence_is_refused_on_demand(tmp_path, level):
-    """Constant samples are silence, and so are channels that cancel out. One different sample is sound."""
+    """Constant samples are silence. One different sample is sound."""
     path = tmp_path / "a.wav"
     samples = np.full((1_000, 2), float(level))
     soundfile.write(path, samples, 16_000)
     assert len(decode(path)[0]) == 1_000
     assert reason(path, reject=("silent",)) == f"silent (every sample is {level:g})"
-    soundfile.write(path, samples * [1, -1], 16_000)
-    assert reason(path, reject=("silent",)) == "silent (every sample is 0)"
     samples[500] = 0.5
     soundfile.write(path, samples, 16_000)
     assert len(decode(path, reject=("silent",))[0]) == 1_000
@@ -230,3 +228,45 @@ def test_workers_start_without_heavy_imports():
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
     assert found == "set()\n"
+
+
+def stereo(left, right, rate_hz=16_000) -> bytes:
+    file = BytesIO()
+    soundfile.write(file, np.stack([left, right], axis=1), rate_hz, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("remainder", "words"), [(0, "their mean is 0"), (0.02, "their mean is 40 dB below them")]
+)
+def test_channels_that_cancel_are_a_reason_with_a_way_out(remainder, words):
+    noise = np.random.default_rng(0).normal(scale=0.1, size=200_000)
+    cancelling = stereo(noise, noise * (remainder - 1))
+    with pytest.raises(UnusableAudio) as caught:
+        decode(cancelling, reject=("silent",))
+    assert caught.value.reason == (f"channels cancel ({words}; shards.channels: left or loudest takes one)")
+    assert len(decode(cancelling)[0]) == 200_000
+    left, _ = decode(cancelling, reject=("silent",), channels="left")
+    np.testing.assert_allclose(left, noise, atol=1e-4)
+
+
+def test_the_loudest_channel_is_found_at_the_end_of_the_recording(tmp_path):
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(300_000, 2)).astype(np.float32)
+    noise[-50_000:, 1] *= 20
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise, 16_000, subtype="FLOAT")
+    for source in (path, path.read_bytes()):
+        for channels, expected in (("left", noise[:, 0]), ("loudest", noise[:, 1])):
+            np.testing.assert_array_equal(decode(source, channels=channels)[0], expected)
+    mono = stereo(noise[:, 0], noise[:, 0])
+    assert decode(mono, channels="loudest")[0].tobytes() == decode(mono, channels="left")[0].tobytes()
+
+
+def test_independent_channels_do_not_cancel_and_silence_is_no_cancellation():
+    random = np.random.default_rng(0)
+    many = BytesIO()
+    soundfile.write(many, random.normal(scale=0.1, size=(20_000, 20)), 16_000, format="WAV")
+    assert len(decode(many.getvalue(), reject=("silent",))[0]) == 20_000
+    assert len(decode(stereo(random.normal(size=9_000), np.zeros(9_000)), reject=("silent",))[0]) == 9_000
+    with pytest.raises(UnusableAudio, match="silent"):
+        decode(stereo(np.zeros(9_000), np.zeros(9_000)), reject=("silent",))

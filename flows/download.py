@@ -4,6 +4,7 @@ checksums.
 python -m flows.download esc10
 """
 
+import os
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -30,7 +31,7 @@ def download(dataset: DatasetName) -> None:
         inventory = list_recordings(dataset, source, root, raw)
         # Edited labels make the shards stale, as edited recordings do.
         tables = READERS[source.kind].tables(source, root)
-        write_json(raw / "tables.json", {path.name: checksum(path) for path in tables})
+        write_json(raw / "tables.json", {os.path.relpath(path, root): checksum(path) for path in tables})
 
     missing = READERS[source.kind].num_missing(source, root, Recordings(raw), inventory.num_recordings)
     for name, number in missing.items():

@@ -123,8 +123,10 @@ class Folder(Own):
 
     kind: Literal["folder"]
     labels: str = "none"
-    """`none`, `folders` (the innermost folder names the class), or the path of a CSV or parquet
-    table."""
+    """`none`, `folders` (the innermost folder names the class), or the path of a CSV, JSON Lines or
+    parquet table; also the name of such tables in folders of the source (`metadata.csv`)."""
+    label_column: str = "label"
+    """Column of the table that holds a clip's label or labels."""
 
 
 class Tar(Own):

@@ -20,12 +20,12 @@ AUDIO_SUFFIXES = frozenset({
 SUFFIXES: dict[Storage, frozenset[str]] = {
     "files": AUDIO_SUFFIXES,
     "tars": frozenset({".tar"}),
-    "parquet": frozenset({".parquet"}),
+    "parquet": frozenset({".parquet", ".arrow"}),
 }
 IN_WORDS: dict[Storage, str] = {
     "files": f"audio files ({', '.join(sorted(AUDIO_SUFFIXES))})",
     "tars": "tars with audio files in them (.tar, not compressed)",
-    "parquet": "parquet files with a column of audio (a struct with a field `bytes`, or a binary `audio`)",
+    "parquet": "parquet or arrow files with a column of audio (a struct with `bytes`, or a binary `audio`)",
 }
 PLAIN_FILES: tuple[Storage, ...] = ("files",)
 T = TypeVar("T")

@@ -1,13 +1,13 @@
-"""tar or parquet file -> the recordings in it, listed and read without unpacking."""
+"""tar, parquet or arrow file -> the recordings in it, listed and read without unpacking."""
 
 import errno
 import json
 import tarfile
 import threading
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain, islice
@@ -22,6 +22,8 @@ NOTES = (".json", ".cls", ".txt")
 ROWS_AT_ONCE = 16
 """Rows per batch; a row holds a whole recording, so few of them fit into memory."""
 BUFFER_BYTES = 2**20
+ARROW_MAGIC = b"ARROW1"
+"""Beginning of an arrow file with an index at its end; others are streams."""
 
 
 class Place(NamedTuple):
@@ -164,26 +166,53 @@ def _is_binary(kind: pa.DataType | None) -> bool:
     return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of the classes in columns that hold their numbers, as Hugging Face notes them."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {column: names for column, feature in features.items() if (names := _names_in(feature))}
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return {}
+
+
+def _names_in(feature: Any) -> list[str] | None:  # noqa: ANN401 - whatever the metadata holds
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "ClassLabel":
+        return [str(name) for name in feature["names"]]
+    return _names_in(feature.get("feature"))
+
+
+def _named(value: Any, names: list[str]) -> Any:  # noqa: ANN401 - a cell
+    """Names in place of numbers; none for -1, which stands for an unknown class."""
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    if isinstance(value, str):
+        return value
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
+
+
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """All rows in their order; none if the file has no column of audio.
+    """All rows of a parquet or arrow file in their order; none if it has no column of audio.
 
     Raises:
         OSError: If the file is damaged, perhaps after some rows.
     """
     with _damage_is_os_error(), _open(path) as file:
-        schema = file.schema_arrow
+        schema = file.schema
         audio = audio_column(schema)
         if audio is None:
             return
+        names = class_names(schema)
         columns = [field.name for field in schema if field.name == audio or not _is_binary(field.type)]
-        batches = file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False)
-        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        rows = chain.from_iterable(batch.to_pylist() for batch in file.batches(0, columns))
         for number, row in enumerate(rows):
             # Other fields of the struct, such as `path`, may be the only place with the name of the
             # file.
             about = (row[audio] if isinstance(row[audio], dict) else {}) | row
             del about[audio]
             about.pop("bytes", None)
+            about |= {column: _named(about[column], names[column]) for column in names if column in about}
             yield Row(number, _content(row[audio]), json.dumps(about, sort_keys=True, default=str))
 
 
@@ -200,9 +229,7 @@ class _Rows:
 
     def __init__(self, path: Path) -> None:
         self.file = _open(path)
-        metadata = self.file.metadata
-        counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        self.first_rows = [0, *accumulate(counts)]
+        self.first_rows = [0, *accumulate(self.file.group_sizes())]
         self.cells: Iterator[Any] = iter(())
         self.next_row = -1
 
@@ -218,9 +245,8 @@ class _Rows:
         return content
 
     def _from_group(self, group: int) -> Iterator[Any]:
-        groups = list(range(group, self.file.num_row_groups))
-        columns = [audio_column(self.file.schema_arrow)]
-        batches = self.file.iter_batches(ROWS_AT_ONCE, groups, columns=columns, use_threads=False)
+        audio = audio_column(self.file.schema)
+        batches = self.file.batches(group, [audio] if audio else [])
         return chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
 
 
@@ -234,9 +260,67 @@ def _content(cell: Any) -> bytes | None:  # noqa: ANN401 - bytes, or a struct th
     return content
 
 
-def _open(path: Path) -> parquet.ParquetFile:
-    # No pre-buffering: a whole row group of audio may not fit into memory.
-    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
+class _ParquetFile:
+    """Groups of rows, of which a few rows are in memory at a time."""
+
+    def __init__(self, path: Path) -> None:
+        # No pre-buffering: a whole row group of audio may not fit into memory.
+        self.file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        self.schema = self.file.schema_arrow
+
+    def group_sizes(self) -> list[int]:
+        metadata = self.file.metadata
+        return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+    def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All rows from a group on."""
+        groups = list(range(group, self.file.num_row_groups))
+        yield from self.file.iter_batches(ROWS_AT_ONCE, groups, columns=columns, use_threads=False)
+
+    def __enter__(self) -> "_ParquetFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+class _ArrowFile(_ParquetFile):
+    """The same for an arrow file, of either format. Its record batches are the groups."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = pa.memory_map(str(path))
+        is_seekable = self.file.read(len(ARROW_MAGIC)) == ARROW_MAGIC
+        self.file.seek(0)
+        if is_seekable:
+            reader = pa.ipc.open_file(self.file)
+            self._groups = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            reader = pa.ipc.open_stream(self.file)
+            self._groups = iter(reader)
+        self.schema = reader.schema
+        self._read: list[pa.RecordBatch] = []
+
+    def group_sizes(self) -> list[int]:
+        with suppress(pa.ArrowException, OSError):  # Those before a damage can be read.
+            deque(self._from(0), maxlen=0)
+        return [group.num_rows for group in self._read]
+
+    def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        for whole in self._from(group):
+            for start in range(0, whole.num_rows, ROWS_AT_ONCE):
+                yield whole.select(columns).slice(start, ROWS_AT_ONCE)
+
+    def _from(self, group: int) -> Iterator[pa.RecordBatch]:
+        """Record batches are views of the file, so it costs nothing to keep them."""
+        yield from self._read[group:]
+        for batch in self._groups:
+            self._read.append(batch)
+            if len(self._read) > group:
+                yield batch
+
+
+def _open(path: Path) -> _ParquetFile:
+    return _ArrowFile(path) if path.suffix.lower() == ".arrow" else _ParquetFile(path)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""CSV or parquet table of labels -> annotations by path."""
+"""CSV, JSON Lines or parquet tables of labels -> annotations by path."""
 
 import csv
+import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +17,10 @@ from matpac.clip import digest64
 from matpac.datasets.inventory import Recording
 from matpac.datasets.own.labels import Annotation, annotation_of
 
-COLUMNS = ("path", "label", "split", "fold", "group")
+PATHS = ("path", "file_name")
+"""Columns that name the recording: relative to the source, or to the table's folder (as in Hugging
+Face's `metadata.csv`)."""
+COLUMNS = (*PATHS, "split", "fold", "group")
 NUM_SHOWN = 3
 """Most wrong rows that an error names."""
 
@@ -58,78 +62,111 @@ class Annotations:
         return self._known_labels[self._labels[place]]._replace(group=group)
 
 
-def read_table(table: Path, recordings: Iterable[Recording], *, multi_label: bool) -> Annotations:
-    """Annotations from a table in which every row names one recording, and no recording has two
+class Table:
+    """A table of labels of the recordings below `root`, with the labels in the column `label`."""
+
+    def __init__(self, path: Path, root: Path, label: str) -> None:
+        self.path, self.label = path, label
+        is_inside = path.resolve().is_relative_to(root.resolve())
+        self.folder = path.resolve().parent.relative_to(root.resolve()) if is_inside else Path()
+        """Folder of the table, relative to the source."""
+
+    def rows(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Place of each row, the path in it and its values. Raises ValueError if damaged."""
+        kinds = {".parquet": _parquet_rows, ".jsonl": _json_rows}
+        rows = kinds.get(self.path.suffix.lower(), _csv_rows)
+        try:
+            for where, row in rows(self.path, self.label):
+                folder, name = (Path(), row["path"]) if "path" in row else (self.folder, row["file_name"])
+                path = PurePosixPath(folder, str(name or "").strip())
+                yield f"{self.path}, {where}", path.as_posix(), row
+        except UnicodeDecodeError as error:
+            found = error.object[error.start :][:1]
+            raise ValueError(f"{self.path}: need text in UTF-8, found {found!r}") from None
+        except (csv.Error, pa.ArrowException, OSError) as error:
+            raise ValueError(f"{self.path}: cannot be read ({error})") from error
+
+
+def read_tables(
+    tables: Sequence[Path], root: Path, recordings: Iterable[Recording], *, label: str, multi_label: bool
+) -> Annotations:
+    """Annotations from tables in which every row names one recording, and no recording has two
     rows.
 
     Raises:
-        ValueError: With the table and the line or row, if the table is anything else.
+        ValueError: With the table and the line or row, if the tables are anything else.
     """
+    opened = [Table(table, root, label) for table in tables]
+    rows = (row for table in opened for row in table.rows())
     annotations = Annotations(
-        (_path(row), annotation_of(row, "label", f"{table}, {where}", multi_label=multi_label))
-        for where, row in _rows(table)
+        (path, annotation_of(row, label, where, multi_label=multi_label)) for where, path, row in rows
     )
     if annotations.has_duplicates:
-        _refuse_duplicates(table)
+        _refuse_duplicates(opened)
     num_unused = len(annotations) - sum(
         annotations.get(recording.path) is not None for recording in recordings
     )
     if num_unused:
         paths = {recording.path for recording in recordings}
-        unused = (f"{path} ({where})" for where, row in _rows(table) if (path := _path(row)) not in paths)
+        rows = (row for table in opened for row in table.rows())
+        unused = (f"{path} ({where.rpartition(', ')[2]})" for where, path, _ in rows if path not in paths)
         raise ValueError(
-            f"{table}: need rows that name recordings of the source, found {num_unused} that do "
+            f"{tables[0]}: need rows that name recordings of the source, found {num_unused} that do "
             f"not: {', '.join(islice(unused, NUM_SHOWN))}{' ...' if num_unused > NUM_SHOWN else ''}"
         )
     return annotations
 
 
-def _refuse_duplicates(table: Path) -> None:
+def _refuse_duplicates(tables: Iterable[Table]) -> None:
     paths = set()
-    for where, row in _rows(table):
-        path = _path(row)
-        if path in paths:
-            raise ValueError(f"{table}, {where}: need one row per recording, found {path} again")
-        paths.add(path)
+    for table in tables:
+        for where, path, _ in table.rows():
+            if path in paths:
+                raise ValueError(f"{where}: need one row per recording, found {path} again")
+            paths.add(path)
 
 
-def _path(row: dict[str, Any]) -> str:
-    return PurePosixPath(str(row["path"] or "").strip()).as_posix()
+Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
-def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The place of each row in the table, and its values. Raises ValueError if damaged."""
-    rows = _parquet_rows(table) if table.suffix.lower() == ".parquet" else _csv_rows(table)
-    try:
-        yield from rows
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{table}: need text in UTF-8, found {error.object[error.start :][:1]!r}") from None
-    except (csv.Error, pa.ArrowException, OSError) as error:
-        raise ValueError(f"{table}: cannot be read ({error})") from error
-
-
-def _csv_rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(table: Path, label: str) -> Rows:
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        _check_columns(table, reader.fieldnames or [])
+        _check_columns(table, label, reader.fieldnames or [])
         for row in reader:
             yield f"line {reader.line_num}", row
 
 
-def _parquet_rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_rows(table: Path, label: str) -> Rows:
+    with table.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                found = line.strip()[:40]
+                raise ValueError(f"{table}, line {number}: need a JSON object, found {found}")  # noqa: TRY004
+            _check_columns(table, label, row)
+            yield f"line {number}", row
+
+
+def _parquet_rows(table: Path, label: str) -> Rows:
     with parquet.ParquetFile(table, pre_buffer=False) as file:
         names = file.schema_arrow.names
-        _check_columns(table, names)
+        _check_columns(table, label, names)
         number = 0
-        for batch in file.iter_batches(columns=[name for name in COLUMNS if name in names]):
+        for batch in file.iter_batches(columns=[name for name in (*COLUMNS, label) if name in names]):
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", row
 
 
-def _check_columns(table: Path, columns: Iterable[str]) -> None:
-    if not {"path", "label"} <= set(columns):
+def _check_columns(table: Path, label: str, columns: Iterable[str]) -> None:
+    if label not in columns or not set(PATHS) & set(columns):
         raise ValueError(
-            f"{table}: need columns path and label (and perhaps split, fold, group), "
-            f"found {', '.join(columns) or 'nothing'}"
+            f"{table}: need columns path (or file_name) and {label} (and perhaps split, fold, group), "
+            f"found {', '.join(columns) or 'nothing'}. `label_column` names another column of labels."
         )

@@ -1,9 +1,11 @@
-"""parquet: your own recordings in parquet files, as Hugging Face keeps them, read in place.
+"""parquet: your own recordings in parquet or arrow files, as Hugging Face keeps them, read in place.
 
-Layout   Any tree of `.parquet` files with a column of audio files as bytes: a struct with a field
-         `bytes`, or a binary column named `audio`. Files without one are passed over.
+Layout   Any tree of `.parquet` files, or of `.arrow` files as `save_to_disk` writes them, with a
+         column of audio files as bytes: a struct with a field `bytes`, or a binary column named
+         `audio`. Files without one are passed over.
 Labels   `labels: none`, or the column with the label: a text, a number, or a list of them. The
-         columns `split`, `fold` and `group` count too. See matpac/datasets/own/labels.py.
+         columns `split`, `fold` and `group` count too. See matpac/datasets/own/labels.py. Numbers
+         of classes that Hugging Face has named (`ClassLabel`) become their names.
 Defects  The rows before a damage are used, and a line in rejected.csv names the file. A row group
          is read from its start: files with few, large row groups are slow if shards are small.
 """

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import pyarrow as pa
@@ -100,7 +101,7 @@ def test_a_table_gives_several_labels_and_clips_without_any(table):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file;class\n", "need columns path and label .* found file;class"),
+        ("file;class\n", r"need columns path \(or file_name\) and label .* found file;class"),
         ("", "found nothing"),
         ("path,label\ncat/x.wav,cat\n", r"found 1 that do not: cat/x.wav \(line 2\)"),
         ("path,label\ncat/a.wav,cat\ncat/a.wav,dog\n", "line 3: need one row per recording"),
@@ -194,3 +195,56 @@ def test_a_real_tree(audio_folder):
 def test_fewer_groups_than_folds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="need 3 groups of labelled clips at least, found 2"):
         clips(params("folders", num_folds=3), tmp_path, ["cat/a.wav", "dog/b.wav"])
+
+
+def write_metadata(folder, name, rows):
+    """As Hugging Face's audiofolder keeps labels: `file_name` is relative to the table's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    (folder / name).write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+@pytest.mark.parametrize("where", ["root", "splits"])
+def test_an_audiofolder_is_read_as_it_is(tmp_path, name, where):
+    splits = ("train", "validation", "test")
+    rows = [
+        {"file_name": f"{split}/{number}.wav", "species": ("wren", "robin")[number]}
+        for split in splits
+        for number in range(2)
+    ]
+    paths = [row["file_name"] for row in rows]
+    if where == "root":
+        write_metadata(tmp_path, name, rows)
+    else:
+        for split in splits:
+            own = [row for row in rows if row["file_name"].startswith(split)]
+            write_metadata(
+                tmp_path / split, name, [row | {"file_name": row["file_name"][-5:]} for row in own]
+            )
+    section = params(name).model_copy(update={"label_column": "species"})
+    found = clips(section, tmp_path, paths)
+    assert [clip.labels for clip in found.values()] == [("wren",), ("robin",)] * 3
+    assert [clip.split for clip in found.values()] == [split for split in splits for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"file_name": "cat/a.wav", "label": "cat"}\n["cat"]',
+            r"line 2: need a JSON object, found \[.cat.\]",
+        ),
+        (
+            '{"file_name": "cat/a.wav", "species": "cat"}',
+            "need columns path .or file_name. and label .* found file_name",
+        ),
+    ],
+)
+def test_wrong_json_lines_are_refused_with_the_place(tmp_path, line, message):
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        clips(params("metadata.jsonl"), tmp_path)

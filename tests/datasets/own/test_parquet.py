@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -77,3 +78,47 @@ def test_the_sound_of_a_row_can_be_decoded(tmp_path):
         expected = np.random.default_rng(number).normal(scale=0.1, size=1600)
         assert rate_hz == 16000
         np.testing.assert_allclose(samples, expected, atol=2**-15)
+
+
+def named_classes(**features):
+    """The note of Hugging Face's `datasets` in a schema."""
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
+@pytest.mark.parametrize("write", ["parquet", "stream", "file"])
+def test_numbers_of_classes_become_their_names(tmp_path, write):
+    names = {"names": ["wren", "robin"], "_type": "ClassLabel"}
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [{"bytes": flac(number), "path": None} for number in range(20)]
+    table = pa.table(
+        {
+            "audio": pa.array(cells, struct),
+            "species": pa.array([-1, 0, 1, None] * 5, pa.int64()),
+            "heard": [[0, 1], [], [1], None] * 5,
+        }
+    ).replace_schema_metadata(named_classes(species=names, heard={"feature": names, "_type": "Sequence"}))
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        if write == "parquet":
+            pa.parquet.write_table(table, tmp_path / split / "0.parquet")
+            continue
+        new = pa.ipc.new_stream if write == "stream" else pa.ipc.new_file
+        with new(tmp_path / split / "data-00000-of-00001.arrow", table.schema) as file:
+            file.write_table(table, max_chunksize=7)
+    recordings = list(take_inventory(tmp_path, ("parquet",)))
+    abouts = [json.loads(recording.about) for recording in recordings]
+    assert [about["species"] for about in abouts] == [None, "wren", "robin", None] * 10
+    assert [about["heard"] for about in abouts] == [["wren", "robin"], [], ["robin"], None] * 10
+    for number in (39, 3, 4, 18, 0, 27):
+        assert read_bytes(tmp_path, recordings[number]) == flac(number % 20)
+
+
+def test_rows_before_a_damage_of_an_arrow_file_are_used(tmp_path):
+    table = pa.table({"audio": [flac(number) for number in range(20)]})
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pa.ipc.new_stream(path, table.schema) as file:
+        file.write_table(table, max_chunksize=5)
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    *whole, rest = take_inventory(tmp_path, ("parquet",))
+    assert (len(whole), rest.path, rest.sha256) == (10, path.name, "")
+    assert read_bytes(tmp_path, whole[-1]) == flac(9)

@@ -81,7 +81,7 @@ def test_every_audio_file_is_a_recording_with_its_checksum(tmp_path):
 def test_nothing_to_list_is_refused(tmp_path):
     with pytest.raises(ValueError, match="need a folder of recordings, found none"):
         list(take_inventory(tmp_path / "missing"))
-    with pytest.raises(ValueError, match=r"need tars with audio files in them .* or parquet files"):
+    with pytest.raises(ValueError, match=r"need tars with audio files in them .* or parquet or arrow files"):
         list(take_inventory(tmp_path, ("tars", "parquet")))
 
 

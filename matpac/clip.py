@@ -90,6 +90,8 @@ REASONS = {
     "cannot be decoded": "No audio that libsndfile knows (WAV, FLAC, Ogg, Opus, MP3, AIFF, ...), or damaged.",
     "no samples": "A valid header with nothing after it.",
     "truncated": "Shorter than its own header says: a copy or download that was cut off.",
+    "more than one recording": "Files glued together, or chained Ogg streams; decoders read only the first. "
+    "Split them.",
     "too short": "Shorter than one analysis window.",
     "too long": "Its log-mel (or, for other encoders, its waveform) exceeds a gigabyte; cut it into pieces.",
     "not finite": "NaN or infinite samples, or energies that overflow.",
@@ -103,6 +105,10 @@ REASONS = {
     "not listed": "In no list of the dataset: a stray file, or one that its official split leaves out.",
 }
 NOTES = {
+    "longer than its header says": "All of it is used. A recorder crashed before it wrote the size, or the "
+    "size did not fit into its field.",
+    "bytes that are no audio": "An MP3 that begins inside a frame, or has zeros or text around its frames. "
+    "All frames are used.",
     "not at full scale": "A float file with samples far beyond 1, integers perhaps. Divide them, or rescale "
     "the file: its log-mel is shifted.",
 }

@@ -22,6 +22,7 @@ from matpac.signal.audio import (
 )
 from matpac.signal.headers import is_cut
 from matpac.signal.logmel import num_frames
+from matpac.signal.mend import mend
 from matpac.signal.recording import most_frames, too_long
 
 UNKNOWN_SAMPLES = 2**60
@@ -56,10 +57,12 @@ def check_header(root: Path, recording: Recording, logmel: LogMel, reject: Colle
         raise UnusableAudio(path, "cannot be read (no checksum could be taken)")
     with open_audio(_source(root, recording), path) as file:
         try:
-            with Stream(file) as stream:
+            mended = mend(path, file, count_frames=False)
+            with Stream(mended.file) as stream:
                 coding = f"{stream.format} {stream.subtype}"
                 num_samples = stream.frames if stream.frames < UNKNOWN_SAMPLES else None
-                header = Header(stream.samplerate, stream.channels, coding, num_samples)
+                notes = tuple(mended.notes_on((num_samples or 0) / stream.samplerate))
+                header = Header(stream.samplerate, stream.channels, coding, num_samples, notes)
         except soundfile.LibsndfileError as error:
             raise UnusableAudio(path, CUT if is_cut(file) else "cannot be decoded") from error
         _check(path, header, logmel)

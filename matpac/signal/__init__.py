@@ -1,10 +1,11 @@
 """file -> log-mel.
 
 audio.py     audio file -> waveform
-headers.py   audio file -> the length that its header promises, and whether it was cut off
+headers.py   audio file -> what its header promises, whether it was cut off, and what follows its samples
 logmel.py    waveform -> log-mel
 mel.py       front end -> mel filterbank, made by librosa
-mp3.py       MP3 file -> whether it notes its length; the missing note
+mend.py      audio file -> the same file as a decoder must read it to hear all of it
+mp3.py       MP3 file -> where its frames begin and end; a note of their number
 recording.py audio file -> log-mel, block by block
 resample.py  waveform -> waveform at another rate
 """

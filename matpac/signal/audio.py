@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from io import BufferedIOBase, BufferedReader, BytesIO, FileIO, RawIOBase
+from io import BufferedIOBase, BytesIO, FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from jaxtyping import Float32
 from matpac.clip import UnusableAudio
 from matpac.params import Channels, LogMel
 from matpac.signal.headers import is_cut, promised_s, start_of_audio
-from matpac.signal.mp3 import counts_frames, is_mp3, note_for
+from matpac.signal.mend import Mended, SafeFile, check_alone, mend
+from matpac.signal.mp3 import is_mp3
 from matpac.signal.resample import Resampler, resample_blocks
 
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
@@ -48,19 +49,6 @@ class Stream(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]
 
     def seekable(self) -> bool:
         return False
-
-
-class _File(BufferedReader):
-    """A file for libsndfile. Seeking to an impossible position, as damaged headers ask for, does nothing.
-
-    soundfile would print the exception and go on.
-    """
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (OSError, ValueError):
-            return self.tell()
 
 
 class Blocks(NamedTuple):
@@ -188,7 +176,8 @@ def decode_blocks(
     with ExitStack() as opened:
         file = opened.enter_context(open_audio(source, path))
         with _troubles_named(path, file):
-            stream = opened.enter_context(Stream(_complete(file)))
+            mended = mend(path, file)
+            stream = opened.enter_context(Stream(mended.file))
         if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
             raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
         chosen = None if channels == "mean" else 0
@@ -196,7 +185,7 @@ def decode_blocks(
             chosen = _loudest(source, path)
         mono = Mono(chosen, stream.channels)
         notes: list[str] = []
-        samples = _decoded(opened.pop_all(), path, file, stream, mono, reject, notes)
+        samples = _decoded(opened.pop_all(), path, file, mended, stream, mono, reject, notes)
         return Blocks(stream.samplerate, samples, notes)
 
 
@@ -204,6 +193,7 @@ def _decoded(
     opened: ExitStack,
     path: Path,
     file: BufferedIOBase,
+    mended: Mended,
     stream: Stream,
     mono: Mono,
     reject: Collection[str],
@@ -225,15 +215,19 @@ def _decoded(
             yield block
         if num_samples == 0:
             raise UnusableAudio(path, "no samples")
-        decoded_s, announced_s = (num / stream.samplerate for num in (num_samples, stream.frames))
+        check_alone(path, file, mended)
+        decoded_s = num_samples / stream.samplerate
         if "truncated" in reject:
-            check_whole(path, file, decoded_s, announced_s)
+            check_whole(
+                path, file, decoded_s, stream.frames / stream.samplerate if mended.tells_length else math.inf
+            )
     if "silent" in reject and mono.cancels:
         raise UnusableAudio(
             path, f"channels cancel ({mono.loss}; shards.channels: left or loudest takes one)"
         )
     if "silent" in reject and is_constant:
         raise UnusableAudio(path, f"silent (every sample is {first_sample:g})")
+    notes += mended.notes_on(decoded_s)
     if peak > LOUD:
         notes.append(f"not at full scale (samples up to {peak:g}, full scale is 1)")
 
@@ -267,57 +261,15 @@ def _joined(
 def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
     """Open a file for libsndfile, safe for damaged headers. Raises UnusableAudio."""
     if isinstance(source, bytes):
-        return _File(BytesIO(source))
+        return SafeFile(BytesIO(source))
     try:
         if not source.is_file():
             what = "a folder, not a file" if source.is_dir() else "no such file"
             raise UnusableAudio(path, f"cannot be read ({what})")
         # By descriptor: soundfile takes a name that ends in .raw for a format.
-        return _File(FileIO(os.open(source, os.O_RDONLY)))
+        return SafeFile(FileIO(os.open(source, os.O_RDONLY)))
     except OSError as error:
         raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
-
-
-def _complete(file: BufferedIOBase) -> BufferedIOBase:
-    """The same file; an MP3 without a count of its frames gets one."""
-    start = start_of_audio(file)
-    if not is_mp3(file, start) or counts_frames(file, start):
-        file.seek(0)
-        return file
-    note = note_for(file, start)
-    file.seek(start)
-    return _File(_Noted(note, file, start))
-
-
-class _Noted(RawIOBase):
-    """A file from the byte `start` on, after a note."""
-
-    def __init__(self, note: bytes, file: BufferedIOBase, start: int) -> None:
-        self._note, self._file, self._start = note, file, start
-        self._num_bytes = len(note) + file.seek(0, os.SEEK_END) - start
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        position = offset + (0, self._position, self._num_bytes)[whence]
-        if position < 0:
-            raise ValueError(f"negative position {position}")
-        self._position = position
-        return position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        content = self._note[self._position : self._position + len(buffer)]
-        if not content:
-            self._file.seek(self._start + self._position - len(self._note))
-            content = self._file.read(len(buffer))
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)
 
 
 def _parts(path: Path, stream: Stream) -> Iterator[Float32[np.ndarray, "time channel"]]:
@@ -340,7 +292,11 @@ def _parts(path: Path, stream: Stream) -> Iterator[Float32[np.ndarray, "time cha
 
 def _loudest(source: Path | bytes, path: Path) -> int:
     """The channel with most energy, the first of several. Reads the whole recording."""
-    with open_audio(source, path) as file, _troubles_named(path, file), Stream(_complete(file)) as stream:
+    with (
+        open_audio(source, path) as file,
+        _troubles_named(path, file),
+        Stream(mend(path, file).file) as stream,
+    ):
         energies = np.zeros(stream.channels)
         for part in _parts(path, stream):
             energies += np.einsum("tc,tc->c", part, part)

@@ -5,13 +5,14 @@ Slow imports are inside the commands, so that `--help` answers at once.
 
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Literal
 
 import typer
 
 import matpac
 from matpac.clip import REJECT
-from matpac.files import WORK, exclusive, line_of, read_json, write_json
+from matpac.files import WORK, exclusive, line_of, read_json, write_json, write_text
 from matpac.progress import escape_logs, say, stop
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ SCORES = Path("data/scores")
 EXPERIMENTS = Path("data/experiments")
 RECORDED_ELSEWHERE = SOURCES / "experiments.json"
 REPORT = Path("data/report")
+PRESETS = Path("presets")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.", readable=False)]
 DEFAULT_PARAMS = Path("params.yaml")
@@ -95,6 +97,44 @@ def inspect(
     found = inspect_dataset(dataset, source, checked.logmel, shards, pretrain.crop_frames)
     text = json_of if as_json else text_of
     _print(text(found, shards, pretrain))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of your recordings; it is only read.")],
+    out: Annotated[Path, typer.Option(help="Parameter file to write.")] = DEFAULT_PARAMS,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the dataset; by default that of the folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that you have edited.")] = False,
+) -> None:
+    """Write a params.yaml for a folder of your recordings.
+
+    Reads all names and some headers: audio files in any tree, tars, parquet files, datasets of
+    Hugging Face. Chooses labels, crops, model and epochs, with a comment on each choice. Replaces
+    a params.yaml that is still a preset, and no other.
+
+    matpac init ~/recordings && matpac inspect recordings && dvc repro
+    """
+    from matpac.params import LogMel, read_yaml
+    from matpac.prepare.proposal import name_of, propose, refuse_edited
+    from matpac.prepare.survey import survey
+    from matpac.signal.audio import mute_c_libraries
+
+    if not force:
+        refuse_edited(out, PRESETS)
+    mute_c_libraries()
+    folder = folder.expanduser()
+    logmel = LogMel.model_validate(read_yaml(PRESETS / "demo.yaml")["logmel"])
+    dataset = name_of(name or folder.absolute().name)
+    proposal = propose(dataset, folder, survey(folder, logmel), PRESETS)
+    write_text(out, proposal.text)
+    at = "" if out == DEFAULT_PARAMS else f" --params {out}"
+    todo = "dvc repro" if not at else f"cp {out} params.yaml && dvc repro"
+    for line in proposal.summary:
+        say(*wrap(line, 100, subsequent_indent="  ", break_long_words=False), out=True)
+    say("", f"{out} is written. Look at it, then:", "", out=True)
+    say(f"    matpac inspect {dataset}{at}", f"    {todo}", out=True)
 
 
 @app.command()

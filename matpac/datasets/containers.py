@@ -216,6 +216,12 @@ def parquet_rows(path: Path) -> Iterator[Row]:
             yield Row(number, _content(row[audio]), json.dumps(about, sort_keys=True, default=str))
 
 
+def num_rows(path: Path) -> int:
+    """Number of rows of a parquet or arrow file; 0 if it has no column of audio. Raises OSError."""
+    with _damage_is_os_error(), _open(path) as file:
+        return sum(file.group_sizes()) if audio_column(file.schema) else 0
+
+
 def read_row(path: Path, number: int) -> bytes:
     """The audio of one row; fast if rows are asked for in their order. Raises OSError."""
     stat = path.stat()

@@ -145,16 +145,14 @@ def _model(found: Survey, base: str, size: str) -> list[Choice]:
 def _training(found: Survey, logmel: LogMel, base: str) -> list[Choice]:
     """Crops that the lengths allow, and as many epochs as 20 minutes, or the preset."""
     crop = _crop_frames(found, logmel, LARGEST_TINY_CROP if base == "demo" else LARGEST_CROP)
-    crop_s = (crop - 1) / logmel.frames_per_s + logmel.window_ms / 1000
+    crop_s = crop / logmel.frames_per_s
     too_short = sum(length < crop_s for length in found.lengths_s) / len(found.lengths_s)
     why = (
         f"{crop_s:.2f} s. Three in four of the sampled clips last {found.length_s(0.25):.2f} s or longer, "
         f"half of them {found.length_s(0.5):.2f} s. Take more if a pattern that you care about lasts longer."
     )
     if found.length_s(0.5) > LONG * crop_s:
-        why += (
-            " An epoch takes one crop of each clip. Cut long recordings to learn from all of it."
-        )
+        why += " An epoch takes one crop of each clip. Cut long recordings to learn from all of it."
     padded = f"{too_short:.0%} of the sampled clips are shorter than a crop; they are padded with silence."
     dropped = (
         f"{f'{too_short:.0%}' if too_short else 'None'} of the sampled clips would be too short for a crop."

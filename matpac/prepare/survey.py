@@ -305,6 +305,8 @@ def _groups(recordings: Sequence[Recording]) -> str:
     """A first word of the file names that recordings of several folders share."""
     files = [PurePosixPath(recording.path) for recording in recordings]
     words = [path.stem.replace("-", "_").partition("_")[0] for path in files]
+    if words == [path.stem for path in files]:
+        return ""
     folders_of = Counter(word for word, _ in {*zip(words, (path.parent for path in files), strict=True)})
     shared = [word for word, number in folders_of.most_common() if number > 1]
     if not 2 <= len(folders_of) <= len(files) / 3 or len(shared) < len(folders_of) / 2:

@@ -86,8 +86,10 @@ class UnusableAudio(Exception):
 
 
 REASONS = {
-    "cannot be read": "The file system or its container refuses it: no permission, a dead link, a bad disk.",
-    "cannot be decoded": "No audio that libsndfile knows (WAV, FLAC, Ogg, Opus, MP3, AIFF, ...), or damaged.",
+    "cannot be read": "The file system or its container refuses it: no permission, a dead link, a bad disk. "
+    "Or its format needs FFmpeg, which is not installed.",
+    "cannot be decoded": "No audio that libsndfile (WAV, FLAC, Ogg, Opus, MP3, AIFF, ...) or FFmpeg (M4A, "
+    "WebM, WMA, ...) knows, or damaged.",
     "no samples": "A valid header with nothing after it.",
     "truncated": "Shorter than its own header says: a copy or download that was cut off.",
     "more than one recording": "Files glued together, or chained Ogg streams; decoders read only the first. "

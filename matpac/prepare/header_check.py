@@ -16,10 +16,11 @@ from matpac.signal.audio import (
     CUT,
     FASTEST_RATE_HZ,
     SLOWEST_RATE_HZ,
-    Stream,
     check_whole,
     open_audio,
+    open_stream,
 )
+from matpac.signal.ffmpeg import FFmpegError
 from matpac.signal.headers import is_cut
 from matpac.signal.logmel import num_frames
 from matpac.signal.mend import mend
@@ -33,7 +34,7 @@ class Header(NamedTuple):
     rate_hz: int
     num_channels: int
     format: str
-    """Container and coding as libsndfile names them: `WAV PCM_16`."""
+    """Container and coding as the decoder names them: `WAV PCM_16`, `MP4 aac (FFmpeg)`."""
     num_samples: int | None
     """Samples of each channel; None if the header does not tell."""
     notes: tuple[str, ...] = ()
@@ -58,13 +59,15 @@ def check_header(root: Path, recording: Recording, logmel: LogMel, reject: Colle
     with open_audio(_source(root, recording), path) as file:
         try:
             mended = mend(path, file, count_frames=False)
-            with Stream(mended.file) as stream:
+            with open_stream(path, file, mended.file, samples=False) as stream:
                 coding = f"{stream.format} {stream.subtype}"
                 num_samples = stream.frames if stream.frames < UNKNOWN_SAMPLES else None
                 notes = tuple(mended.notes_on((num_samples or 0) / stream.samplerate))
                 header = Header(stream.samplerate, stream.channels, coding, num_samples, notes)
         except soundfile.LibsndfileError as error:
             raise UnusableAudio(path, CUT if is_cut(file) else "cannot be decoded") from error
+        except FFmpegError as error:
+            raise UnusableAudio(path, CUT if is_cut(file) else str(error)) from error
         _check(path, header, logmel)
         if "truncated" in reject and header.num_samples is not None:
             check_whole(path, file, header.duration_s, header.duration_s)

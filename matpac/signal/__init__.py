@@ -1,6 +1,8 @@
 """file -> log-mel.
 
 audio.py     audio file -> waveform
+ffmpeg.py    media file that libsndfile cannot open -> samples
+ffmpeg_child.py  the same, in the process that runs FFmpeg
 headers.py   audio file -> what its header promises, whether it was cut off, and what follows its samples
 logmel.py    waveform -> log-mel
 mel.py       front end -> mel filterbank, made by librosa

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 
 from matpac.clip import UnusableAudio
 from matpac.params import Channels, LogMel
+from matpac.signal.ffmpeg import FFmpegError, FFmpegStream, container_of
 from matpac.signal.headers import is_cut, promised_s, start_of_audio
 from matpac.signal.mend import Mended, SafeFile, check_alone, mend
 from matpac.signal.mp3 import is_mp3
@@ -49,6 +50,11 @@ class Stream(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]
 
     def seekable(self) -> bool:
         return False
+
+    @property
+    def promised_s(self) -> float:
+        """Length according to the header; beyond all files if it does not tell."""
+        return float(self.frames / self.samplerate)
 
 
 class Blocks(NamedTuple):
@@ -177,7 +183,7 @@ def decode_blocks(
         file = opened.enter_context(open_audio(source, path))
         with _troubles_named(path, file):
             mended = mend(path, file)
-            stream = opened.enter_context(Stream(mended.file))
+            stream = opened.enter_context(open_stream(path, file, mended.file))
         if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
             raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
         chosen = None if channels == "mean" else 0
@@ -194,7 +200,7 @@ def _decoded(
     path: Path,
     file: BufferedIOBase,
     mended: Mended,
-    stream: Stream,
+    stream: Stream | FFmpegStream,
     mono: Mono,
     reject: Collection[str],
     notes: list[str],
@@ -218,9 +224,7 @@ def _decoded(
         check_alone(path, file, mended)
         decoded_s = num_samples / stream.samplerate
         if "truncated" in reject:
-            check_whole(
-                path, file, decoded_s, stream.frames / stream.samplerate if mended.tells_length else math.inf
-            )
+            check_whole(path, file, decoded_s, stream.promised_s if mended.tells_length else math.inf)
     if "silent" in reject and mono.cancels:
         raise UnusableAudio(
             path, f"channels cancel ({mono.loss}; shards.channels: left or loudest takes one)"
@@ -232,6 +236,32 @@ def _decoded(
         notes.append(f"not at full scale (samples up to {peak:g}, full scale is 1)")
 
 
+def open_stream(
+    path: Path, file: BufferedIOBase, for_libsndfile: BufferedIOBase, *, samples: bool = True
+) -> Stream | FFmpegStream:
+    """Open a recording with the decoder that knows its format.
+
+    Args:
+        path: Path for error messages.
+        file: The file.
+        for_libsndfile: The same, mended for libsndfile, which comes first.
+        samples: Whether samples will be read, or only what headers tell.
+
+    Raises:
+        soundfile.LibsndfileError: No decoder knows the format, or the file is damaged.
+        FFmpegError: FFmpeg finds it damaged, or without audio.
+        UnusableAudio: It needs PyAV, which is not installed.
+    """
+    try:
+        return Stream(for_libsndfile)
+    except soundfile.LibsndfileError as error:
+        start = start_of_audio(file)
+        container = container_of(file, start, error.code)
+        if container is None:
+            raise
+    return FFmpegStream(path, file, start, container, samples=samples)
+
+
 @contextmanager
 def _troubles_named(path: Path, file: BufferedIOBase) -> Iterator[None]:
     """Raise UnusableAudio for what the decoder or the system raises."""
@@ -240,6 +270,8 @@ def _troubles_named(path: Path, file: BufferedIOBase) -> Iterator[None]:
     except soundfile.LibsndfileError as error:
         reason = CUT if is_cut(file) else f"cannot be decoded ({_message(file, error)})"
         raise UnusableAudio(path, reason) from error
+    except FFmpegError as error:
+        raise UnusableAudio(path, CUT if is_cut(file) else str(error)) from error
     except OSError as error:
         raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
 
@@ -272,7 +304,7 @@ def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
         raise UnusableAudio(path, f"cannot be read ({error.strerror})") from error
 
 
-def _parts(path: Path, stream: Stream) -> Iterator[Float32[np.ndarray, "time channel"]]:
+def _parts(path: Path, stream: Stream | FFmpegStream) -> Iterator[Float32[np.ndarray, "time channel"]]:
     """Blocks of the same size for all recordings with this number of channels; means round accordingly."""
     block_samples = BLOCK_SAMPLES if stream.channels <= 2 else SHORT_BLOCK_SAMPLES
     frames_per_block = max(block_samples // stream.channels, 1)
@@ -295,7 +327,7 @@ def _loudest(source: Path | bytes, path: Path) -> int:
     with (
         open_audio(source, path) as file,
         _troubles_named(path, file),
-        Stream(mend(path, file).file) as stream,
+        open_stream(path, file, mend(path, file).file) as stream,
     ):
         energies = np.zeros(stream.channels)
         for part in _parts(path, stream):

@@ -10,6 +10,7 @@ FLAC                           The number of samples is compared with the number
 Ogg                            The last page must be whole. The mark "end of stream" is not required, because
                                interrupted recorders never write it: a file cut exactly between two pages
                                passes.
+MP4, Matroska, AVI             The outermost elements must end inside the file.
 
 MP3 has its own module. Other formats promise nothing that is read here.
 """
@@ -29,6 +30,10 @@ UNKNOWN_S = 1e11
 MOST_CHUNKS = 1_000
 OGG_TAIL_BYTES = 2**16
 """Length of the tail searched. A page has at most 65,307 bytes, so one begins in it."""
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+"""Boxes that an MP4, M4A, 3GP or MOV file may begin with."""
+MOST_BOXES = 100_000
+"""Fragmented files have two for a few seconds."""
 FLAC_TAILS_BYTES = (2**14, 2**18)
 """Lengths of the tails searched: usually the last frame is in the first, surely in the second."""
 BLOCK_BYTES = 2**20
@@ -101,17 +106,24 @@ def begin_of_another(file: BufferedIOBase, first: int, end: int) -> int | None:
 
 
 def is_cut(file: BufferedIOBase) -> bool:
-    """Whether a FLAC, Ogg or CAF file ends before its last frame, or in a page; False for other formats."""
+    """Whether a file ends before its last frame, or in a page or element; False if its format tells not."""
     start = start_of_audio(file)
-    magic = bytes_at(file, start, 4)
-    if magic == b"OggS":
-        return _ogg_is_cut(file, start)
-    if magic == b"fLaC":
-        num_samples, ends = flac_ends(file, start)
-        return num_samples not in ends and bool(ends) and ends[-1] < num_samples
-    # libsndfile opens other formats that are cut.
-    samples = samples_of(file, start) if magic == b"caff" else None
-    return samples is not None and 0 < samples.num_held < samples.num_promised < PLACEHOLDER_BYTES
+    magic = bytes_at(file, start, 12)
+    match magic[:4]:
+        case b"OggS":
+            return _ogg_is_cut(file, start)
+        case b"fLaC":
+            num_samples, ends = flac_ends(file, start)
+            return num_samples not in ends and bool(ends) and ends[-1] < num_samples
+        case b"\x1a\x45\xdf\xa3":
+            return _matroska_is_cut(file, start)
+        case b"RIFF" if magic[8:] == b"AVI ":
+            return start + 8 + int.from_bytes(magic[4:8], "little") > num_bytes_of(file)
+        case b"caff":
+            # libsndfile opens other formats that are cut.
+            samples = samples_of(file, start)
+            return samples is not None and 0 < samples.num_held < samples.num_promised < PLACEHOLDER_BYTES
+    return magic[4:8] in MP4_BOXES and _mp4_is_cut(file, start)
 
 
 def _riff(file: BufferedIOBase, start: int) -> Samples:
@@ -310,6 +322,38 @@ def ogg_is_chained(file: BufferedIOBase, start: int) -> bool:
     """Whether the last page belongs to a stream that does not begin at the start of the file."""
     page, _ = _last_ogg_page(file, start)
     return not _ogg_is_cut(file, start) and page[14:18] not in end_of_ogg_heads(file, start)[1]
+
+
+def _mp4_is_cut(file: BufferedIOBase, start: int) -> bool:
+    """Whether a box with samples or their index is longer than the file. Garbage behind them is none."""
+    position, size_of_file = start, num_bytes_of(file)
+    for _ in range(MOST_BOXES):
+        size, name, long_size = _unpacked(file, position, ">I4sQ")
+        size = long_size if size == 1 else size
+        if position + size > size_of_file:
+            return name in (b"mdat", b"moov", b"moof")
+        if size < 8:  # 0: to the end of the file.
+            break
+        position += size
+    return False
+
+
+def _matroska_is_cut(file: BufferedIOBase, start: int) -> bool:
+    """Whether the segment, which holds everything, is longer than the file. Live streams do not tell."""
+    size, num_bytes = _ebml_size(file, start + 4)
+    segment = start + 4 + num_bytes + size
+    if bytes_at(file, segment, 4) != b"\x18\x53\x80\x67":
+        return segment >= num_bytes_of(file)
+    size, num_bytes = _ebml_size(file, segment + 4)
+    is_unknown = size == 2 ** (7 * num_bytes) - 1
+    return not is_unknown and segment + 4 + num_bytes + size > num_bytes_of(file)
+
+
+def _ebml_size(file: BufferedIOBase, position: int) -> tuple[int, int]:
+    """A size, and the number of its bytes, which leading zeros of the first one count."""
+    content = bytes_at(file, position, 8).ljust(8, b"\xff")
+    num_bytes = 9 - content[0].bit_length()
+    return int.from_bytes(content[:num_bytes]) & (2 ** (7 * num_bytes) - 1), num_bytes
 
 
 def _ogg_checksum(page: bytes) -> int:

@@ -3,7 +3,9 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from matpac import __version__, cli
@@ -144,6 +146,38 @@ def test_names_of_recordings_neither_forge_lines_nor_steer_the_terminal(matpac, 
         "matpac: embed: need files and folders that are there, found no "
         "missing\\x1b[31m\\nb\\x1b[31m\\nmatpac: all is well.wav\n"
     )
+
+
+def test_init_makes_parameters_that_inspect_takes(matpac, folder, project, monkeypatch):
+    monkeypatch.setattr("matpac.signal.audio.mute_c_libraries", lambda: None)  # It mutes pytest, too.
+    shutil.copytree(project / "presets", folder / "presets")
+    shutil.copy(project / "presets/demo.yaml", folder / "params.yaml")
+    for number in range(20):
+        path = folder / "My birds" / ("wren", "robin")[number % 2] / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).normal(scale=0.1, size=8000)
+        soundfile.write(path, noise, 8000, subtype="PCM_16")
+    code, said, _ = matpac("init", "My birds", cwd=folder)
+    assert code == 0
+    assert said.endswith("    matpac inspect my_birds\n    dvc repro\n")
+    code, said, _ = matpac("inspect", "my_birds", cwd=folder)
+    assert code == 0
+    assert "2 classes, one label per clip, accuracy" in said
+    made = (folder / "params.yaml").read_text()
+    code, _, said = matpac("init", "My birds", cwd=folder)
+    assert code == 1
+    assert said == (
+        "matpac: params.yaml: need a copy of a preset, or no file, found one that was edited. "
+        "Name another file with --out, or replace it with --force.\n"
+    )
+    code, said, _ = matpac("init", "My birds", "--out", "birds.yaml", "--name", "birds", cwd=folder)
+    assert code == 0
+    assert said.endswith(
+        "matpac inspect birds --params birds.yaml\n    cp birds.yaml params.yaml && dvc repro\n"
+    )
+    assert (folder / "params.yaml").read_text() == made
+    code, _, _ = matpac("init", "My birds", "--force", cwd=folder)
+    assert code == 0
 
 
 def test_embed_says_what_it_needs(matpac, folder):

@@ -11,7 +11,8 @@ part.
 A split may also be the name of a folder, a tar or a parquet file (matpac/datasets/own/places.py).
 With `splits: none`, whatever is given is ignored.
 
-If neither split nor fold is given, we divide the labelled clips into `num_folds` folds, or by
+If there are train and test clips and none for validation, a share of train validates
+(`VALIDATING`). If neither split nor fold is given, we divide the labelled clips into `num_folds` folds, or by
 `split_fractions` into train, validation and test. Every class is spread evenly, and groups stay
 whole. Copies of a recording without a group stay together. The result is the same every time.
 
@@ -20,6 +21,7 @@ One label per clip is scored by accuracy, several by mean average precision.
 
 import json
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +33,8 @@ from matpac.datasets.own.places import SPLITS, names_above, places_of
 from matpac.datasets.own.split import Splitter
 from matpac.params import Folder, Own, Parquet, SplitFractions, Tar
 
+VALIDATING = 0.15
+"""Share of the train split that validates if only train and test are given."""
 PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
@@ -116,13 +120,22 @@ def choices_of(
     if params.splits == "none":
         return (*said, divided.removeprefix("so "))
     if _gives_parts(recordings, annotate):
-        return (*said, "they come with the labels")
+        return (*said, "they come with the labels", *_validating(recordings, annotate))
     places = places_of(str(root), recordings)
     if places is None:
         return (*said, f"none found, {divided}")
     if not places.tells:
         return (*said, f"all recordings are in {places}, {divided}")
-    return (*said, f"the names of folders or files tell them: {places}")
+    told = with_given_splits(params, root, recordings, annotate)
+    return (*said, f"the names of folders or files tell them: {places}", *_validating(recordings, told))
+
+
+def _validating(recordings: Iterable[Recording], annotate: Annotate) -> list[str]:
+    """A line if only train and test are given."""
+    found = {item.split for item in map(annotate, recordings) if item is not None}
+    return (
+        [f"none for validation, so {VALIDATING:.0%} of train validates"] if found == {"train", "test"} else []
+    )
 
 
 def _labels_there(params: Folder | Tar | Parquet, root: Path, recordings: Iterable[Recording]) -> str:
@@ -262,11 +275,13 @@ def _settled(
             )
         return _divided(params, root, splitter)
     if set(folds) == {None}:
+        if set(splits) == {"train", "test"}:
+            return _with_validation(root, recordings, annotate)
         if set(splits) != set(PARTS):
             found = ", ".join(f"{splits[split]} {split or 'without'}" for split in splits)
             raise ValueError(
-                f"{root}: need train, validation and test clips, and each labelled clip in one of "
-                f"them, found {found}"
+                f"{root}: need train and test clips (and perhaps validation), and each labelled clip in "
+                f"one of them, found {found}. With `splits: none` all labelled clips are divided anew."
             )
         return lambda number, annotation: annotation
     if None in folds or len(folds) < 3:
@@ -276,6 +291,27 @@ def _settled(
         )
     given = sorted(fold for fold in folds if fold is not None)
     return lambda number, annotation: annotation._replace(fold=1 + given.index(annotation.fold or 0))
+
+
+def _with_validation(root: Path, recordings: Iterable[Recording], annotate: Annotate) -> Settle:
+    """Let a share of the train split validate, classes spread evenly and groups whole."""
+    of_train, numbers, num_labelled = Splitter(), array("Q"), 0
+    for recording in recordings:
+        annotation = annotate(recording)
+        if annotation is not None:
+            if annotation.split == "train":
+                of_train.add(recording, annotation.labels, annotation.group)
+                numbers.append(num_labelled)
+            num_labelled += 1
+    part_of_clip = of_train.split([1 - VALIDATING, VALIDATING])
+    if len(set(part_of_clip.tolist())) < 2:
+        raise ValueError(f"{root}: need two groups of train clips at least, one to validate, found one")
+    validates = bytearray(num_labelled)
+    for number, part in zip(numbers, part_of_clip.tolist(), strict=True):
+        validates[number] = part
+    return lambda number, annotation: (
+        annotation._replace(split="validation") if validates[number] else annotation
+    )
 
 
 def _divided(params: Own, root: Path, splitter: Splitter) -> Settle:

@@ -71,8 +71,8 @@ def test_the_outermost_folder_may_be_the_split(tmp_path):
 
 
 def test_a_missing_split_is_named(tmp_path):
-    paths = ["train/cat/1.wav", "train/dog/1.wav", "test/dog/1.wav"]
-    with pytest.raises(ValueError, match="found 2 train, 1 test"):
+    paths = ["train/cat/1.wav", "train/dog/1.wav", "val/dog/1.wav"]
+    with pytest.raises(ValueError, match=r"found 2 train, 1 validation\. With `splits: none` all"):
         clips(params("folders"), tmp_path, paths)
 
 

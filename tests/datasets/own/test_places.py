@@ -1,5 +1,6 @@
 """Splits that the names of folders and files tell, for all kinds of own data."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,39 @@ def test_one_split_around_all_divides_nothing():
     assert {clip.labels for clip in clips.values()} == {("cat",), ("dog",)}
     assert {clip.fold for clip in clips.values()} == {1, 2, 3, 4, 5}
     assert "all recordings are in train, so the labelled clips are divided" in said
+
+
+@pytest.mark.parametrize("by", ["folders", "table"])
+def test_a_share_of_train_validates_if_only_train_and_test_are_given(tmp_path, by):
+    paths = [f"{split}/{label}/{n}.wav" for split in ("train", "test") for label in "cd" for n in range(20)]
+    clips, said = read(paths, labels="folders")
+    if by == "table":
+        rows = [",".join((path, path.split("/")[1], path.split("/")[0])) for path in paths]
+        (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+        clips, said = read(paths, labels=str(tmp_path / "t.csv"))
+    found = Counter((clip.split, *clip.labels) for clip in clips.values())
+    assert found == {
+        **{("train", label): 17 for label in "cd"},
+        **{("validation", label): 3 for label in "cd"},
+        **{("test", label): 20 for label in "cd"},
+    }
+    assert {path for path, clip in clips.items() if clip.split == "test"} == set(paths[40:])
+    assert said.endswith("; none for validation, so 15% of train validates")
+
+
+def test_groups_stay_whole_where_train_validates(tmp_path):
+    paths = [f"{n}.wav" for n in range(60)]
+    rows = [f"{path},{'cd'[n % 2]},{'test' if n < 20 else 'train'},g{n // 4}" for n, path in enumerate(paths)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    clips, _ = read(paths, labels=str(tmp_path / "t.csv"))
+    assert len({(clip.group, clip.split) for clip in clips.values()}) == 15
+    assert {clip.split for clip in clips.values()} == set(SPLITS)
+    rows = [f"{path},{'cd'[n % 2]},{'test' if n < 20 else 'train'},{n < 20}" for n, path in enumerate(paths)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    with pytest.raises(
+        ValueError, match="need two groups of train clips at least, one to validate, found one"
+    ):
+        read(paths, labels=str(tmp_path / "t.csv"))
 
 
 def test_splits_beside_other_folders_are_a_question():

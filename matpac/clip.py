@@ -97,7 +97,9 @@ REASONS = {
     "too short": "Shorter than one analysis window.",
     "too long": "Its log-mel (or, for other encoders, its waveform) exceeds a gigabyte; cut it into pieces.",
     "not finite": "NaN or infinite samples, or energies that overflow.",
-    "implausible": "A sample rate or loudness that no recording has: a damaged header.",
+    "implausible": "Samples far beyond any loudness: a damaged file.",
+    "sample rate out of range": "Slower sound, of the earth say, fills only the lowest mel bands: write it "
+    "with a higher rate, as if played faster. Or a damaged header.",
     "silent": "Every sample has the same value.",
     "channels cancel": "The mean of the channels is 30 dB or more below them. Set shards.channels to left or "
     "loudest to use one of them.",

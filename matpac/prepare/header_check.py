@@ -12,19 +12,12 @@ import soundfile
 from matpac.clip import UnusableAudio
 from matpac.datasets.inventory import Recording, open_path, read_bytes
 from matpac.params import LogMel
-from matpac.signal.audio import (
-    CUT,
-    FASTEST_RATE_HZ,
-    SLOWEST_RATE_HZ,
-    check_whole,
-    open_audio,
-    open_stream,
-)
+from matpac.signal.audio import CUT, check_rate, check_whole, open_audio, open_stream, too_long
 from matpac.signal.ffmpeg import FFmpegError
 from matpac.signal.headers import is_cut
 from matpac.signal.logmel import num_frames
 from matpac.signal.mend import mend
-from matpac.signal.recording import most_frames, too_long
+from matpac.signal.recording import longest_s, most_frames
 
 UNKNOWN_SAMPLES = 2**60
 """libsndfile gives a number larger than any file if a header does not tell the length."""
@@ -82,13 +75,12 @@ def _source(root: Path, recording: Recording) -> Path | bytes:
 
 
 def _check(path: Path, header: Header, logmel: LogMel) -> None:
-    if not SLOWEST_RATE_HZ <= header.rate_hz <= FASTEST_RATE_HZ:
-        raise UnusableAudio(path, f"implausible (sample rate of {header.rate_hz} Hz)")
+    check_rate(path, header.rate_hz)
     if header.num_samples is None:
         return
     if header.num_samples == 0:
         raise UnusableAudio(path, "no samples")
     if header.num_frames(logmel) > most_frames(logmel):
-        raise too_long(path, logmel)
+        raise too_long(path, longest_s(logmel))
     if header.num_frames(logmel) == 0:
         raise UnusableAudio(path, "too short (shorter than one window)")

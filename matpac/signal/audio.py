@@ -16,12 +16,13 @@ from jaxtyping import Float32
 from matpac.clip import UnusableAudio
 from matpac.params import Channels, LogMel
 from matpac.signal.ffmpeg import FFmpegError, FFmpegStream, container_of
-from matpac.signal.headers import is_cut, promised_s, start_of_audio
+from matpac.signal.headers import UNKNOWN_S, is_cut, promised_s, start_of_audio
 from matpac.signal.mend import Mended, SafeFile, check_alone, mend
 from matpac.signal.mp3 import is_mp3
 from matpac.signal.resample import Resampler, resample_blocks
 
 SLOWEST_RATE_HZ, FASTEST_RATE_HZ = 1_000, 1_000_000
+"""Slower recordings are genuine, too, but all of their sound lies in the lowest mel bands."""
 LOUDEST = 1e10
 """Full scale is 1, or 2 ** 31 in some float files; far above the limit, energies overflow float32."""
 CANCELS = 1e-3
@@ -137,7 +138,8 @@ def read_waveform(
         UnusableAudio: With the reason; "too long" if the result exceeds `MOST_SAMPLES`.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    rate_hz, samples, _ = decode_blocks(source, path, channels=channels)
+    longest_s = MOST_SAMPLES / to_hz
+    rate_hz, samples, _ = decode_blocks(source, path, channels=channels, longest_s=longest_s)
     return _joined(path, resample_blocks(samples, rate_hz, to_hz, resampler), to_hz)
 
 
@@ -171,8 +173,16 @@ def decode_blocks(
     name: Path | None = None,
     reject: Collection[str] = (),
     channels: Channels = "mean",
+    longest_s: float = math.inf,
 ) -> Blocks:
-    """Decode a recording of any length in blocks; arguments as for `decode`.
+    """Decode a recording of any length in blocks.
+
+    Args:
+        source: A file or its bytes, as for `decode`.
+        name: Path for error messages, as for `decode`.
+        reject: Reasons to refuse audio that can be decoded, as for `decode`.
+        channels: What becomes of several channels, as for `decode`.
+        longest_s: Length beyond which nothing is decoded, if the header tells it.
 
     Raises:
         UnusableAudio: With the reason, here or while blocks are read. "truncated" and "silent" are
@@ -184,8 +194,11 @@ def decode_blocks(
         with _troubles_named(path, file):
             mended = mend(path, file)
             stream = opened.enter_context(open_stream(path, file, mended.file))
-        if not SLOWEST_RATE_HZ <= stream.samplerate <= FASTEST_RATE_HZ:
-            raise UnusableAudio(path, f"implausible (sample rate of {stream.samplerate} Hz)")
+        check_rate(path, stream.samplerate)
+        announced_s = stream.frames / stream.samplerate if mended.tells_length else math.inf
+        # A second more, since rates are rounded on the way.
+        if longest_s + 1 < announced_s < UNKNOWN_S:
+            raise UnusableAudio(path, CUT) if is_cut(file) else too_long(path, longest_s)
         chosen = None if channels == "mean" else 0
         if channels == "loudest" and stream.channels > 1:
             chosen = _loudest(source, path)
@@ -286,7 +299,7 @@ def _joined(
         found.append(block)
         num_samples += len(block)
         if num_samples > MOST_SAMPLES:
-            raise UnusableAudio(path, f"too long (longer than {MOST_SAMPLES / rate_hz / 3600:.3g} hours)")
+            raise too_long(path, MOST_SAMPLES / rate_hz)
     return found[0] if len(found) == 1 else np.concatenate(found)
 
 
@@ -341,6 +354,16 @@ def _check_range(path: Path, samples: Float32[np.ndarray, "time channel"]) -> No
         raise UnusableAudio(path, "not finite (NaN or infinite samples)")
     if max(-lowest, highest) > LOUDEST:
         raise UnusableAudio(path, f"implausible (samples beyond {LOUDEST:g})")
+
+
+def check_rate(path: Path, rate_hz: int) -> None:
+    if not SLOWEST_RATE_HZ <= rate_hz <= FASTEST_RATE_HZ:
+        need = f"need {SLOWEST_RATE_HZ:,} to {FASTEST_RATE_HZ:,} Hz"
+        raise UnusableAudio(path, f"sample rate out of range (found {rate_hz:,} Hz, {need})")
+
+
+def too_long(path: Path, longest_s: float) -> UnusableAudio:
+    return UnusableAudio(path, f"too long (longer than {longest_s / 3600:.3g} hours)")
 
 
 def check_whole(path: Path, file: BufferedIOBase, decoded_s: float, announced_s: float) -> None:

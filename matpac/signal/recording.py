@@ -12,7 +12,7 @@ from jaxtyping import Float16, Float32
 
 from matpac.clip import UnusableAudio
 from matpac.params import Channels, LogMel
-from matpac.signal.audio import decode_blocks
+from matpac.signal.audio import decode_blocks, too_long
 from matpac.signal.logmel import log_mel_blocks
 from matpac.signal.resample import resample_blocks
 
@@ -62,7 +62,7 @@ def convert(
         UnusableAudio: With the reason, here or while blocks are read: damage is found where it lies.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
-    native_rate_hz, samples, notes = decode_blocks(source, path, reject, channels)
+    native_rate_hz, samples, notes = decode_blocks(source, path, reject, channels, longest_s(params))
     converted = Converted(native_rate_hz, iter(()), notes=notes)
 
     def counted() -> Iterator[Float32[np.ndarray, " time"]]:
@@ -97,9 +97,8 @@ def most_frames(params: LogMel) -> int:
     return MOST_BYTES // (2 * params.num_mels)
 
 
-def too_long(path: Path, params: LogMel) -> UnusableAudio:
-    hours = most_frames(params) * params.hop_samples / params.sample_rate_hz / 3600
-    return UnusableAudio(path, f"too long (longer than {hours:.3g} hours)")
+def longest_s(params: LogMel) -> float:
+    return most_frames(params) * params.hop_samples / params.sample_rate_hz
 
 
 def _checked(
@@ -109,7 +108,7 @@ def _checked(
     for block in blocks:
         num_frames += len(block)
         if num_frames > most_frames(params):
-            raise too_long(path, params)
+            raise too_long(path, longest_s(params))
         # Looked at in float32, which is faster; a finite logarithm always fits into float16.
         if not np.isfinite(block).all():
             raise UnusableAudio(path, "not finite (the log-mel overflows)")

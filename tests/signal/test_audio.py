@@ -83,7 +83,10 @@ def test_reasons(tmp_path, noise):
     assert reason(written("nan.wav", holes)) == "not finite (NaN or infinite samples)"
     assert reason(written("loud.wav", noise * np.float32(1e12))) == "implausible (samples beyond 1e+10)"
     assert reason(written("empty.wav", noise[:0])) == "no samples"
-    assert reason(written("slow.wav", noise, 10)) == "implausible (sample rate of 10 Hz)"
+    assert (
+        reason(written("slow.wav", noise, 10))
+        == "sample rate out of range (found 10 Hz, need 1,000 to 1,000,000 Hz)"
+    )
     assert reason(tmp_path / "text.wav") == "cannot be decoded (Format not recognised)"
     assert reason(tmp_path / "zeros.mp3") == "cannot be decoded (no valid MP3 frame)"
     assert reason(tmp_path / "nothing.flac") == "cannot be decoded (the file is empty)"

@@ -288,6 +288,19 @@ def test_flac_whose_header_promises_less_is_heard_to_its_end():
     assert heard(less) == (4, ["longer than its header says"])
 
 
+@pytest.mark.parametrize("rate_hz", [250, 500, 999])
+def test_a_rate_that_no_mel_band_suits_is_refused_with_the_range(rate_hz, tmp_path):
+    """Seismic recordings have such rates, so nothing is damaged."""
+    slow = recording("WAV", rate_hz=rate_hz)
+    expected = f"sample rate out of range (found {rate_hz} Hz, need 1,000 to 1,000,000 Hz)"
+    assert reason(slow) == expected
+    with pytest.raises(UnusableAudio) as caught:
+        header_of(tmp_path, slow)
+    assert caught.value.reason == expected
+    # What the meaning of the reason advises.
+    assert heard(recording("WAV", rate_hz=16 * 250)) == (4, [])
+
+
 def test_glued_garbage_never_raises_anything_else():
     generator = np.random.default_rng(0)
     parts = [recording(name)[:3_000] for name in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64", "NIST")]

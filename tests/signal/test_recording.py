@@ -98,11 +98,23 @@ def test_what_cannot_be_held_is_refused_by_its_length_after_resampling(paper, mo
 
 
 def test_the_limit_holds_while_a_recording_is_read(paper, monkeypatch, small_blocks):
-    """Nothing is decoded beyond it."""
+    """Nothing is decoded beyond it, though the header tells no length."""
     monkeypatch.setattr(recording, "MOST_BYTES", 360 * 80 * 2)
-    converted = convert(flac(160_000, 16_000), paper, mel_filters(paper))
+    data = bytearray(flac(160_000, 16_000))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    converted = convert(bytes(data), paper, mel_filters(paper))
     assert reason(converted.blocks) == "too long (longer than 0.001 hours)"
     assert converted.num_samples < 100_000
+
+
+def test_nothing_is_decoded_if_the_header_tells_that_it_is_too_long(paper, monkeypatch):
+    monkeypatch.setattr(recording, "MOST_BYTES", 360 * 80 * 2)
+    whole = flac(160_000, 16_000)
+    with pytest.raises(UnusableAudio, match=r"too long \(longer than 0.001 hours\)"):
+        convert(whole, paper, mel_filters(paper))
+    with pytest.raises(UnusableAudio, match="truncated"):
+        convert(whole[: len(whole) // 2], paper, mel_filters(paper))
 
 
 def test_a_waveform_is_refused_by_its_length_after_resampling(tmp_path, paper, monkeypatch):
@@ -170,3 +182,45 @@ def test_memory_follows_the_log_mel_not_the_samples(tmp_path, paper):
     num_frames, peak = peak_of(tmp_path / "long.flac", paper)
     assert num_frames == 2 * 360_000 - 2
     assert peak < 2 * 80 * num_frames + 150e6
+
+
+REFUSE = """
+import resource, sys, time
+from pathlib import Path
+from matpac.clip import UnusableAudio
+from matpac.datasets.inventory import Recording
+from matpac.prepare.header_check import check_header
+from matpac.signal.audio import read_waveform
+from matpac.signal.mel import mel_filters
+from matpac.signal.recording import convert
+from tests.recordings import LOGMEL
+path, params = Path(sys.argv[1]), LOGMEL.model_copy(update={"num_mels": 80})
+filters = mel_filters(params)
+ways = (
+    lambda: list(convert(path, params, filters).blocks),
+    lambda: read_waveform(path, 16_000, "soxr_hq"),
+    lambda: check_header(path.parent, Recording(path.name, 1, "0", path.name), params, ()),
+)
+before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+for way in ways:
+    try:
+        way()
+    except UnusableAudio as error:
+        print(error.reason.split(" (")[0])
+print(time.process_time() - begin < 1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000)
+"""
+
+
+@pytest.mark.slow
+def test_hours_are_refused_at_once_in_little_memory(tmp_path, project):
+    """Twenty hours at 1 kHz in 0.4 MB: as a waveform, 4.6 GB."""
+    path = tmp_path / "long.flac"
+    hour = np.zeros(3_600_000, dtype=np.int16)
+    hour[0] = 1
+    with soundfile.SoundFile(path, "w", 1_000, 1, format="FLAC") as file:
+        for _ in range(20):
+            file.write(hour)
+    assert path.stat().st_size < 2**20
+    command = [sys.executable, "-c", REFUSE, path]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=project).stdout
+    assert found.splitlines() == ["too long"] * 3 + ["True True"]

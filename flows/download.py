@@ -17,6 +17,7 @@ from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, checksum, locked, write_json
 from matpac.params import PARAMS, Dataset, load_params, refuse_changes
 from matpac.progress import counted
+from matpac.walk import PassedOver
 
 
 @flow(flow_run_name="download {dataset}", persist_result=False)
@@ -28,17 +29,20 @@ def download(dataset: DatasetName) -> None:
 
     fetch(dataset, source, root)
     with locked(WORK / "inventory" / f"{dataset}.lock", wait=True):
-        inventory = list_recordings(dataset, source, root, raw)
         # Edited labels make the shards stale, as edited recordings do.
         tables = READERS[source.kind].tables(source, root)
+        inventory = list_recordings(dataset, source, root, raw, tables)
         write_json(raw / "tables.json", {os.path.relpath(path, root): checksum(path) for path in tables})
 
     missing = READERS[source.kind].num_missing(source, root, Recordings(raw), inventory.num_recordings)
     for name, number in missing.items():
         get_run_logger().warning(f"{name}: {number:,} recordings are not here")
+    if inventory.passed_over:
+        get_run_logger().info(f"{root}: passed over: {inventory.passed_over.in_words()}")
     row = {
         "recordings": inventory.num_recordings,
         "unreadable": inventory.num_unreadable,
+        "passed over": inventory.passed_over.total(),
         "missing": sum(missing.values()),
         "megabytes": round(inventory.num_bytes / 1e6, 1),
         "folder": str(root),
@@ -55,10 +59,11 @@ def fetch(dataset: str, source: Dataset, root: Path) -> None:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def list_recordings(dataset: str, source: Dataset, root: Path, raw: Path) -> Inventory:
+def list_recordings(dataset: str, source: Dataset, root: Path, raw: Path, tables: list[Path]) -> Inventory:
     meter = prefect_ui.Meter("inventory", dataset, "listed", "recordings")
-    recordings = take_inventory(root, READERS[source.kind].stored_as)
-    return write_recordings(raw, counted(recordings, meter.advance))
+    passed_over = PassedOver()
+    recordings = take_inventory(root, READERS[source.kind].stored_as, passed_over, tables)
+    return write_recordings(raw, counted(recordings, meter.advance), passed_over)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from matpac.clip import NOTES, REASONS
 from matpac.prepare.publish import Summary
 from matpac.progress import duration
 from matpac.shards.folder import read_logmel, sample
+from matpac.walk import PassedOver, kind_in_words
 
 NUM_PICTURES = 6
 PICTURE_FRAMES = 400
@@ -28,7 +29,9 @@ def describe(summary: Summary) -> str:
     noted = ", ".join(f"{number:,} {note}" for note, number in summary.num_notes.items())
     used = [f"used, with a note: {noted} (notes.csv)"] if noted else []
     leaks = map(describe_leak, summary.official_leaks)
-    return "; ".join([made, left_out, *used, *leaks, *summary.choices])
+    others = summary.passed_over.in_words()
+    passed = [f"passed over: {others}"] if others else []
+    return "; ".join([made, left_out, *used, *passed, *leaks, *summary.choices])
 
 
 def describe_leak(leak: str) -> str:
@@ -63,6 +66,7 @@ def page_of(dataset: str, summary: Summary, folder: Path) -> str:
     rejected += "".join(f"\n- `{rejection.path}`: {rejection.reason}" for rejection in summary.examples)
     notes = table_of("note", summary.num_notes, NOTES)
     notes += "".join(f"\n- `{note.path}`: {note.note}" for note in summary.note_examples)
+    passed_over = summary.passed_over
     leaks = "".join(f"- {describe_leak(leak)}\n" for leak in summary.official_leaks)
     choices = "".join(f"- {choice}\n" for choice in summary.choices)
     audio = f"{duration(summary.duration_s)} of audio, {summary.num_frames:,} frames"
@@ -81,6 +85,10 @@ Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 
 {notes if num_notes else "None."}
 
+## Passed over: {passed_over.total():,}
+
+{table_of_passed_over(passed_over) if passed_over else "Nothing."}
+
 {leaks}
 ## A few clips
 
@@ -91,6 +99,14 @@ Mean {summary.mean:.4f}, standard deviation {summary.std:.4f}.
 def table_of(name: str, counts: Mapping[str, int], meanings: Mapping[str, str]) -> str:
     rows = "".join(f"| {phrase} | {number:,} | {meanings[phrase]} |\n" for phrase, number in counts.items())
     return f"| {name} | clips | what it means |\n|---|---|---|\n{rows}"
+
+
+def table_of_passed_over(passed_over: PassedOver) -> str:
+    rows = ""
+    for kind, number in passed_over.by_number().items():
+        names = ", ".join(f"`{name}`" for name in passed_over.examples[kind])
+        rows += f"| {kind_in_words(kind)} | {number:,} | {names} |\n"
+    return f"| kind | number | examples |\n|---|---|---|\n{rows}"
 
 
 def pictures(folder: Path) -> str:

@@ -121,6 +121,14 @@ REJECT = ("silent", "truncated")
 """Reasons to leave out audio that can be decoded, unless the caller wants it."""
 BY_DESIGN = ("duplicate", "known defect", "not listed")
 """Reasons that do not count against shards.max_rejected_fraction: nothing is wrong with the copy."""
+FEWEST_TOO_MANY = 3
+"""So many recordings must be unusable before any limit but 0 stops a dataset: one of 99 is an accident."""
+
+
+def too_many(num_unusable: int, num_clips: int, limit: float) -> bool:
+    """Whether the unusable recordings exceed `limit`, as a share of them and of the clips that are left."""
+    fewest = FEWEST_TOO_MANY if limit else 1
+    return num_unusable >= fewest and num_unusable > limit * (num_clips + num_unusable)
 
 
 def phrase_of(text: str) -> str:

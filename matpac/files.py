@@ -69,6 +69,22 @@ def line_of(error: Exception) -> str:
     return str(error)
 
 
+def not_a_file(path: Path) -> str:
+    """What is there in place of a file, in words; empty if it is one. Raises OSError without permission."""
+    if path.is_file():
+        return ""
+    if path.is_symlink():
+        # A link to itself resolves to itself.
+        return (
+            "a link to nothing, or to itself"
+            if not path.exists()
+            else "a link to a folder, pipe, socket or device"
+        )
+    if path.is_dir():
+        return "a folder, not a file"
+    return "a pipe, socket or device, not a file" if path.exists() else "no such file"
+
+
 def check_place(path: Path) -> None:
     """Raise ValueError if no file can be made at `path`: before the work, not after it."""
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))

@@ -262,7 +262,8 @@ class Shards(Section):
     cancel: their mean is 30 dB below them, and another choice here keeps them."""
     max_rejected_fraction: Fraction
     """The stage fails if a larger share of the recordings is unusable, and otherwise goes on
-    without them."""
+    without them. Fewer than three never stop it, unless the share is 0. In a dataset with labels,
+    recordings without one do not count."""
     runner: Literal["threads", "processes", "dask"]
     """Prefect's task runner. The bytes of a shard do not depend on it or on num_workers."""
     num_workers: PositiveInt

@@ -15,6 +15,7 @@ from matpac.prepare.build import ShardJob, build_shard
 from matpac.prepare.plan import Plan, plan_shards
 from matpac.prepare.publish import Summary, publish
 from matpac.prepare.workspace import Workspace
+from matpac.walk import PassedOver
 
 LOGMEL = LogMel(
     sample_rate_hz=16000,
@@ -92,12 +93,14 @@ def planned(
     root: Path,
     work: Path,
     logmel: LogMel = LOGMEL,
+    passed_over: PassedOver | None = None,
     **changes: Any,
 ) -> Plan:
     recordings = [recording_of(root, item.path) for item in items]
     task = Task(("even", "odd"), multi_label=False, metric="accuracy", num_folds=3)
+    own = shards_params(**changes)
     return plan_shards(
-        items, recordings, root, Workspace(work), lambda _: task, logmel, shards_params(**changes)
+        items, recordings, root, Workspace(work), lambda _: task, logmel, own, passed_over=passed_over
     )
 
 

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain, islice
 from pathlib import Path, PurePosixPath
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
+
+from matpac.walk import PassedOver
 
 NOTES = (".json", ".cls", ".txt")
 """Suffixes of the members of a WebDataset sample that describe its audio."""
@@ -47,8 +50,10 @@ class TarListing:
     """Members in their order in the tar."""
     notes: Mapping[tuple[str, int], Place]
     """Place of each note, by name and occurrence."""
-    is_whole: bool
-    """False if the tar is cut short or damaged: there may have been more members."""
+    others: PassedOver
+    """Members that are neither audio nor notes."""
+    damage: str
+    """What is wrong with a tar that is cut short or damaged: there may have been more members. Else empty."""
 
     def about(self, path: Path, member: Member) -> str:
         """JSON of the member's sample, with its `.cls` and `.txt` as further keys; "" if there is
@@ -91,6 +96,7 @@ def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
     """
     members: list[Member] = []
     notes: dict[tuple[str, int], Place] = {}
+    others, damage = PassedOver(), ""
     num_named = Counter[str]()
     try:
         with tarfile.open(path, "r:") as archive:
@@ -102,7 +108,10 @@ def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
                 archive.members.clear()  # type: ignore[attr-defined] # Else it keeps every header.
                 name = PurePosixPath(_utf8(header.name).lstrip("/")).as_posix()
                 suffix = PurePosixPath(name).suffix.lower()
-                if header.isdir() or suffix not in suffixes.union(NOTES) or _is_hidden(name):
+                if header.isdir() or _is_hidden(name):
+                    continue
+                if suffix not in suffixes.union(NOTES):
+                    others.add_file(name)
                     continue
                 num_named[name] += 1
                 in_one_run = header.isreg() and not header.issparse()
@@ -111,10 +120,13 @@ def list_tar(path: Path, suffixes: frozenset[str]) -> TarListing:
                     members.append(Member(name, num_named[name], place))
                 elif place is not None:
                     notes[name, num_named[name]] = place
-            is_whole = _has_end_mark(path, archive.offset)
-    except (tarfile.TarError, OSError, ValueError, RecursionError):  # Nested headers.
-        is_whole = False
-    return TarListing(members, notes, is_whole)
+            if not _has_end_mark(path, archive.offset):
+                damage = f"no valid header at byte {archive.offset:,}, where a member or the end should be"
+    except (tarfile.TarError, ValueError, RecursionError) as error:  # Nested headers.
+        damage = shorten(str(error), 200)
+    except OSError as error:
+        return TarListing(members, notes, others, error.strerror or str(error))
+    return TarListing(members, notes, others, damage and f"damaged tar: {damage}")
 
 
 def _has_end_mark(path: Path, position: int) -> bool:
@@ -143,6 +155,8 @@ class Row(NamedTuple):
     number: int
     content: bytes | None
     """Bytes of the audio file; None if the row has none."""
+    path: str
+    """Field `path` beside the bytes; empty without one."""
     about: str
     """JSON of the other columns, except binary ones."""
 
@@ -209,11 +223,13 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         for number, row in enumerate(rows):
             # Other fields of the struct, such as `path`, may be the only place with the name of the
             # file.
-            about = (row[audio] if isinstance(row[audio], dict) else {}) | row
+            cell = row[audio] if isinstance(row[audio], dict) else {}
+            about = cell | row
             del about[audio]
             about.pop("bytes", None)
             about |= {column: _named(about[column], names[column]) for column in names if column in about}
-            yield Row(number, _content(row[audio]), json.dumps(about, sort_keys=True, default=str))
+            in_json = json.dumps(about, sort_keys=True, default=str)
+            yield Row(number, _content(row[audio]), str(cell.get("path") or ""), in_json)
 
 
 def num_rows(path: Path) -> int:
@@ -334,4 +350,4 @@ def _damage_is_os_error() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, ValueError) as error:
-        raise OSError(errno.EIO, str(error)) from error
+        raise OSError(errno.EIO, f"damaged file: {shorten(str(error), 200)}") from error

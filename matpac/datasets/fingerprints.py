@@ -18,6 +18,7 @@ from pathlib import Path
 
 from matpac.files import checksum, write_json
 from matpac.params import Dataset, Demo, Other, digest
+from matpac.walk import walk
 
 PRETRAINED = Path("data/checkpoints/pretrained")
 """The pipeline's own checkpoint; DVC knows when that changes."""
@@ -112,17 +113,24 @@ def fingerprint(params: Dataset) -> dict[str, str | int]:
 
 
 def _files(root: Path) -> Iterator[str]:
-    """A line per file, in the same order on all file systems; none if there is no root."""
+    """A line per file that the inventory would see, in the same order on all file systems."""
     if root.is_file():
         yield _line(root.name, root.stat())
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        for name in sorted(files):
-            path = Path(folder, name)
-            try:
-                yield _line(str(path.relative_to(root)), path.stat())
-            except OSError as error:
-                yield f"{path} {error.errno}\n"
+    if not root.is_dir():
+        return
+    try:
+        for path, trouble in walk(root):
+            yield f"{path} {trouble}\n" if trouble else _line_of(root, path)
+    except OSError as error:
+        # The stage that reads the recordings says so; other datasets go on.
+        yield f"{error}\n"
+
+
+def _line_of(root: Path, path: str) -> str:
+    try:
+        return _line(path, (root / path).stat())
+    except OSError as error:
+        return f"{path} {error.errno}\n"
 
 
 def _line(path: str, status: os.stat_result) -> str:

@@ -5,10 +5,10 @@ Millions of recordings pass through here one after the other and are never in me
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, groupby, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import pyarrow as pa
@@ -16,12 +16,21 @@ from pyarrow import parquet
 
 from matpac.clip import UnusableAudio
 from matpac.datasets.containers import Member, Place, TarListing, list_tar, parquet_rows, read_place, read_row
-from matpac.files import checksum, whole_file
+from matpac.files import checksum, not_a_file, read_json, whole_file, write_json
 from matpac.threads import ahead
-from matpac.walk import AUDIO_SUFFIXES, PLAIN_FILES, Storage, find_files, require_some, storage_of
+from matpac.walk import (
+    AUDIO_SUFFIXES,
+    PLAIN_FILES,
+    PassedOver,
+    Storage,
+    find_files,
+    require_some,
+    storage_of,
+    suffix_of,
+)
 
 AUDIO = Path("data/audio")
-TABLE = "recordings.parquet"
+TABLE, PASSED_OVER = "recordings.parquet", "passed_over.json"
 SCHEMA = pa.schema(
     {
         "path": pa.string(),
@@ -30,11 +39,14 @@ SCHEMA = pa.schema(
         "file": pa.string(),
         "position": pa.int64(),
         "about": pa.string(),
+        "trouble": pa.string(),
     }
 )
 JOB_RECORDINGS = 64
 WAITING_JOBS = 32
 BATCH_ROWS, ROWS_PER_GROUP = 2**13, 2**16
+AT_ONCE = 2**18
+"""Bytes that are read at once for a checksum."""
 LARGEST_IN_MEMORY = 2**26
 """Bytes of the largest file that `unchanged` returns as bytes."""
 
@@ -48,14 +60,20 @@ class Recording:
     Inside a container, the name of the member or the number of the row follows."""
     bytes: int
     sha256: str
-    """Checksum, empty if the recording cannot be read (no permission, a dead link, a damaged tar)
-    and so will be rejected."""
+    """Checksum, empty if the recording cannot be read and so will be rejected."""
     file: str
     """Path of the file that holds it, relative to the root; `path` itself for a plain file."""
     position: int = 0
     """Position of the first byte of a tar's member, or number of the row; 0 for a plain file."""
     about: str = ""
     """JSON about it in its container: the member `<key>.json`, or the other columns of the row."""
+    trouble: str = ""
+    """Why it cannot be read: no permission, a link to nothing, a damaged tar, ..."""
+
+    def unreadable(self) -> UnusableAudio:
+        """The rejection of a recording without a checksum."""
+        trouble = self.trouble or "nor could it for the inventory"
+        return UnusableAudio(Path(self.path), f"cannot be read ({trouble})")
 
 
 @dataclass(frozen=True)
@@ -63,55 +81,90 @@ class Inventory:
     num_recordings: int
     num_bytes: int
     num_unreadable: int
+    passed_over: PassedOver
 
 
-def take_inventory(root: Path, stored_as: Collection[Storage] = PLAIN_FILES) -> Iterator[Recording]:
+def take_inventory(
+    root: Path,
+    stored_as: Collection[Storage] = PLAIN_FILES,
+    passed_over: PassedOver | None = None,
+    tables: Collection[Path] = (),
+) -> Iterator[Recording]:
     """Every recording with its size and checksum, in the order of `file`, then `position`.
 
-    `stored_as` says what to look for: audio files, tars of them, parquet files with a column of
-    audio. From a damaged container we list all that can be read; the rest is one recording without
-    a checksum, named by the file.
+    From a damaged container we list all that can be read; the rest is one recording without a
+    checksum, named by the file.
+
+    Args:
+        root: Folder of the recordings.
+        stored_as: What to look for: audio files, tars of them, parquet files with a column of audio.
+        passed_over: Receives what is not read; complete after the last recording.
+        tables: Tables of labels, which are read elsewhere and so not passed over.
 
     Raises:
-        ValueError: As audio_files does.
+        ValueError, OSError: As audio_files does.
     """
-    found = chain.from_iterable(ahead(_jobs(root, stored_as), WAITING_JOBS))
-    return require_some(found, root, stored_as)
+    passed_over = passed_over if passed_over is not None else PassedOver()
+    paths = find_files(root, stored_as, passed_over, tables)
+    found = chain.from_iterable(ahead(_jobs(root, paths, passed_over), WAITING_JOBS))
+    return require_some(found, root, stored_as, passed_over)
 
 
 T = TypeVar("T")
 Job = Callable[[], list[Recording]]
 
 
-def _jobs(root: Path, stored_as: Collection[Storage]) -> Iterator[Job]:
-    for storage, paths in groupby(find_files(root, stored_as), key=storage_of):
+def _jobs(root: Path, found: Iterable[str], passed_over: PassedOver) -> Iterator[Job]:
+    for storage, paths in groupby(found, key=storage_of):
         if storage == "files":
             for part in _parts(paths):
                 yield partial(_plain, root, part)
             continue
         for path in paths:
-            yield from _tar_jobs(root, path) if storage == "tars" else _parquet_jobs(root, path)
+            is_empty = True
+            for job in _tar_jobs(root, path, passed_over) if storage == "tars" else _parquet_jobs(root, path):
+                is_empty = False
+                yield job
+            if is_empty:
+                passed_over.add(f"{suffix_of(path)} without recordings", path)
 
 
-def _tar_jobs(root: Path, file: str) -> Iterator[Job]:
+def _tar_jobs(root: Path, file: str, passed_over: PassedOver) -> Iterator[Job]:
+    if what := _not_a_file(root / file):
+        yield partial(_rest_of, file, what)
+        return
     listing = list_tar(root / file, AUDIO_SUFFIXES)
     for part in _parts(listing.members):
         yield partial(_members, root, file, listing, part)
-    if not listing.is_whole:
-        yield partial(_rest_of, file)
+    if listing.damage:
+        yield partial(_rest_of, file, listing.damage)
+    passed_over.add_all(listing.others, f"{file}/")
 
 
 def _parquet_jobs(root: Path, file: str) -> Iterator[Job]:
     """Read and hash rows at once, so that few of them are in memory together."""
+    if what := _not_a_file(root / file):
+        yield partial(_rest_of, file, what)
+        return
     try:
         for row in parquet_rows(root / file):
+            name, num_bytes = f"{file}/{row.number}", len(row.content or b"")
             sha256 = "" if row.content is None else hashlib.sha256(row.content).hexdigest()
-            num_bytes = len(row.content or b"")
-            yield partial(
-                list, [Recording(f"{file}/{row.number}", num_bytes, sha256, file, row.number, row.about)]
-            )
-    except OSError:
-        yield partial(_rest_of, file)
+            trouble = _trouble_of_empty(root / file, row.path) if row.content is None else ""
+            recording = Recording(name, num_bytes, sha256, file, row.number, row.about, trouble)
+            yield partial(list, [recording])
+    except OSError as error:
+        yield partial(_rest_of, file, _in_words(error))
+
+
+def _trouble_of_empty(table: Path, path: str) -> str:
+    """Why a row without bytes has none. A path in it is named, and never opened."""
+    if not path:
+        return "the row is empty"
+    parts = PurePosixPath(path).parts
+    is_here = ".." not in parts and not path.startswith("/") and (table.parent / path).is_file()
+    hint = ", a file beside the table: kind folder reads those" if is_here else ""
+    return f"the row holds only a path, {path}{hint}"
 
 
 def _parts(items: Iterable[T]) -> Iterator[list[T]]:
@@ -121,18 +174,35 @@ def _parts(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _plain(root: Path, paths: Sequence[str]) -> list[Recording]:
-    return [Recording(path, *_checksum(root / path), path) for path in paths]
+    return [_file(root, path) for path in paths]
 
 
-def _checksum(path: Path) -> tuple[int, str]:
+def _file(root: Path, path: str) -> Recording:
     try:
-        if not path.is_file():  # A pipe would block.
-            return 0, ""
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return file.tell(), sha256
-    except OSError:
-        return 0, ""
+        if what := _not_a_file(root / path):  # A pipe would block.
+            return _unreadable(path, path, what)
+        with (root / path).open("rb", buffering=0) as file:
+            found = hashlib.sha256()
+            while content := file.read(AT_ONCE):  # hashlib.file_digest is slow for small files.
+                found.update(content)
+            return Recording(path, file.tell(), found.hexdigest(), path)
+    except OSError as error:
+        return _unreadable(path, path, _in_words(error))
+
+
+def _not_a_file(path: Path) -> str:
+    try:
+        return not_a_file(path)
+    except OSError as error:
+        return _in_words(error)
+
+
+def _in_words(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _unreadable(path: str, file: str, trouble: str) -> Recording:
+    return Recording(path, 0, "", file, trouble=trouble)
 
 
 def _members(root: Path, file: str, listing: TarListing, members: Sequence[Member]) -> list[Recording]:
@@ -144,17 +214,20 @@ def _member(root: Path, file: str, listing: TarListing, member: Member) -> Recor
     path = f"{file}/{member.name}{again}"
     place = member.place
     if place is None:
-        return Recording(path, 0, "", file)
+        return _unreadable(path, file, "a link or a sparse file in a tar")
+    trouble = ""
     try:
         content, about = read_place(root / file, place), listing.about(root / file, member)
-    except OSError:
-        content, about = b"", ""
-    sha256 = hashlib.sha256(content).hexdigest() if len(content) == place.num_bytes else ""
-    return Recording(path, place.num_bytes, sha256, file, place.position, about)
+    except OSError as error:
+        content, about, trouble = b"", "", _in_words(error)
+    if len(content) < place.num_bytes:
+        trouble = trouble or "the tar ends in the middle of it"
+    sha256 = "" if trouble else hashlib.sha256(content).hexdigest()
+    return Recording(path, place.num_bytes, sha256, file, place.position, about, trouble)
 
 
-def _rest_of(file: str) -> list[Recording]:
-    return [Recording(file, 0, "", file)]
+def _rest_of(file: str, trouble: str) -> list[Recording]:
+    return [_unreadable(file, file, trouble)]
 
 
 def open_path(root: Path, recording: Recording) -> Path | None:
@@ -182,8 +255,10 @@ def has_inventory(folder: Path) -> bool:
     return (folder / TABLE).is_file()
 
 
-def write_recordings(folder: Path, recordings: Iterable[Recording]) -> Inventory:
-    """Write `recordings.parquet` as the recordings come. It appears when it is complete."""
+def write_recordings(
+    folder: Path, recordings: Iterable[Recording], passed_over: PassedOver | None = None
+) -> Inventory:
+    """Write `recordings.parquet` as the recordings come, then `passed_over.json`. Each appears complete."""
     num_recordings = num_bytes = num_unreadable = 0
     with (
         whole_file(folder / TABLE) as partial_table,
@@ -196,7 +271,15 @@ def write_recordings(folder: Path, recordings: Iterable[Recording]) -> Inventory
             num_recordings += len(part)
             num_bytes += sum(recording.bytes for recording in part)
             num_unreadable += sum(not recording.sha256 for recording in part)
-    return Inventory(num_recordings, num_bytes, num_unreadable)
+    passed_over = passed_over or PassedOver()
+    write_json(folder / PASSED_OVER, asdict(passed_over))
+    return Inventory(num_recordings, num_bytes, num_unreadable, passed_over)
+
+
+def read_passed_over(folder: Path) -> PassedOver:
+    """What stands in `passed_over.json`; nothing if it was not counted."""
+    path = folder / PASSED_OVER
+    return PassedOver(**read_json(path)) if path.exists() else PassedOver()
 
 
 def read_recordings(folder: Path) -> Iterator[Recording]:
@@ -230,7 +313,7 @@ def unchanged(recording: Recording, root: Path) -> Path | bytes:
         UnusableAudio: If it cannot be read or has changed.
     """
     if not recording.sha256:
-        raise UnusableAudio(Path(recording.path), "cannot be read (nor could it for the inventory)")
+        raise recording.unreadable()
     path = open_path(root, recording)
     source: Path | bytes
     try:

@@ -35,7 +35,7 @@ from matpac.encoder.tables import Table, format_for
 from matpac.files import exclusive, flush_to_disk, room_for, whole_file
 from matpac.params import Precision
 from matpac.progress import Progress, say
-from matpac.walk import audio_files, check_utf8
+from matpac.walk import PassedOver, audio_files, check_utf8
 
 FILES_PER_PART, BYTES_PER_PART = 256, 2**26
 """A part ends at this many files or bytes, whichever comes first; a kill costs at most one part. Bytes are
@@ -96,7 +96,8 @@ def embed_files(
         OSError: The disk is full; the error names `out`.
     """
     kind = format_for(out)
-    files = list_files(sources)
+    passed_over = PassedOver()
+    files = list_files(sources, passed_over)
     encoder = load_encoder(checkpoint, precision=precision)
     work = out.with_name(f".{out.name}.work")
     with room_for(out), exclusive(work / "parts"):
@@ -109,6 +110,8 @@ def embed_files(
                 f"Remove it to embed them again."
             )
             return
+        if passed_over:
+            say(f"passed over: {passed_over.in_words()}")
         folder = _folder_for(work / "parts", made_from)
         parts = parts_of(files)
         _embed_missing(folder, parts, encoder, reject, in_time=in_time)
@@ -155,18 +158,23 @@ def _replace(out: Path, whole: Path) -> None:
     whole.rename(out)
 
 
-def list_files(sources: Iterable[Path]) -> list[File]:
+def list_files(sources: Iterable[Path], passed_over: PassedOver | None = None) -> list[File]:
     """Each file once, those of a folder sorted by name.
+
+    Args:
+        sources: Files and folders.
+        passed_over: Receives what is not read in the folders.
 
     Raises:
         ValueError: A source is missing, its name is not UTF-8, or a folder holds no audio.
+        OSError: A disk fails while a folder is listed.
     """
     paths: dict[Path, None] = {}
     for source in sources:
         check_utf8(str(source), "embed")
         if not source.exists():
             raise ValueError(f"embed: need files and folders that are there, found no {source}")
-        below = [source / name for name in audio_files(source)] if source.is_dir() else [source]
+        below = [source / name for name in audio_files(source, passed_over)] if source.is_dir() else [source]
         paths |= dict.fromkeys(below)
     return [_file(path) for path in paths]
 

@@ -27,7 +27,7 @@ from matpac.signal.recording import NO_MEMORY, convert, whole_log_mel
 
 PLAN_SCHEMA = pa.schema(
     CLIP_COLUMNS
-    | {name: RECORDING_SCHEMA.field(name).type for name in ("file", "position", "bytes", "sha256")}
+    | {name: RECORDING_SCHEMA.field(name).type for name in ("file", "position", "bytes", "sha256", "trouble")}
 )
 """Columns of a plan, which has a record batch a shard and a row a clip: the clip and its recording."""
 SHARDS_VERSION = 3
@@ -129,7 +129,8 @@ def planned_rows(plan: Path, number: int) -> list[dict[str, Any]]:
 
 def recording_of(row: dict[str, Any]) -> Recording:
     """The recording of a planned clip."""
-    return Recording(row["path"], row["bytes"], row["sha256"], row["file"], row["position"])
+    names = ("path", "bytes", "sha256", "file", "position", "trouble")
+    return Recording(**{name: row[name] for name in names})
 
 
 @lru_cache(maxsize=2)

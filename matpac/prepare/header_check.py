@@ -48,7 +48,7 @@ def check_header(root: Path, recording: Recording, logmel: LogMel, reject: Colle
     """Raises UnusableAudio with the reason for which the recording would not get into a shard."""
     path = Path(recording.path)
     if not recording.sha256:
-        raise UnusableAudio(path, "cannot be read (no checksum could be taken)")
+        raise recording.unreadable()
     with open_audio(_source(root, recording), path) as file:
         try:
             mended = mend(path, file, count_frames=False)

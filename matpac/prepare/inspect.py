@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from matpac.clip import Rejection, Task, UnusableAudio, phrase_of
+from matpac.clip import BY_DESIGN, Rejection, Task, UnusableAudio, phrase_of
 from matpac.datasets.inventory import Recordings, take_inventory, write_recordings
 from matpac.datasets.own.labels import PARTS
 from matpac.datasets.preview import Prospect, free_bytes, prospect_of
@@ -24,10 +24,11 @@ from matpac.datasets.registry import READERS, recordings_root
 from matpac.params import Dataset, LogMel, Shards
 from matpac.prepare.build import recording_of
 from matpac.prepare.header_check import Header, check_header
-from matpac.prepare.plan import NUM_EXAMPLES, Census, batches_of, clips_in_parts, write_plan
+from matpac.prepare.plan import NUM_EXAMPLES, Census, batches_of, clips_in_parts, is_listed, write_plan
 from matpac.progress import Progress, counted
 from matpac.shards.leaks import Example, Overlap, as_equation, overlaps
 from matpac.threads import ahead
+from matpac.walk import PassedOver
 
 JOB_RECORDINGS, WAITING_JOBS, THREADS = 64, 32, 8
 BYTES_PER_VALUE = 2
@@ -85,6 +86,10 @@ class Inspection:
     num_rejected: dict[str, int]
     """Foreseeable rejections by the phrase of the reason, most frequent first."""
     rejected_examples: dict[str, tuple[str, ...]]
+    num_counted: int
+    """Rejections that count against shards.max_rejected_fraction."""
+    passed_over: PassedOver
+    """Files and folders that are no recordings, or that cannot be read."""
     num_notes: dict[str, int]
     """Notes on clips that would be used, by phrase, most frequent first."""
     note_examples: dict[str, tuple[str, ...]]
@@ -133,12 +138,14 @@ def inspect_dataset(
     if prospect is not None:
         return prospect
     root, reader = recordings_root(dataset, source), READERS[source.kind]
+    tables: list[Path] = []
     if root.is_dir():
-        reader.tables(source, root)  # A missing table should not show up after hours of checksums.
+        tables = reader.tables(source, root)  # A missing one should not show up after hours of checksums.
     with TemporaryDirectory(prefix="matpac-inspect-") as name:
         folder = Path(name)
-        progress = Progress(f"{dataset}: checksums", 0, "recordings")
-        found = write_recordings(folder, counted(take_inventory(root, reader.stored_as), progress.advance))
+        progress, passed_over = Progress(f"{dataset}: checksums", 0, "recordings"), PassedOver()
+        inventory = take_inventory(root, reader.stored_as, passed_over, tables)
+        found = write_recordings(folder, counted(inventory, progress.advance), passed_over)
         recordings = Recordings(folder)
 
         rows = folder / "plan.arrow"
@@ -153,11 +160,14 @@ def inspect_dataset(
         num_threads = 1 if "parquet" in reader.stored_as else THREADS
         for row, header in counted(_in_threads(check, _rows_of(rows), num_threads), progress.advance):
             if isinstance(header, Rejection):
-                headers.reject(header)
+                headers.reject(header, row)
             else:
                 headers.count(row, header, crops=header.num_frames(logmel) >= crop_frames)
 
         task = reader.task(source, root, census.labels, census.num_folds)
+        num_unusable = sum(
+            number for phrase, number in headers.num_rejected.items() if phrase not in BY_DESIGN
+        )
         page = reader.page
         return Inspection(
             dataset=dataset,
@@ -174,6 +184,8 @@ def inspect_dataset(
                 phrase: tuple(f"{item.path}{item.reason.removeprefix(phrase)}" for item in rejections)
                 for phrase, rejections in headers.rejected_examples.items()
             },
+            num_counted=num_unusable - (headers.num_unlisted if task else 0),
+            passed_over=passed_over,
             num_notes=_by_count(headers.num_notes),
             note_examples={phrase: tuple(examples) for phrase, examples in headers.note_examples.items()},
             num_missing=reader.num_missing(source, root, recordings, found.num_recordings),
@@ -206,6 +218,8 @@ class Headers:
 
     def __init__(self, census: Census) -> None:
         self.num_clips = self.num_unknown_lengths = self.num_shorter_than_crop = 0
+        self.num_unlisted = 0
+        """Rejections of clips without label, split and fold."""
         self.duration_s = 0.0
         self.num_rejected, self.rejected_examples = census.num_rejected, census.rejected_examples
         self.num_notes, self.note_examples = Counter[str](), defaultdict[str, list[str]](list)
@@ -218,7 +232,8 @@ class Headers:
         self.labels_per_clip = Counter[int]()
         self._lengths_s = array("f")
 
-    def reject(self, rejection: Rejection) -> None:
+    def reject(self, rejection: Rejection, row: Row) -> None:
+        self.num_unlisted += not is_listed(row)
         phrase = phrase_of(rejection.reason)
         self.num_rejected[phrase] += 1
         if len(self.rejected_examples[phrase]) < NUM_EXAMPLES:

@@ -3,15 +3,16 @@
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from matpac.clip import BY_DESIGN
+from matpac.clip import BY_DESIGN, too_many
 from matpac.datasets.own.labels import PARTS
 from matpac.datasets.preview import Prospect
 from matpac.params import Pretrain, Shards
 from matpac.prepare.inspect import Doubt, Inspection
 from matpac.progress import duration, in_columns, printable, size
+from matpac.walk import ARCHIVES, NO_PERMISSION, kind_in_words
 
 OWN = ("folder", "tar", "parquet")
 """Kinds whose splits and labels are the user's to correct."""
@@ -54,6 +55,7 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
             )
         return
     yield from _of_rejections(found, shards)
+    yield from _of_passed_over(found)
     if found.num_notes:
         yield ("Some clips are odd and would be used all the same. The notes stand below.")
     if found.num_rejected.get("not listed", 0) > found.num_clips:
@@ -87,13 +89,36 @@ def _of_rejections(found: Inspection, shards: Shards) -> Iterator[str]:
         num_all = found.num_clips + num_unusable
         limit = shards.max_rejected_fraction
         text = f"{num_unusable:,} of {num_all:,} clips ({num_unusable / num_all:.1%}) cannot be used"
-        if num_unusable > limit * num_all:
+        if too_many(found.num_counted, found.num_clips, limit):
             yield (
                 f"{text}, over the limit of {limit:.1%}: the stage `shards` would fail. Mend or remove them, "
                 "or raise shards.max_rejected_fraction in params.yaml."
             )
         else:
-            yield f"{text} and would be left out. Mend them, or let them go."
+            free = num_unusable - found.num_counted
+            why = f"; {free:,} have no label and do not count against the limit" if free else ""
+            yield f"{text} and would be left out{why}. Mend them, or let them go."
+
+
+def _of_passed_over(found: Inspection) -> Iterator[str]:
+    passed_over = found.passed_over
+    if names := passed_over.examples.get(NO_PERMISSION):
+        number = passed_over.number[NO_PERMISSION]
+        more = " and others" if number > len(names) else ""
+        yield (
+            f"No permission to read {', '.join(names)}{more}: recordings there are missing. Work as the "
+            "owner, or be given the rights."
+        )
+    archives = [
+        f"{number:,} {kind} ({passed_over.examples[kind][0]}{', ...' * (number > 1)})"
+        for kind, number in passed_over.by_number().items()
+        if kind in ARCHIVES
+    ]
+    if archives:
+        yield (
+            f"Archives are not read: {', '.join(archives)}. Unpack those that hold recordings; kind tar "
+            "reads .tar."
+        )
 
 
 def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
@@ -188,6 +213,7 @@ def _of_inspection(found: Inspection) -> list[str]:
         ("recordings", f"{found.num_recordings:,}, {size(found.num_bytes)}"),
         ("clips", f"{found.num_clips:,}, {duration(found.duration_s)}"),
         ("left out", f"{num_left_out:,}, as far as headers tell"),
+        ("not read", found.passed_over.in_words()),
         (
             "shards",
             f"{found.num_shards:,}, {size(found.shards_bytes)}; {size(found.free_bytes)} free",
@@ -206,6 +232,10 @@ def _of_inspection(found: Inspection) -> list[str]:
     paragraphs = [_facts(facts)]
     if found.num_rejected:
         paragraphs.append(_by_phrase("Left out:", found.num_rejected, found.rejected_examples))
+    if numbers := found.passed_over.by_number():
+        counts = {kind_in_words(kind): number for kind, number in numbers.items()}
+        examples = {kind_in_words(kind): names for kind, names in found.passed_over.examples.items()}
+        paragraphs.append(_by_phrase("Passed over:", counts, examples))
     if found.num_notes:
         paragraphs.append(_by_phrase("Used, with a note:", found.num_notes, found.note_examples))
     if found.parts:
@@ -273,7 +303,7 @@ def _balance(found: Inspection) -> str:
     return ", ".join(shown)
 
 
-def _by_phrase(title: str, counts: Mapping[str, int], found: Mapping[str, tuple[str, ...]]) -> str:
+def _by_phrase(title: str, counts: Mapping[str, int], found: Mapping[str, Sequence[str]]) -> str:
     """Numbers of recordings by reason or note, with examples."""
     lines = [title]
     for phrase, number in counts.items():

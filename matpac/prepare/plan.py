@@ -9,9 +9,9 @@ import hashlib
 import io
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from matpac.clip import Clip, Rejection, Task, digest64, phrase_of
-from matpac.datasets.inventory import Recording, Recordings, has_inventory
+from matpac.datasets.inventory import Recording, Recordings, has_inventory, read_passed_over
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
 from matpac.params import Dataset, LogMel, Public, Shards, digest
@@ -29,6 +29,7 @@ from matpac.prepare.workspace import Workspace
 from matpac.shards.index import CLIP_COLUMNS
 from matpac.shards.leaks import official_leaks, refuse_leaks
 from matpac.signal.mel import mel_filters
+from matpac.walk import PassedOver
 
 REPORT_EVERY = 10_000
 NUM_EXAMPLES = 3
@@ -59,6 +60,8 @@ class Plan:
     """Groups and recordings that official splits put into several parts, in words."""
     choices: tuple[str, ...] = ()
     """What is taken for labels and splits of own recordings, in words."""
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    """Files and folders that are no recordings, or that could not be read."""
 
     def job(self, number: int) -> ShardJob:
         """The job of one shard, with absolute paths: a worker may run in another folder."""
@@ -144,10 +147,10 @@ def plan_dataset(
         return reader.task(source, root, census.labels, census.num_folds)
 
     items = reader.clips(source, root, recordings)
-    own = rules_for(source, params)
+    own, passed_over = rules_for(source, params), read_passed_over(raw)
     choices = reader.choices(source, root, recordings)
     workspace = workspace_of(dataset)
-    return plan_shards(items, recordings, root, workspace, task_of, logmel, own, report, choices)
+    return plan_shards(items, recordings, root, workspace, task_of, logmel, own, report, choices, passed_over)
 
 
 def rules_for(source: Dataset, params: Shards) -> Shards:
@@ -168,6 +171,7 @@ def plan_shards(
     params: Shards,
     report: Callable[[int, int], None] | None = None,
     choices: tuple[str, ...] = (),
+    passed_over: PassedOver | None = None,
 ) -> Plan:
     """Plan the shards of clips and rejections, one item a recording.
 
@@ -187,7 +191,7 @@ def plan_shards(
         if equal := census.repeated_ids():
             ids = ", ".join(_ids_with(equal, rows)[:NUM_EXAMPLES])
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
-        task = task_of(census)
+        task, passed_over = task_of(census), passed_over or PassedOver()
         clips = clips_in_parts(rows, census)
         is_official = task is not None and task.official_split
         if not is_official:
@@ -201,6 +205,7 @@ def plan_shards(
             params.max_rejected_fraction,
             leaks,
             choices,
+            repr(passed_over),
         )
         content = io.BytesIO()  # NumPy does not say that a disk is full.
         np.save(content, mel_filters(logmel))
@@ -224,6 +229,7 @@ def plan_shards(
         num_rejected=census.num_rejected,
         official_leaks=leaks,
         choices=choices,
+        passed_over=passed_over,
     )
 
 
@@ -293,6 +299,11 @@ def _without_duplicates(
                 yield Rejection(item.path, f"duplicate (of {first.path})"), recording
                 continue
         yield item, recording
+
+
+def is_listed(row: Mapping[str, Any]) -> bool:
+    """Whether a table or a folder says something about the clip of a planned row: label, split or fold."""
+    return bool(row["labels"]) or row["split"] is not None or row["fold"] is not None
 
 
 def is_in_part(clip: Clip) -> bool:

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from matpac.clip import BY_DESIGN, Note, Rejection, phrase_of
+from matpac.clip import BY_DESIGN, Note, Rejection, phrase_of, too_many
+from matpac.datasets.inventory import PASSED_OVER, read_passed_over
 from matpac.files import (
     SUMS,
     checksum,
@@ -27,13 +28,14 @@ from matpac.files import (
     write_json,
     write_text,
 )
-from matpac.prepare.build import read_record
-from matpac.prepare.plan import Plan
+from matpac.prepare.build import planned_rows, read_record
+from matpac.prepare.plan import Plan, is_listed
 from matpac.prepare.workspace import Workspace, link
 from matpac.shards.index import IndexWriter, write_index
 from matpac.shards.statistics import Statistics
 from matpac.shards.tar import TarFrames, tar_name
 from matpac.shards.zarr import ZARR_NAME, first_frames, write_zarr
+from matpac.walk import PassedOver
 
 NUM_EXAMPLES = 50
 """Number of rejections, and of notes, in a summary; rejected.csv and notes.csv have all."""
@@ -66,9 +68,9 @@ class Summary:
     """Number of notes on clips that are used, by phrase, most frequent first."""
     note_examples: tuple[Note, ...]
     official_leaks: tuple[str, ...]
-    """As in the plan."""
     choices: tuple[str, ...]
-    """As in the plan."""
+    passed_over: PassedOver
+    """All as in the plan."""
 
 
 def publish(plan: Plan, out: Path, show: Callable[[int, int], object] = lambda done, total: None) -> Summary:
@@ -148,6 +150,7 @@ def read_summary(folder: Path) -> Summary:
         note_examples=tuple(Note(**row) for row in _first_rows(folder / "notes.csv")),
         official_leaks=tuple(saved["official_leaks"]),
         choices=tuple(saved["choices"]),
+        passed_over=read_passed_over(folder),
     )
 
 
@@ -186,12 +189,15 @@ def _assemble(plan: Plan, folder: Path) -> None:
         },
     )
     write_json(folder / "task.json", plan.task and asdict(plan.task))
+    # Not in statistics.json, which pre-training depends on.
+    write_json(folder / PASSED_OVER, asdict(plan.passed_over))
     write_json(folder / "logmel.json", plan.logmel.model_dump(mode="json"))
 
 
 def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Counter[str], Counter[str]]:
     """Write index.parquet, rejected.csv and notes.csv, with one shard's record in memory at a time."""
     num_rejected, num_notes = Counter(plan.num_rejected), Counter[str]()
+    num_unlisted = Counter[str]()
     durations_s, sums, sums_of_squares = array("d"), array("d"), array("d")
     num_frames = 0
     index = IndexWriter(folder / "index.parquet")
@@ -214,26 +220,37 @@ def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Count
             num_frames += sum(row["num_frames"] for row in rows)
             rejected.writerows([row["path"], row["reason"]] for row in record["rejected"])
             num_rejected.update(phrase_of(row["reason"]) for row in record["rejected"])
+            num_unlisted.update(_unlisted(plan, number, record["rejected"]))
             notes.writerows([row["path"], row["note"]] for row in record["notes"])
             num_notes.update(phrase_of(row["note"]) for row in record["notes"])
     index.close()
     num_clips = len(durations_s)
     assert num_clips + num_rejected.total() == plan.num_recordings, "recordings in = clips + rejections"
-    _check_rejections(plan, num_clips, num_rejected, folder / "rejected.csv")
+    _check_rejections(plan, num_clips, num_rejected, num_unlisted, folder / "rejected.csv")
     # fsum rounds once, at the end, so the order of the clips cannot matter.
     statistics = Statistics(num_frames * plan.logmel.num_mels, math.fsum(sums), math.fsum(sums_of_squares))
     return statistics, durations_s, num_rejected, num_notes
 
 
-def _check_rejections(plan: Plan, num_clips: int, num_rejected: Counter[str], table: Path) -> None:
-    unusable = {reason: number for reason, number in num_rejected.items() if reason not in BY_DESIGN}
-    num_unusable = sum(unusable.values())
-    limit = plan.params.max_rejected_fraction
-    if num_clips and num_unusable <= limit * (num_clips + num_unusable):
+def _unlisted(plan: Plan, number: int, rejected: list[dict[str, str]]) -> list[str]:
+    """Phrases of rejections in a shard that no label, split or fold names, in a dataset with labels."""
+    if plan.task is None or not rejected:
+        return []
+    listed = {row["path"] for row in planned_rows(plan.workspace.plan(plan.key), number) if is_listed(row)}
+    return [phrase_of(row["reason"]) for row in rejected if row["path"] not in listed]
+
+
+def _check_rejections(
+    plan: Plan, num_clips: int, num_rejected: Counter[str], num_unlisted: Counter[str], table: Path
+) -> None:
+    unusable = num_rejected - num_unlisted if num_clips else num_rejected
+    unusable = Counter({reason: number for reason, number in unusable.items() if reason not in BY_DESIGN})
+    num_unusable, limit = unusable.total(), plan.params.max_rejected_fraction
+    if num_clips and not too_many(num_unusable, num_clips, limit):
         return
     kept = plan.workspace.root / "rejected.csv"
     shutil.copyfile(table, kept)
-    counts = ", ".join(f"{number:,} {reason}" for reason, number in Counter(unusable).most_common())
+    counts = ", ".join(f"{number:,} {reason}" for reason, number in unusable.most_common())
     raise TooManyRejected(
         num_rejected,
         f"{num_unusable:,} of {num_clips + num_unusable:,} clips could not be used ({counts}), over the "

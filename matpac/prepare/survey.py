@@ -20,7 +20,7 @@ from matpac.datasets.own.places import Places, names_above, places_of
 from matpac.params import LogMel
 from matpac.prepare.header_check import check_header
 from matpac.progress import Progress
-from matpac.walk import AUDIO_SUFFIXES, Storage, find_files, require_some, storage_of
+from matpac.walk import AUDIO_SUFFIXES, PassedOver, Storage, find_files, require_some, storage_of
 
 KINDS: dict[Storage, Literal["folder", "tar", "parquet"]] = {
     "files": "folder",
@@ -109,7 +109,8 @@ def survey(root: Path, logmel: LogMel) -> Survey:
     progress = Progress(f"{root}: names", 0, "files")
     paths: dict[Storage, list[str]] = {storage: [] for storage in KINDS}
     storages: tuple[Storage, ...] = tuple(KINDS)
-    for path in find_files(root, storages):
+    passed_over = PassedOver()
+    for path in find_files(root, storages, passed_over):
         paths[storage_of(path)].append(path)
         progress.advance()
     counts = {
@@ -122,7 +123,7 @@ def survey(root: Path, logmel: LogMel) -> Survey:
     if not counts[storage]:
         paths = {one: [] for one in storages}
     sample, num_recordings = _sampled(root, storage, paths[storage])
-    list(require_some(iter(sample), root, storages))
+    list(require_some(iter(sample), root, storages, passed_over))
     headers, unusable = _headers(root, sample, logmel)
     if not headers:
         path, reason = next(iter(unusable.items()))

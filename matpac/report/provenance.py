@@ -8,12 +8,14 @@ from typing import Any
 import yaml
 
 from matpac.clip import NOTES, REASONS
+from matpac.datasets.inventory import read_passed_over
 from matpac.files import read_json
 from matpac.params import Params
 from matpac.progress import duration
 from matpac.report.experiments import Experiment, Result, Settings, is_other
 from matpac.report.html import Section, section
 from matpac.report.rows import SEED, label_of, without_seed
+from matpac.walk import kind_in_words
 
 PACKAGES = (
     *("matpac", "torch", "timm", "numpy", "scipy", "librosa", "soundfile", "soxr", "pyarrow", "zarr"),
@@ -24,8 +26,8 @@ NO_GIT = "no git"
 
 
 def data_section(shards: Path, params: Params) -> Section | None:
-    """Each dataset's clips, the recordings that were left out, and those used with a note."""
-    datasets, rejected, notes, choices = [], [], [], []
+    """Each dataset's clips, the recordings left out or used with a note, and what is no recording."""
+    datasets, rejected, notes, choices, passed_over = [], [], [], [], []
     for name in params.datasets:
         path = shards / name / "statistics.json"
         if not path.exists():
@@ -41,10 +43,21 @@ def data_section(shards: Path, params: Params) -> Section | None:
         ]
         if statistics.get("choices"):
             choices.append(f"{name} is read as: {'; '.join(statistics['choices'])}.")
+        found = read_passed_over(shards / name)
+        passed_over += [
+            [name, kind_in_words(kind), f"{number:,}", ", ".join(found.examples[kind])]
+            for kind, number in found.by_number().items()
+        ]
     if not datasets:
         return None
     return section(
-        "The data", "data.html.j2", datasets=datasets, choices=choices, rejected=rejected, notes=notes
+        "The data",
+        "data.html.j2",
+        datasets=datasets,
+        choices=choices,
+        rejected=rejected,
+        notes=notes,
+        passed_over=passed_over,
     )
 
 

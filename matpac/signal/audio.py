@@ -14,6 +14,7 @@ import soundfile
 from jaxtyping import Float32
 
 from matpac.clip import UnusableAudio
+from matpac.files import not_a_file
 from matpac.params import Channels, LogMel
 from matpac.signal.ffmpeg import FFmpegError, FFmpegStream, container_of
 from matpac.signal.headers import UNKNOWN_S, is_cut, promised_s, start_of_audio
@@ -308,8 +309,7 @@ def open_audio(source: Path | bytes, path: Path) -> BufferedIOBase:
     if isinstance(source, bytes):
         return SafeFile(BytesIO(source))
     try:
-        if not source.is_file():
-            what = "a folder, not a file" if source.is_dir() else "no such file"
+        if what := not_a_file(source):
             raise UnusableAudio(path, f"cannot be read ({what})")
         # By descriptor: soundfile takes a name that ends in .raw for a format.
         return SafeFile(FileIO(os.open(source, os.O_RDONLY)))

@@ -55,6 +55,21 @@ def test_every_change_shows_in_the_fingerprint(source, change):
     assert fingerprint(folder(source)) != before
 
 
+def test_a_new_file_in_a_linked_folder_shows_in_the_fingerprint(source, tmp_path):
+    (tmp_path / "far").mkdir()
+    (source / "bird").symlink_to(tmp_path / "far")
+    (source / "bird/up").symlink_to(source)
+    before = fingerprint(folder(source))
+    (tmp_path / "far/a.wav").write_bytes(b"new")
+    assert fingerprint(folder(source)) != before
+
+
+def test_hidden_files_leave_the_fingerprint_as_it_is(source):
+    before = fingerprint(folder(source))
+    (source / "dog/.DS_Store").write_bytes(b"opened in a file manager")
+    assert fingerprint(folder(source)) == before
+
+
 def test_a_table_outside_the_folder_counts_too(source, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n")

@@ -1,3 +1,4 @@
+import errno
 import gc
 import hashlib
 import io
@@ -25,12 +26,13 @@ from matpac.datasets.inventory import (
     has_inventory,
     open_path,
     read_bytes,
+    read_passed_over,
     read_recordings,
     take_inventory,
     unchanged,
     write_recordings,
 )
-from matpac.walk import AUDIO_SUFFIXES
+from matpac.walk import AUDIO_SUFFIXES, PassedOver
 
 ALL = ("files", "tars", "parquet")
 
@@ -90,8 +92,69 @@ def test_what_cannot_be_read_is_listed_without_a_checksum(tmp_path):
     (tmp_path / "circle.wav").symlink_to("circle.wav")
     os.mkfifo(tmp_path / "pipe.wav")
     put(tmp_path / "whole.wav")
-    found = {path: recording.sha256 for path, recording in listed(tmp_path).items()}
-    assert found == {"circle.wav": "", "dead.wav": "", "pipe.wav": "", "whole.wav": checksum(b"sound")}
+    (tmp_path / "damaged.tar").write_bytes(b"no tar" * 999)
+    (tmp_path / "damaged.parquet").write_bytes(b"no parquet" * 999)
+    (tmp_path / "gone.tar").symlink_to("nowhere")
+    found = {path: (recording.sha256, recording.trouble) for path, recording in listed(tmp_path).items()}
+    troubles = {name: trouble.partition(": ")[0] for name, (sha256, trouble) in found.items() if not sha256}
+    assert troubles == {
+        "circle.wav": "a link to nothing, or to itself",
+        "damaged.parquet": "damaged file",
+        "damaged.tar": "damaged tar",
+        "dead.wav": "a link to nothing, or to itself",
+        "gone.tar": "a link to nothing, or to itself",
+        "pipe.wav": "a pipe, socket or device, not a file",
+    }
+    assert found["whole.wav"] == (checksum(b"sound"), "")
+
+
+def test_the_reason_is_kept_with_the_inventory_and_in_the_rejection(tmp_path, monkeypatch):
+    put(tmp_path / "set" / "a.wav")
+    real = Path.open
+
+    def closed(path, *args, **kwargs):
+        if path.name == "a.wav":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", closed)
+    write_recordings(tmp_path, take_inventory(tmp_path / "set"))
+    [recording] = read_recordings(tmp_path)
+    with pytest.raises(UnusableAudio, match=r"a\.wav: cannot be read \(Permission denied\)"):
+        unchanged(recording, tmp_path / "set")
+
+
+def test_rows_that_hold_only_a_path_say_so_and_no_path_is_followed(tmp_path):
+    put(tmp_path / "clips" / "a.wav")
+    cells = [{"bytes": None, "path": path} for path in ("b.wav", "clips/a.wav", "../x.wav", None)]
+    parquet.write_table(pa.table({"audio": audio_struct([*cells, None])}), tmp_path / "0.parquet")
+    assert [recording.trouble for recording in take_inventory(tmp_path, ("parquet",))] == [
+        "the row holds only a path, b.wav",
+        "the row holds only a path, clips/a.wav, a file beside the table: kind folder reads those",
+        "the row holds only a path, ../x.wav",
+        "the row is empty",
+        "the row is empty",
+    ]
+
+
+def test_what_containers_hold_besides_audio_is_counted(tmp_path):
+    members = [("a.flac", b"one"), ("a.json", b"{}"), ("a.png", b"x"), ("b.png", b"x"), ("._c.png", b"x")]
+    write_tar(tmp_path / "0.tar", members)
+    write_tar(tmp_path / "1.tar", [("a.png", b"x")])
+    parquet.write_table(pa.table({"label": ["cat"]}), tmp_path / "2.parquet")
+    put(tmp_path / "b.zip")
+    put(tmp_path / "labels.csv")
+    passed_over = PassedOver()
+    assert len(list(take_inventory(tmp_path, ALL, passed_over, [tmp_path / "labels.csv"]))) == 1
+    assert passed_over.number == {
+        ".png": 3,
+        ".tar without recordings": 1,
+        ".parquet without recordings": 1,
+        ".zip": 1,
+    }
+    assert passed_over.examples[".png"] == ["0.tar/a.png", "0.tar/b.png", "1.tar/a.png"]
+    write_recordings(tmp_path, [], passed_over)
+    assert read_passed_over(tmp_path) == passed_over
 
 
 def test_containers_are_opened_only_where_that_is_asked_for(tmp_path):
@@ -176,7 +239,8 @@ def test_of_a_damaged_tar_all_that_can_be_listed_is_listed(tmp_path, damage, who
     put(tmp_path / "1.wav")
     found = listed(tmp_path)
     assert [path for path in found if found[path].sha256] == [*(f"0.tar/{name}" for name in whole), "1.wav"]
-    assert found["0.tar"] == Recording("0.tar", 0, "", "0.tar")
+    assert found["0.tar"].sha256 == ""
+    assert found["0.tar"].trouble.startswith("damaged tar: ")
 
 
 def test_a_note_that_is_cut_off_says_nothing(tmp_path):
@@ -322,7 +386,7 @@ def test_the_table_keeps_every_name(tmp_path):
         Recording("x.parquet/12", 7, "1" * 64, "x.parquet", 12, "{}"),
     ]
     assert not has_inventory(tmp_path)
-    assert write_recordings(tmp_path, recordings) == Inventory(3, 12, 1)
+    assert write_recordings(tmp_path, recordings) == Inventory(3, 12, 1, PassedOver())
     assert has_inventory(tmp_path)
     assert list(read_recordings(tmp_path)) == recordings
     first = (tmp_path / "recordings.parquet").read_bytes()

@@ -271,7 +271,8 @@ def test_an_archive_without_audio_is_refused(site, root):
     make_zip(site.folder / "empty.zip", {"README.md": b"Moved."})
     page = page_of(Archive((remote(site, "empty.zip", checked=False),)), num_recordings=None)
     with pytest.raises(
-        UnusableArchive, match=r"Mini: .*need audio files .*, found none; thrown away: empty.zip"
+        UnusableArchive,
+        match=r"Mini: .*need audio files .*, found none, but 1 file .*1 \.md; thrown away: empty.zip",
     ):
         fetch_page(page, None, root, patience=QUICK)
 

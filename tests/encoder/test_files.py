@@ -27,7 +27,7 @@ from matpac.files import exclusive
 from matpac.weights.checkpoint import Standard
 from tests.checkpoints import untrained_checkpoint
 from tests.files import files_end_at, files_for
-from tests.recordings import build, planned
+from tests.recordings import build, planned, write_noise
 
 RATE = 16_000
 FORMATS = ("npz", "parquet", "zarr")
@@ -205,7 +205,9 @@ def test_a_link_in_a_folder_whose_file_is_gone_is_left_out(recordings, checkpoin
     embed_files([recordings / "day 0"], checkpoint, tmp_path / "e.npz")
     paths, _, left_out = read(tmp_path / "e.npz")
     assert len(paths) == 3
-    assert left_out == {str(recordings / "day 0" / "dead.wav"): "cannot be read (no such file)"}
+    assert left_out == {
+        str(recordings / "day 0" / "dead.wav"): "cannot be read (a link to nothing, or to itself)"
+    }
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -414,9 +416,20 @@ def test_where_nothing_can_be_used_nothing_is_written(recordings, checkpoint, tm
     assert not list(tmp_path.glob("*e.npz*"))
 
 
+def test_what_a_folder_holds_besides_audio_is_said_in_a_line(checkpoint, tmp_path, capsys):
+    write_noise(tmp_path / "set/a.wav", 0.5, seed=0)
+    for name in ("b.pdf", os.fsdecode(b"tak\xe9.wav")):
+        (tmp_path / "set" / name).write_bytes(b"x")
+    os.mkfifo(tmp_path / "set/pipe.wav")
+    embed_files([tmp_path / "set"], checkpoint, tmp_path / "e.npz")
+    said = capsys.readouterr().err.splitlines()
+    assert "passed over: 1 file of other kinds: 1 .pdf; 1 name not in UTF-8 (tak\\xe9.wav)" in said
+    assert any("pipe.wav: cannot be read (a pipe, socket or device, not a file)" in line for line in said)
+
+
 @pytest.mark.parametrize("name", [b"tak\xe9.wav", b"tak\xe9s/0.wav"])
 def test_a_name_that_is_not_utf8_is_refused_before_anything_is_embedded(tmp_path, name):
-    with pytest.raises(ValueError, match=r"^embed: need file names in UTF-8, found '.*tak\\udce9.*") as said:
+    with pytest.raises(ValueError, match=r"^embed: need file names in UTF-8, found .*tak\\xe9.*") as said:
         embed_files([tmp_path / os.fsdecode(name)], "never opened", tmp_path / "e.parquet")
     assert str(said.value).isprintable()
 

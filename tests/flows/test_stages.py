@@ -49,12 +49,13 @@ def converted(project):
 def test_recordings_become_shards(converted):
     data = converted.folder / "data"
     raw = sorted(path.name for path in (data / "raw/mine").iterdir())
-    assert raw == ["recordings.parquet", "tables.json"]
+    assert raw == ["passed_over.json", "recordings.parquet", "tables.json"]
     assert sorted(path.name for path in (data / "shards/mine").iterdir()) == [
         "SHA256SUMS",
         "index.parquet",
         "logmel.json",
         "notes.csv",
+        "passed_over.json",
         "rejected.csv",
         "shard-000000.tar",
         "shard-000001.tar",

@@ -33,6 +33,7 @@ from matpac.signal.audio import mute_c_libraries, read_audio
 from matpac.signal.logmel import log_mel
 from matpac.signal.mel import mel_filters
 from matpac.signal.recording import convert
+from matpac.walk import PassedOver
 from tests.files import flip_a_bit
 from tests.recordings import (
     LOGMEL,
@@ -125,11 +126,16 @@ def test_a_rejected_clip_leaves_the_other_shards_alone(root, tmp_path):
     assert changed == ["shard-000000.tar"]
 
 
+def spoil(root: Path, number: int = 3) -> None:
+    for path in sorted(root.glob("*.wav"))[1 : number + 1]:
+        path.write_bytes(f"no audio in {path.name}".encode())
+
+
 def test_too_many_rejections_are_an_error_of_one_line_and_cost_no_shard(root, tmp_path):
-    (root / "001.wav").write_bytes(b"not audio")
+    spoil(root)
     plan = plan_of(root, tmp_path / "work", max_rejected_fraction=0.1)
     with pytest.raises(
-        ValueError, match=r"^1 of 7 clips .*\(1 cannot be decoded\).* 10\.0% .*rejected\.csv names"
+        ValueError, match=r"^3 of 7 clips .*\(3 cannot be decoded\).* 10\.0% .*rejected\.csv names"
     ):
         build(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -140,8 +146,32 @@ def test_too_many_rejections_are_an_error_of_one_line_and_cost_no_shard(root, tm
 
 
 def test_the_limit_of_rejections_may_be_reached(root, tmp_path):
-    (root / "001.wav").write_bytes(b"not audio")
-    build(plan_of(root, tmp_path / "work", max_rejected_fraction=1 / 7), tmp_path / "out")
+    spoil(root)
+    build(plan_of(root, tmp_path / "work", max_rejected_fraction=3 / 7), tmp_path / "out")
+
+
+def test_fewer_than_three_rejections_stop_nothing_unless_none_is_allowed(root, tmp_path):
+    spoil(root, 2)
+    build(plan_of(root, tmp_path / "work", max_rejected_fraction=0.01), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^2 of 7 clips"):
+        build(plan_of(root, tmp_path / "work", max_rejected_fraction=0), tmp_path / "out")
+
+
+def test_rejections_that_no_label_names_do_not_count_against_the_limit(root, tmp_path):
+    spoil(root)
+    items = [replace(clip, labels=(), fold=None) for clip in plan_clips(root)[1:4]]
+    items = [*plan_clips(root)[:1], *items, *plan_clips(root)[4:]]
+    summary = build(planned(items, root, tmp_path / "work", max_rejected_fraction=0), tmp_path / "out")
+    assert summary.num_rejected == {"cannot be decoded": 3}
+
+
+def test_what_was_passed_over_stands_beside_the_shards_and_changes_nothing_else(root, tmp_path):
+    build(plan_of(root, tmp_path / "work"), tmp_path / "out")
+    before = digests(tmp_path / "out")
+    plan = plan_of(root, tmp_path / "work", passed_over=PassedOver({".pdf": 3}, {".pdf": ["a.pdf"]}))
+    assert build(plan, tmp_path / "out").passed_over.in_words() == "3 files of other kinds: 3 .pdf"
+    after = digests(tmp_path / "out")
+    assert {name for name in after if before[name] != after[name]} == {"passed_over.json", "SHA256SUMS"}
 
 
 def test_a_dataset_without_a_usable_clip_is_refused(root, tmp_path):
@@ -298,9 +328,9 @@ def test_a_folder_of_which_a_kill_left_a_part_is_not_taken_for_whole(root, tmp_p
 
 
 def test_a_stricter_limit_holds_for_what_is_published_already(root, tmp_path):
-    (root / "001.wav").write_bytes(b"not audio")
+    spoil(root)
     build(plan_of(root, tmp_path / "work", max_rejected_fraction=0.5), tmp_path / "out")
-    with pytest.raises(ValueError, match=r"^1 of 7 clips .* 10\.0%"):
+    with pytest.raises(ValueError, match=r"^3 of 7 clips .* 10\.0%"):
         build(plan_of(root, tmp_path / "work", max_rejected_fraction=0.1), tmp_path / "out")
 
 

@@ -107,7 +107,7 @@ def test_warnings_come_first_and_say_what_to_do(messy, pretrain):
     text = flat(text_of(found, shards, pretrain))
     facts = text.index("recordings 11")
     for warning in (
-        "! 4 of 10 clips (40.0%) cannot be used, over the limit of 1.0%: the stage `shards` would fail.",
+        "! 4 of 10 clips (40.0%) cannot be used and would be left out; 4 have no label and do not count",
         "! Leak: 1 recording in several splits (2 clips): 0.wav (train) = copy.wav (test). The stage",
         "! Leak: 1 group in several splits (2 clips): rex (train, validation). The stage `shards` would",
         "! 1 recording with different labels (2 clips): 0.wav (dog) = copy.wav (cat). Correct the labels.",
@@ -115,6 +115,47 @@ def test_warnings_come_first_and_say_what_to_do(messy, pretrain):
         "! Pre-training would drop 2 of 6 clips, which are shorter than a crop (0.48 s).",
     ):
         assert 0 < text.index(warning) < facts
+
+
+def test_labelled_clips_that_cannot_be_used_count_against_the_limit(messy, pretrain):
+    shards = shards_params(max_rejected_fraction=0.01)
+    rows = "".join(f"{name},dog,train,\n" for name in ("cut.wav", "noise.mp3", "empty.flac"))
+    with (messy / "labels.csv").open("a") as table:
+        table.write(rows)
+    found = inspect_dataset("mine", own(messy), LOGMEL, shards, CROP_FRAMES)
+    assert found.num_counted == 3
+    warning = next(warnings_of(found, shards, pretrain))
+    assert warning.startswith("4 of 10 clips (40.0%) cannot be used, over the limit of 1.0%")
+
+
+def test_what_is_passed_over_is_counted_and_archives_are_named(tmp_path, pretrain):
+    far = tmp_path / "far"
+    for number in range(3):
+        write_noise(tmp_path / f"mine/dog/{number}.wav", 0.6, seed=number)
+        write_noise(far / f"{number}.wav", 0.6, seed=9 + number)
+    root = tmp_path / "mine"
+    (root / "cat").symlink_to(far)
+    (root / "dog/up").symlink_to(root)
+    for name in ("a.pdf", "b.PDF", "cat/c.tar.gz"):
+        (root / name).write_bytes(b"x")
+    (root / "labels.csv").write_text("path,label\n")
+    found = inspected(root, labels="folders", num_folds=3)
+    assert found.num_clips == 6
+    assert found.num_clips_of_class == {"cat": 3, "dog": 3}
+    assert found.passed_over.number == {
+        ".pdf": 2,
+        ".csv": 1,
+        ".tar.gz": 1,
+        "link to a folder above itself": 1,
+    }
+    text = flat(text_of(found, shards_params(), pretrain))
+    assert "! Archives are not read: 1 .tar.gz (cat/c.tar.gz). Unpack those" in text
+    assert "4 files of other kinds: 2 .pdf, 1 .csv, 1 .tar.gz (archives)" in text
+    assert json.loads(json_of(found, shards_params(), pretrain))["passed_over"]["number"][".pdf"] == 2
+
+
+def test_a_table_of_labels_is_not_passed_over(messy):
+    assert inspected(messy).passed_over.number == {}
 
 
 def test_clean_recordings_give_no_warning(tmp_path, pretrain):

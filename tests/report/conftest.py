@@ -76,6 +76,7 @@ def write_shards(folder, params):
     counts |= {"num_notes": {"not at full scale": 1}, "choices": ["labels: none (default)"]}
     sums = {"num_values": 19200, "sum": -134400.0, "sum_of_squares": 1248000.0}
     write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
+    write_json(folder / "passed_over.json", {"number": {".zip": 3}, "examples": {".zip": ["old/a.zip"]}})
     write_json(folder / "task.json", None)
     write_json(folder / "logmel.json", params.logmel.model_dump(mode="json"))
     seal(folder)

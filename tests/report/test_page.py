@@ -61,6 +61,8 @@ def test_what_was_left_out_and_what_is_odd_is_counted_with_its_meaning(page):
         assert name in texts
         assert meaning in texts
     assert "corpus is read as: labels: none (default)." in texts
+    assert ".zip (archives)" in texts
+    assert "old/a.zip" in texts
 
 
 def test_tables_that_compare_nothing_are_folded_away(page, project, params):

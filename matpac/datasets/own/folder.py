@@ -23,6 +23,7 @@ from matpac.datasets.own.label_table import read_tables
 from matpac.datasets.own.labels import Annotate, Annotation, annotated_clips, choices_of
 from matpac.datasets.own.places import Places, names_above, places_of
 from matpac.params import Folder
+from matpac.walk import walk
 
 
 def tables(params: Folder, root: Path) -> list[Path]:
@@ -33,7 +34,11 @@ def tables(params: Folder, root: Path) -> list[Path]:
         if path.is_file():
             return [path]
     name = PurePosixPath(params.labels).name
-    below = sorted(root.rglob(name)) if name == params.labels else []
+    below = []
+    if name == params.labels:
+        below = [
+            root / path for path, trouble in walk(root) if not trouble and PurePosixPath(path).match(name)
+        ]
     if below:
         return below
     raise ValueError(

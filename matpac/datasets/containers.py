@@ -25,6 +25,9 @@ NOTES = (".json", ".cls", ".txt")
 ROWS_AT_ONCE = 16
 """Rows per batch; a row holds a whole recording, so few of them fit into memory."""
 BUFFER_BYTES = 2**20
+CACHE = "cache-"
+"""Beginning of the names of arrow files that Hugging Face's `map` leaves beside a dataset. They repeat
+its rows."""
 ARROW_MAGIC = b"ARROW1"
 """Beginning of an arrow file with an index at its end; others are streams."""
 
@@ -161,6 +164,12 @@ class Row(NamedTuple):
     """JSON of the other columns, except binary ones."""
 
 
+def has_audio(path: Path, schema: pa.Schema) -> bool:
+    """Whether a file's rows are recordings of a dataset."""
+    is_cache = path.name.startswith(CACHE) and path.suffix.lower() == ".arrow"
+    return audio_column(schema) is not None and not is_cache
+
+
 def audio_column(schema: pa.Schema) -> str | None:
     """A struct with a field `bytes` (as Hugging Face writes audio), or a binary column `audio`."""
     names = [
@@ -215,7 +224,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     with _damage_is_os_error(), _open(path) as file:
         schema = file.schema
         audio = audio_column(schema)
-        if audio is None:
+        if audio is None or not has_audio(path, schema):
             return
         names = class_names(schema)
         columns = [field.name for field in schema if field.name == audio or not _is_binary(field.type)]
@@ -235,7 +244,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 def num_rows(path: Path) -> int:
     """Number of rows of a parquet or arrow file; 0 if it has no column of audio. Raises OSError."""
     with _damage_is_os_error(), _open(path) as file:
-        return sum(file.group_sizes()) if audio_column(file.schema) else 0
+        return sum(file.group_sizes()) if has_audio(path, file.schema) else 0
 
 
 def read_row(path: Path, number: int) -> bytes:

@@ -233,8 +233,11 @@ def _headers(
 def _labels_of_files(root: Path, recordings: Sequence[Recording], places: Places | None) -> Labels:
     """From a table beside the recordings, or from folders that look like classes."""
     for name in _tables(root):
-        rows = list(islice(_rows_of(next(iter(sorted(root.rglob(name))))), MOST_ROWS))
-        if rows and set(PATHS) & set(rows[0]) and (column := _label_key(rows, PATHS)):
+        table = min(root.rglob(name))
+        rows = list(islice(_rows_of(table), MOST_ROWS))
+        if not (column := _label_key(rows, PATHS)):
+            continue
+        if _names_recordings(root, table, rows):
             keys = {"labels": name} | ({} if column == "label" else {"label_column": column})
             return Labels(keys | _several(rows, column), f"{name} has a column {column}.")
     above = places.others if places else names_above
@@ -248,6 +251,12 @@ def _labels_of_files(root: Path, recordings: Sequence[Recording], places: Places
             {"labels": "none"}, f"{shown} Most hold too few for classes. If they are, write folders."
         )
     return Labels({"labels": "folders"}, f"{shown} If they are days or places and no classes, write none.")
+
+
+def _names_recordings(root: Path, table: Path, rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the rows of a table name files that are there."""
+    folder, column = (root, PATHS[0]) if PATHS[0] in rows[0] else (table.parent, PATHS[1])
+    return all((folder / str(row.get(column) or "missing")).is_file() for row in rows)
 
 
 def _tables(root: Path) -> list[str]:
@@ -293,7 +302,8 @@ def _label_key(rows: Sequence[dict[str, Any]], others: Iterable[str]) -> str | N
         values = [row.get(key) for row in rows]
         known = Counter(json.dumps(value) for value in values if value not in (None, "", []))
         is_text = all(isinstance(value, (str, list)) for value in values if value is not None)
-        if len(known) > 1 and (key in USUAL or (is_text and len(known) <= known.total() / 3)):
+        is_whole = all(str(value).strip() for value in values)
+        if len(known) > 1 and is_whole and (key in USUAL or (is_text and len(known) <= known.total() / 3)):
             return key
     return None
 

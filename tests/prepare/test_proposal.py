@@ -120,6 +120,15 @@ def test_an_audiofolder_is_probed(tmp_path, proposed, suffix):
     assert [part.num_clips for part in found.parts] == [8, 8, 8]
 
 
+@pytest.mark.parametrize("row", ["missing.wav,dog", "cat/0.wav,"])
+def test_a_table_that_could_not_be_read_is_not_proposed(tmp_path, proposed, row):
+    folder = write_tones(tmp_path / "mine", classes(8))
+    rows = [f"cat/{n}.wav,{('cat', 'dog')[n % 2]}" for n in range(1, 8)]
+    (folder / "labels.csv").write_text("\n".join(["path,label", *rows, row]))
+    params, _, _, _ = proposed(folder)
+    assert params.datasets["mine"].labels == "folders"
+
+
 def test_a_dataset_of_save_to_disk_is_probed(tmp_path, proposed):
     names = {"names": ["wren", "robin"], "_type": "ClassLabel"}
     note = {"huggingface": json.dumps({"info": {"features": {"species": names}}})}
@@ -206,7 +215,7 @@ def test_nothing_usable_and_no_folder_are_refused(tmp_path, proposed):
 def test_only_a_copy_of_a_preset_is_replaced(tmp_path, project):
     out = tmp_path / "params.yaml"
     refuse_edited(out, project / "presets")
-    shutil.copy(project / "presets/esc10.yaml", out)
+    shutil.copy(project / "presets/paper.yaml", out)
     refuse_edited(out, project / "presets")
     out.write_text(out.read_text() + "# mine\n")
     with pytest.raises(

@@ -85,6 +85,13 @@ def named_classes(**features):
     return {"huggingface": json.dumps({"info": {"features": features}})}
 
 
+def cached(table):
+    content = io.BytesIO()
+    with pa.ipc.new_stream(content, table.schema) as file:
+        file.write_table(table)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("write", ["parquet", "stream", "file"])
 def test_numbers_of_classes_become_their_names(tmp_path, write):
     names = {"names": ["wren", "robin"], "_type": "ClassLabel"}
@@ -102,6 +109,8 @@ def test_numbers_of_classes_become_their_names(tmp_path, write):
         if write == "parquet":
             pa.parquet.write_table(table, tmp_path / split / "0.parquet")
             continue
+        # Left by `datasets.Dataset.map`.
+        (tmp_path / split / "cache-0a1b.arrow").write_bytes(cached(table))
         new = pa.ipc.new_stream if write == "stream" else pa.ipc.new_file
         with new(tmp_path / split / "data-00000-of-00001.arrow", table.schema) as file:
             file.write_table(table, max_chunksize=7)

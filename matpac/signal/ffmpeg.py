@@ -35,6 +35,8 @@ COMPUTES_S = 5.0
 ANSWERS_S = 60.0
 """Time until an answer, for a disk that does not answer or a process that was stopped."""
 INSTALL = "pip install 'matpac[formats]'"
+ENDS_S = 5.0
+"""Time between the last word of a process that ends and its end."""
 UNKNOWN_FRAMES = 2**63 - 1
 """libsndfile's own number for a length that the header does not tell."""
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
@@ -192,7 +194,7 @@ class FFmpegStream:
                     self._path, f"cannot be read (FFmpeg did not answer for {ANSWERS_S:g} s)"
                 ) from None
             except (EOFError, ConnectionError):
-                reason = _reason(self._child.end())
+                reason = _reason(self._child.end(ENDS_S))
                 self._child = None
                 raise UnusableAudio(self._path, reason) from None
             if kind in (END, REFUSED):
@@ -242,9 +244,11 @@ class _Child:
         kind, num_bytes = ANSWER.unpack(self._received(ANSWER.size))
         return kind, self._received(num_bytes)
 
-    def end(self) -> int:
-        """End the process if it still runs; returns its exit status, negative for a signal."""
+    def end(self, patience_s: float = 0) -> int:
+        """End the process unless it does so itself; returns its exit status, negative for a signal."""
         self._socket.close()
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(patience_s)
         self._process.kill()
         return self._process.wait()
 

@@ -126,6 +126,8 @@ def main() -> None:
                 parent.answer(REFUSED, f"cannot be decoded ({error.strerror})".encode())
             except OSError as error:
                 parent.answer(REFUSED, f"cannot be read ({error.strerror})".encode())
+            except (ValueError, ArithmeticError) as error:
+                parent.answer(REFUSED, f"cannot be decoded ({error})".encode())
             else:
                 parent.answer(END, json.dumps(end).encode())
 
@@ -146,7 +148,8 @@ def decode(file: Source, request: dict[str, Any], decoders: list[str], parent: P
     demuxer = request["demuxer"]
     # No other file or address is ever opened, whatever the file names; video is not looked at.
     limits = {"protocol_whitelist": "", "format_whitelist": demuxer, "codec_whitelist": ",".join(decoders)}
-    with av.open(file, format=demuxer, options=limits) as container:
+    # Tags are of any encoding, and nobody reads them here.
+    with av.open(file, format=demuxer, options=limits, metadata_errors="replace") as container:
         if not container.streams.audio:
             has_video = bool(container.streams.video)
             raise Refused(
@@ -155,6 +158,8 @@ def decode(file: Source, request: dict[str, Any], decoders: list[str], parent: P
                 else "no samples (no audio stream)"
             )
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise Refused("cannot be decoded (FFmpeg has no decoder for its coding)")
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
         stream.codec_context.thread_count = 1
         reader = Reader(container, stream, parent, request["tells_length"])

@@ -137,6 +137,13 @@ def test_a_tag_behind_bare_frames_is_no_damage():
     assert len(decode(data + b"TAG" + bytes(125), reject=REJECT)[0]) == len(decode(data)[0])
 
 
+@pytest.mark.parametrize("kind", ["m4a", "mka", "flv"])
+def test_tags_may_be_of_any_encoding(kind):
+    data = media(kind)
+    assert b"Lavf" in data
+    assert len(decode(data.replace(b"Lavf", b"L\xe9vf"), reject=REJECT)[0]) == len(decode(data)[0])
+
+
 def test_what_libsndfile_finds_damaged_is_not_tried_again(new_child):
     assert reason(b"RIFF\x24\0\0\0WAVEfmt \x02\0\0\0\1\0").startswith("cannot be decoded (Error in WAV")
     assert reason(b"OggS" + bytes(24) + b"\x01vorbis").startswith(("cannot", "truncated"))

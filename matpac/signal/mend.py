@@ -114,7 +114,7 @@ def check_alone(path: Path, file: BufferedIOBase, mended: Mended) -> None:
     if magic == b"OggS":
         first = max(first, end_of_ogg_heads(file, start)[0])
     if magic in (b"fLaC", b"OggS"):
-        found = begin_of_another(file, first, position + LOOKAHEAD_BYTES)
+        found = begin_of_another(file, magic, first, position + LOOKAHEAD_BYTES)
         if found is not None:
             raise several(path, f"the next begins at byte {found:,}")
     elif is_mp3(file, start) and _frames_go_on(path, file, start, position):
@@ -159,7 +159,7 @@ def _flac(path: Path, file: BufferedIOBase, start: int) -> Mended:
     num_promised, ends = flac_ends(file, start)
     if num_promised == 0 or not ends or ends[-1] == num_promised:
         return Mended(file, start)
-    found = begin_of_another(file, start + 4, num_bytes_of(file))
+    found = begin_of_another(file, b"fLaC", start + 4, num_bytes_of(file))
     if found is not None:
         raise several(path, f"the next begins at byte {found:,}")
     if num_promised in ends or ends[-1] < num_promised:

@@ -171,6 +171,23 @@ def test_clean_recordings_give_no_warning(tmp_path, pretrain):
     assert "read as labels: folders; multi_label: false; splits: auto (default); none found, so" in flat(text)
 
 
+def test_a_recorder_that_crashed_is_a_note_and_a_warning(tmp_path, pretrain):
+    for number in range(3):
+        write_noise(tmp_path / f"{number}.wav", 0.6, seed=number)
+    with (tmp_path / "1.wav").open("r+b") as file:
+        file.seek(40)
+        file.write(bytes(4))
+    found = inspected(tmp_path, labels="none")
+    assert (found.num_clips, found.duration_s) == (3, pytest.approx(1.8))
+    assert found.num_notes == {"longer than its header says": 1}
+    text = flat(text_of(found, shards_params(), pretrain))
+    assert "! Some clips are odd and would be used all the same. The notes stand below." in text
+    assert (
+        "Used, with a note: 1 longer than its header says 1.wav (the header promises 0.00 s, the file holds "
+        "0.60 s)" in text
+    )
+
+
 def test_labels_of_a_multi_label_dataset_are_counted_per_clip(tmp_path, pretrain):
     labels = ["rain;wind", "rain", "", "wind", "rain;wind", "wind"]
     rows = [f"{number}.wav,{label},{number % 3 + 1}" for number, label in enumerate(labels)]

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,6 +57,9 @@ TROUBLES = {
 }
 """Why a folder or a link may be passed over, by the error that it gives. Other errors stop the walk."""
 DEAD_LINK, LOOP = "link to nothing", "link to a folder above itself"
+MOST_LINKS = 16
+"""Links to one folder that are followed. Ten folders with links to each other have millions of paths."""
+TOO_MANY = f"link to a folder that {MOST_LINKS} links lead to"
 NUM_EXAMPLES, MOST_KINDS, KINDS_SHOWN = 3, 200, 8
 T = TypeVar("T")
 
@@ -222,13 +226,14 @@ def _is_utf8(path: str) -> bool:
 def walk(root: Path) -> Iterator[Entry]:
     """All files below the root that are not hidden, and the folders and links that cannot be read.
 
-    Links to folders are followed, unless they lead to a folder above themselves. The order is that of
+    Links to folders are followed, unless they lead to a folder above themselves or `MOST_LINKS` others
+    have led there. The order is that of
     the paths as strings. Memory holds the names of one folder and of those above it.
 
     Raises:
         OSError: If the root may not be read, or a disk fails: neither may look like an empty folder.
     """
-    yield from _walk(root, "", tuple(_above(root)))
+    yield from _walk(root, "", tuple(_above(root)), Counter())
 
 
 Identity = tuple[int, int]
@@ -242,8 +247,11 @@ def _above(root: Path) -> Iterator[Identity]:
             yield _identity(folder.stat())
 
 
-def _walk(root: Path, folder: str, way: tuple[Identity, ...]) -> Iterator[Entry]:
-    """Entries below `folder` ("" or with a slash at its end); `way` leads to it from the top."""
+def _walk(root: Path, folder: str, way: tuple[Identity, ...], followed: Counter[Identity]) -> Iterator[Entry]:
+    """Entries below `folder` ("" or with a slash at its end).
+
+    `way` leads to it from the top; `followed` counts the links to each folder.
+    """
     try:
         with os.scandir(root / folder) as listing:
             found = [entry for entry in listing if not entry.name.startswith(".")]
@@ -266,12 +274,15 @@ def _walk(root: Path, folder: str, way: tuple[Identity, ...]) -> Iterator[Entry]
             files[path] = Entry(path)
         elif _identity(status) in way:
             files[f"{path}/"] = Entry(f"{path}/", LOOP)
+        elif entry.is_symlink() and followed[_identity(status)] == MOST_LINKS:
+            files[f"{path}/"] = Entry(f"{path}/", TOO_MANY)
         else:
+            followed[_identity(status)] += entry.is_symlink()
             folders[f"{path}/"] = _identity(status)
     for path in sorted([*files, *folders]):
         if path in folders:
             # A folder sorts with its slash, as the paths in it do.
-            yield from _walk(root, path, (*way, folders[path]))
+            yield from _walk(root, path, (*way, folders[path]), followed)
         else:
             yield files[path]
 

@@ -39,6 +39,18 @@ def test_linked_folders_are_read_and_loops_are_passed_over(tmp_path):
     assert passed_over.examples["link to a folder above itself"] == ["a/far/back/", "a/here/", "up/"]
 
 
+def test_folders_with_links_to_each_other_are_read_in_reasonable_time(tmp_path):
+    for number in range(10):
+        put(tmp_path / f"{number}/x.wav")
+        for other in range(10):
+            (tmp_path / f"{number}/to {other}").symlink_to(tmp_path / f"{other}")
+    passed_over = PassedOver()
+    found = audio_files(tmp_path, passed_over)
+    assert {f"{number}/x.wav" for number in range(10)} <= set(found)
+    assert len(found) <= 10 + 10 * 16
+    assert passed_over.number["link to a folder that 16 links lead to"] > 0
+
+
 def test_the_order_is_that_of_the_paths_as_strings(tmp_path):
     names = ["a.wav", "a/z.wav", "a b/c.wav", "a/b/c.wav", "a-b.wav", "A/1.wav", "a/b.wav", "ä.wav", "z.wav"]
     put(*(tmp_path / name for name in names))

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_a_new_file_in_a_linked_folder_shows_in_the_fingerprint(source, tmp_path
     (source / "bird/up").symlink_to(source)
     before = fingerprint(folder(source))
     (tmp_path / "far/a.wav").write_bytes(b"new")
+    assert fingerprint(folder(source)) != before
+
+
+def test_a_failing_disk_stops_no_other_dataset(source, monkeypatch):
+    def scandir(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    before = fingerprint(folder(source))
+    monkeypatch.setattr(os, "scandir", scandir)
     assert fingerprint(folder(source)) != before
 
 

@@ -264,6 +264,8 @@ def _seen(folder: Path, found: Survey) -> list[str]:
         said.append(f"{len(found.unusable):,} of the sample cannot be used; {path}: {reason}.")
     if found.others:
         said.append(f"Not read: {', '.join(f'{number:,} in {one}' for one, number in found.others.items())}.")
+    if found.passed_over:
+        said.append(f"Not taken for recordings: {found.passed_over}.")
     if folder.name in PUBLIC_KINDS:
         said.append(f"If this is the public {folder.name}, `kind: {folder.name}` reads its official splits.")
     return said

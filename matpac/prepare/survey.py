@@ -68,6 +68,8 @@ class Survey:
     """Estimated from a few, if there are many tars."""
     others: dict[Storage, int]
     """Files that recordings may be stored in, and that this kind does not read."""
+    passed_over: str
+    """Other files and folders, in words; empty if there are none."""
     lengths_s: tuple[float, ...]
     """Lengths of the sampled recordings that can be used, the shortest first."""
     rates_hz: Counter[int]
@@ -145,6 +147,7 @@ def survey(root: Path, logmel: LogMel) -> Survey:
         kind=KINDS[storage],
         num_recordings=num_recordings,
         others={one: counts[one] for one in storages if one != storage and counts[one]},
+        passed_over=passed_over.in_words(),
         lengths_s=tuple(sorted(length for length, _ in headers)),
         rates_hz=Counter(rate for _, rate in headers),
         num_sampled=len(sample),

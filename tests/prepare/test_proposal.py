@@ -78,8 +78,11 @@ def test_recordings_without_labels_serve_pre_training(tmp_path, proposed):
 
 def test_days_with_few_recordings_are_no_classes(tmp_path, proposed):
     names = [f"2026-{month:02}/{take}.wav" for month in range(1, 13) for take in range(2)]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.pdf").write_text("")
     params, _, _, said = proposed(write_tones(tmp_path / "mine", names))
     assert params.datasets["mine"].labels == "none"
+    assert "Not taken for recordings: 1 file of other kinds: 1 .pdf." in said
     assert "Most hold too few for classes. If they are, write folders." in said
 
 

@@ -92,7 +92,7 @@ def test_reasons(tmp_path, noise):
     assert reason(tmp_path / "nothing.flac") == "cannot be decoded (the file is empty)"
     assert reason(tmp_path / "none.wav") == "cannot be read (no such file)"
     assert reason(tmp_path) == "cannot be read (a folder, not a file)"
-    assert reason(tmp_path / "loop.wav") == "cannot be read (no such file)"
+    assert reason(tmp_path / "loop.wav") == "cannot be read (a link to nothing, or to itself)"
     assert reason(Path("/proc/self/mem")) == "cannot be read (Input/output error)"
     assert reason(tmp_path / ("a" * 300)) == "cannot be read (File name too long)"
 

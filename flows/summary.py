@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import prefect_ui
 from matpac.clip import NOTES, REASONS
-from matpac.prepare.publish import Summary
+from matpac.prepare.publish import Summary, classes_in_words
 from matpac.progress import duration
 from matpac.shards.folder import read_logmel, sample
 from matpac.walk import PassedOver, kind_in_words
@@ -31,7 +31,12 @@ def describe(summary: Summary) -> str:
     leaks = map(describe_leak, summary.official_leaks)
     others = summary.passed_over.in_words()
     passed = [f"passed over: {others}"] if others else []
-    return "; ".join([made, left_out, *used, *passed, *leaks, *summary.choices])
+    return "; ".join([made, left_out, *used, *passed, *leaks, *summary.choices, *_classes(summary)])
+
+
+def _classes(summary: Summary) -> list[str]:
+    counts = summary.num_clips_of_class
+    return [f"{len(counts):,} classes: {classes_in_words(counts)}"] if counts else []
 
 
 def describe_leak(leak: str) -> str:
@@ -68,7 +73,7 @@ def page_of(dataset: str, summary: Summary, folder: Path) -> str:
     notes += "".join(f"\n- `{note.path}`: {note.note}" for note in summary.note_examples)
     passed_over = summary.passed_over
     leaks = "".join(f"- {describe_leak(leak)}\n" for leak in summary.official_leaks)
-    choices = "".join(f"- {choice}\n" for choice in summary.choices)
+    choices = "".join(f"- {choice}\n" for choice in (*summary.choices, *_classes(summary)))
     audio = f"{duration(summary.duration_s)} of audio, {summary.num_frames:,} frames"
     return f"""# {dataset}
 

@@ -103,6 +103,9 @@ class Own(Section):
     copies together."""
     split_fractions: SplitFractions | None = None
     """Divide them into train, validation and test instead, in the same way."""
+    join_copies: bool = False
+    """Keep groups that share a recording together when clips are divided. Otherwise copies in several
+    parts are an error, because nobody knows which group they belong to."""
 
     @model_validator(mode="before")
     @classmethod

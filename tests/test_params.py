@@ -478,6 +478,7 @@ def test_own_data_needs_a_kind_and_a_source_only(raw, kind):
         "splits": "auto",
         "num_folds": 5,
         "split_fractions": None,
+        "join_copies": False,
     }
     fractions = {"validation": 0.1, "test": 0.2}
     found = parse_params(changed(raw, "datasets.new", section | {"split_fractions": fractions})).datasets[

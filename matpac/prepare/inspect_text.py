@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from matpac.clip import BY_DESIGN, too_many
+from matpac.datasets.own.doubts import doubts_about
 from matpac.datasets.own.labels import PARTS
 from matpac.datasets.preview import Prospect
 from matpac.params import Pretrain, Shards
 from matpac.prepare.inspect import Doubt, Inspection
+from matpac.prepare.publish import classes_in_words
 from matpac.progress import duration, in_columns, printable, size
+from matpac.shards.leaks import WAYS_OUT
 from matpac.walk import ARCHIVES, NO_PERMISSION, kind_in_words
 
 OWN = ("folder", "tar", "parquet")
@@ -128,7 +131,7 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
     if doubt.num_keys:
         what = _doubtful(doubt, "recording", f"in several {unit}")
         if is_own:
-            yield f"Leak: {what} The stage `shards` would fail. Remove the copies in the wrong place."
+            yield f"Leak: {what} The stage `shards` would fail, and list them all. {WAYS_OUT}"
         else:
             yield f"{what} {OFFICIAL}"
     doubt = found.groups_in_several_parts
@@ -136,8 +139,8 @@ def _of_doubts(found: Inspection, shards: Shards) -> Iterator[str]:
         what = _doubtful(doubt, "group", f"in several {unit}")
         if is_own:
             yield (
-                f"Leak: {what} The stage `shards` would fail. Put each group into one of them, or give none: "
-                "num_folds and split_fractions keep groups whole."
+                f"Leak: {what} The stage `shards` would fail. Put each group into one of them, or set splits "
+                "to none: clips are then divided, and groups kept whole."
             )
         else:
             yield f"{what} {OFFICIAL}"
@@ -158,6 +161,8 @@ def _doubtful(doubt: Doubt, noun: str, trouble: str) -> str:
 def _of_classes(found: Inspection) -> Iterator[str]:
     if found.task is None:
         return
+    if found.kind in OWN:
+        yield from (f"{doubt}." for doubt in doubts_about(found.task))
     num_classes = len(found.task.classes)
     names = {part.name for part in found.parts}
     absent = [] if found.task.num_folds else [name for name in PARTS if name not in names]
@@ -294,13 +299,7 @@ def _balance(found: Inspection) -> str:
     counts = found.num_clips_of_class
     if not counts:
         return ""
-    if len(set(counts.values())) == 1:
-        return f"{next(iter(counts.values())):,} clips each"
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    shown = [f"{name} ({number:,})" for name, number in ordered]
-    if len(shown) > 2 * NUM_SHOWN:
-        shown = [*shown[:NUM_SHOWN], "...", *shown[-NUM_SHOWN:]]
-    return ", ".join(shown)
+    return classes_in_words(counts)
 
 
 def _by_phrase(title: str, counts: Mapping[str, int], found: Mapping[str, Sequence[str]]) -> str:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from matpac.clip import Clip, Rejection, Task, digest64, phrase_of
 from matpac.datasets.inventory import Recording, Recordings, has_inventory, read_passed_over
+from matpac.datasets.own.doubts import doubts_about
 from matpac.datasets.registry import READERS, recordings_root
 from matpac.files import WORK, flush_to_disk, partial_path
 from matpac.params import Dataset, LogMel, Public, Shards, digest
@@ -192,10 +193,12 @@ def plan_shards(
             ids = ", ".join(_ids_with(equal, rows)[:NUM_EXAMPLES])
             raise ValueError(f"{root}: need a different id for every clip, found some that are equal: {ids}")
         task, passed_over = task_of(census), passed_over or PassedOver()
+        if task is not None and choices:
+            choices = (*choices, *doubts_about(task))
         clips = clips_in_parts(rows, census)
         is_official = task is not None and task.official_split
         if not is_official:
-            refuse_leaks(str(root), clips)
+            refuse_leaks(str(root), clips, workspace.root / "leaks.csv")
         leaks = tuple(official_leaks(clips)) if is_official else ()
         key = digest(
             census.shards,

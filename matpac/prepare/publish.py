@@ -37,6 +37,8 @@ from matpac.shards.tar import TarFrames, tar_name
 from matpac.shards.zarr import ZARR_NAME, first_frames, write_zarr
 from matpac.walk import PassedOver
 
+NUM_CLASSES_SHOWN = 10
+"""Classes that are named from either end of a list."""
 NUM_EXAMPLES = 50
 """Number of rejections, and of notes, in a summary; rejected.csv and notes.csv have all."""
 
@@ -71,6 +73,8 @@ class Summary:
     choices: tuple[str, ...]
     passed_over: PassedOver
     """All as in the plan."""
+    num_clips_of_class: dict[str, int]
+    """Number of clips by class."""
 
 
 def publish(plan: Plan, out: Path, show: Callable[[int, int], object] = lambda done, total: None) -> Summary:
@@ -151,7 +155,17 @@ def read_summary(folder: Path) -> Summary:
         official_leaks=tuple(saved["official_leaks"]),
         choices=tuple(saved["choices"]),
         passed_over=read_passed_over(folder),
+        num_clips_of_class=saved["num_clips_of_class"],
     )
+
+
+def classes_in_words(num_clips_of_class: Mapping[str, int]) -> str:
+    """`dog (20), cat (9), ...`: the first and last ten, by number of clips."""
+    ordered = sorted(num_clips_of_class.items(), key=lambda item: -item[1])
+    shown = [f"{name} ({number:,})" for name, number in ordered]
+    if len(shown) > 2 * NUM_CLASSES_SHOWN:
+        shown = [*shown[:NUM_CLASSES_SHOWN], "...", *shown[-NUM_CLASSES_SHOWN:]]
+    return ", ".join(shown)
 
 
 def _first_rows(table: Path) -> list[dict[str, str]]:
@@ -165,7 +179,8 @@ def _is_published(plan: Plan, out: Path) -> bool:
 
 
 def _assemble(plan: Plan, folder: Path) -> None:
-    statistics, durations_s, num_rejected, num_notes = _gather(plan, folder)
+    statistics, durations_s, num_rejected, num_notes, num_clips_of_class = _gather(plan, folder)
+    classes = plan.task.classes if plan.task else ()
     if plan.params.format == "zarr":
         _add_zarr(plan, folder)
     else:
@@ -184,6 +199,7 @@ def _assemble(plan: Plan, folder: Path) -> None:
             "duration_s": math.fsum(durations_s),
             "official_leaks": plan.official_leaks,
             "choices": plan.choices,
+            "num_clips_of_class": {name: num_clips_of_class[name] for name in classes},
             # Exact sums, so that a mixture of datasets has exact statistics too.
             **asdict(statistics),
         },
@@ -194,10 +210,13 @@ def _assemble(plan: Plan, folder: Path) -> None:
     write_json(folder / "logmel.json", plan.logmel.model_dump(mode="json"))
 
 
-def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Counter[str], Counter[str]]:
+def _gather(
+    plan: Plan, folder: Path
+) -> tuple[Statistics, "array[float]", Counter[str], Counter[str], Counter[str]]:
     """Write index.parquet, rejected.csv and notes.csv, with one shard's record in memory at a time."""
     num_rejected, num_notes = Counter(plan.num_rejected), Counter[str]()
     num_unlisted = Counter[str]()
+    num_clips_of_class = Counter[str]()
     durations_s, sums, sums_of_squares = array("d"), array("d"), array("d")
     num_frames = 0
     index = IndexWriter(folder / "index.parquet")
@@ -218,6 +237,7 @@ def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Count
             sums.extend(row["sum"] for row in rows)
             sums_of_squares.extend(row["sum_of_squares"] for row in rows)
             num_frames += sum(row["num_frames"] for row in rows)
+            num_clips_of_class.update(label for row in rows for label in row["labels"])
             rejected.writerows([row["path"], row["reason"]] for row in record["rejected"])
             num_rejected.update(phrase_of(row["reason"]) for row in record["rejected"])
             num_unlisted.update(_unlisted(plan, number, record["rejected"]))
@@ -229,7 +249,7 @@ def _gather(plan: Plan, folder: Path) -> tuple[Statistics, "array[float]", Count
     _check_rejections(plan, num_clips, num_rejected, num_unlisted, folder / "rejected.csv")
     # fsum rounds once, at the end, so the order of the clips cannot matter.
     statistics = Statistics(num_frames * plan.logmel.num_mels, math.fsum(sums), math.fsum(sums_of_squares))
-    return statistics, durations_s, num_rejected, num_notes
+    return statistics, durations_s, num_rejected, num_notes, num_clips_of_class
 
 
 def _unlisted(plan: Plan, number: int, rejected: list[dict[str, str]]) -> list[str]:

@@ -1,12 +1,18 @@
 """clips in splits or folds -> groups and recordings that are in several; an error, unless official."""
 
+import csv
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 NUM_EXAMPLES = 3
+WAYS_OUT = (
+    "Give copies one group in the table of labels, or set join_copies to true, which joins their groups. If "
+    "the splits or folds are given, remove the copies in the wrong place, or set splits to none."
+)
 
 
 class Place(NamedTuple):
@@ -59,25 +65,44 @@ def _parts(clips: pa.Table) -> Any:  # noqa: ANN401 - an Arrow column has no typ
     return pc.coalesce(folds, clips["split"])
 
 
-def refuse_leaks(source: str, clips: pa.Table) -> None:
+def refuse_leaks(source: str, clips: pa.Table, listing: Path | None = None) -> None:
     """Refuse groups and recordings in several splits or folds: scores on their test clips are too good.
 
     `clips`, each in a split or a fold, has columns `path`, `split`, `fold` and `group`, null for none. If
     it has a column `sha256` (null without content), recordings with the same bytes are refused too.
 
     Raises ValueError, which begins with `source`, names the first group or recording, and counts the others.
+    The table `listing` then has them all.
     """
     if found := _groups_in_several_parts(clips):
+        where = _listed(clips, "group", listing)
         raise ValueError(
-            f"{source}: need each group in one split or fold, found {found}. Put each group into one, or "
-            "give no split and no fold: num_folds and split_fractions keep groups whole."
+            f"{source}: need each group in one split or fold, found {found}{where}. Put each group into one, "
+            "or set splits to none: clips are then divided, and groups kept whole."
         )
     if "sha256" in clips.column_names and (found := _copies_in_several_parts(clips)):
+        where = _listed(clips, "sha256", listing)
         raise ValueError(
-            f"{source}: need each recording in one split or fold, found copies in several: {found}. Remove "
-            "the copy in the wrong place, or give copies one group: num_folds and split_fractions keep "
-            "groups whole."
+            f"{source}: need each recording in one split or fold, found copies in several: {found}{where}. "
+            f"{WAYS_OUT}"
         )
+
+
+def _listed(clips: pa.Table, key: str, listing: Path | None) -> str:
+    """Write all clips whose key is in several parts, and say where."""
+    if listing is None:
+        return ""
+    clips = clips.append_column("part", _parts(clips)).filter(pc.is_valid(clips[key]))
+    keys = clips.group_by(key).aggregate([("part", "count_distinct")])
+    several = keys.filter(pc.greater(keys["part_count_distinct"], 1))[key]
+    rows = clips.filter(pc.is_in(clips[key], several)).sort_by([(key, "ascending"), ("path", "ascending")])
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    with listing.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([key, "path", "part", "group"])
+        columns = (rows[name].to_pylist() for name in (key, "path", "part", "group"))
+        table.writerows(zip(*columns, strict=True))
+    return f" ({listing} has all)"
 
 
 def official_leaks(clips: pa.Table) -> Iterator[str]:

@@ -265,7 +265,7 @@ def test_a_dataset_that_is_not_here_yet_is_described_from_its_page(in_tmp, pretr
 def test_a_wrong_table_is_one_error(tmp_path):
     write_noise(tmp_path / "a.wav", 0.5, seed=0)
     (tmp_path / "labels.csv").write_text("name,label\na.wav,dog\n")
-    with pytest.raises(ValueError, match="need columns path"):
+    with pytest.raises(ValueError, match=r"need columns path .* rename name to path"):
         inspected(tmp_path)
     with pytest.raises(ValueError, match="need a folder of recordings"):
         inspected(tmp_path / "nowhere", labels="none")

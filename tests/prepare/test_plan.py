@@ -1,3 +1,4 @@
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def planned(root, *, groups=NO_GROUPS, task=TASK, reject=()):
 
 
 def test_nothing_is_planned_with_a_group_in_two_splits(root):
-    with pytest.raises(ValueError, match=r"raw: need each group .* 'rex' in train, test \(3 clips\)\. Put"):
+    with pytest.raises(
+        ValueError, match=r"raw: need each group .* 'rex' in train, test \(3 clips\) \(.* has all\)\. Put"
+    ):
         planned(root, groups=(None, "rex", None, "rex", "rex", None))
 
 
@@ -66,7 +69,7 @@ def test_own_labels_with_a_leak_are_refused_when_shards_are_planned(root, tmp_pa
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,fold,group", *rows]))
     source = own(root, str(tmp_path / "labels.csv"))
     write_inventory(tmp_path / "inventory", take_inventory(root, READERS[source.kind].stored_as))
-    with pytest.raises(ValueError, match=r"found 'rex' in fold 1, fold 2, fold 3 \(6 clips\)\. Put"):
+    with pytest.raises(ValueError, match=r"found 'rex' in fold 1, fold 2, fold 3 \(6 clips\) \(.*\)\. Put"):
         plan_dataset("mine", source, tmp_path / "inventory", LOGMEL, shards_params())
     table = (tmp_path / "labels.csv").read_text()
     (tmp_path / "labels.csv").write_text(table.replace(",rex", ","))
@@ -93,14 +96,14 @@ def test_official_splits_stay_as_they_are_and_say_so(root):
     assert describe(publish(plan, root.parent / "out")).endswith(
         "; nothing left out; in the official split, which stays as it is: group in several splits or folds: "
         "'rex' in train, test (2 clips); in the official split, which stays as it is: recording in several "
-        "splits or folds: 000.wav (train) = 004.wav (test)"
+        "splits or folds: 000.wav (train) = 004.wav (test); 2 classes: cat (6), dog (0)"
     )
 
 
 @pytest.mark.parametrize("reject", [(), ("duplicate",)])
 def test_copies_in_two_splits_are_refused_also_where_copies_are_left_out(root, reject):
     (root / "004.wav").write_bytes((root / "000.wav").read_bytes())
-    expected = r"found copies in several: 000.wav \(train\) = 004.wav \(test\)\. Remove"
+    expected = r"found copies in several: 000.wav \(train\) = 004.wav \(test\) \(.* has all\)\. Give"
     with pytest.raises(ValueError, match=expected):
         planned(root, reject=reject)
 
@@ -109,6 +112,34 @@ def test_copies_within_a_split_and_outside_all_are_left_out(root):
     for copy in ("001.wav", "005.wav"):
         (root / copy).write_bytes((root / "000.wav").read_bytes())
     assert planned(root, reject=("duplicate",)).num_rejected == {"duplicate": 2}
+
+
+@pytest.mark.usefixtures("in_tmp")
+@pytest.mark.parametrize("reject", [(), ("duplicate",)])
+def test_copies_in_several_groups_are_listed_at_once_and_both_ways_out_work(root, reject):
+    for number in range(6, 18):
+        (root / f"{number:03d}.wav").write_bytes((root / f"{number % 6:03d}.wav").read_bytes())
+
+    def plan(groups, **keys):
+        rows = [f"{n:03d}.wav,{'cat' if n % 2 else 'dog'},{groups(n)}" for n in range(18)]
+        (root / "labels.csv").write_text("\n".join(["path,label,group", *rows]))
+        source = Folder(kind="folder", source=str(root), labels="labels.csv", num_folds=3, **keys)
+        write_inventory(root.parent / "inventory", take_inventory(root, READERS[source.kind].stored_as))
+        return plan_dataset("mine", source, root.parent / "inventory", LOGMEL, shards_params(reject=reject))
+
+    with pytest.raises(
+        ValueError, match=r"copies in several: .* and \d more \((?P<path>\S*leaks.csv) has all\)"
+    ) as (caught):
+        plan(lambda n: f"group {n}")
+    listing = Path(str(caught.value).partition(" has all")[0].rpartition("(")[2])
+    with listing.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    num_contents = len({row["sha256"] for row in rows})
+    assert int(str(caught.value).partition(" more")[0].split()[-1]) + 1 == num_contents
+    assert num_contents > 3
+
+    assert plan(lambda n: f"group {n % 6}").num_clips == (6 if reject else 18)
+    assert plan(lambda n: f"group {n}", join_copies=True).num_clips == (6 if reject else 18)
 
 
 @pytest.mark.usefixtures("in_tmp")

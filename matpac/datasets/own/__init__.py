@@ -1,5 +1,6 @@
 """Recordings of the user, read in place.
 
+doubts.py       classes -> questions: splits? several labels?
 folder.py       any tree of audio files
 label_table.py  CSV or parquet table of labels -> annotations
 labels.py       labels, splits and the task, for all three kinds

@@ -1,34 +1,37 @@
 """Labels, splits and the task of own data, for all its kinds (folder, tar, parquet).
 
-A clip's annotation is its label; with `multi_label`, it may have several (a list, or `a;b`). It may
-also have a `split` (train, validation or test), a `fold` or a `group`. Clips of one group, for
-example of one speaker, stay together when we make a split.
+A clip's annotation is its label; with `multi_label`, it may have several: a list, or a text such as
+`a;b`, `a|b` or `["a", "b"]`. It may also have a `split` (train, validation or test), a `fold` or a
+`group`. Clips of one group, for example of one speaker, stay together when we make a split.
 
 Recordings without a label have no split and no fold. They serve pre-training and take no part in
 probing. In a multi-label dataset an empty label says that nothing was heard, and such a clip takes
 part.
 
 A split may also be the name of a folder, a tar or a parquet file (matpac/datasets/own/places.py).
-With `splits: none`, whatever is given is ignored.
+With `splits: none`, whatever is given is ignored. If there are train and test clips and none for
+validation, a share of train validates (`VALIDATING`).
 
-If there are train and test clips and none for validation, a share of train validates
-(`VALIDATING`). If neither split nor fold is given, we divide the labelled clips into `num_folds` folds, or by
+If neither split nor fold is given, we divide the labelled clips into `num_folds` folds, or by
 `split_fractions` into train, validation and test. Every class is spread evenly, and groups stay
 whole. Copies of a recording without a group stay together. The result is the same every time.
 
 One label per clip is scored by accuracy, several by mean average precision.
 """
 
+import ast
 import json
 import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matpac.clip import Clip, SplitName, Task, path_safe_id
 from matpac.datasets.inventory import Recording
+from matpac.datasets.own.doubts import parts_of, several_in_one
 from matpac.datasets.own.places import SPLITS, names_above, places_of
 from matpac.datasets.own.split import Splitter
 from matpac.params import Folder, Own, Parquet, SplitFractions, Tar
@@ -174,6 +177,12 @@ def task(
         raise ValueError(
             f"{root}: labels: need at least two classes, found {len(classes)} ({', '.join(classes)})"
         )
+    if params.multi_label and (found := several_in_one(classes)):
+        written = ";".join(parts_of(found[0]))
+        raise ValueError(
+            f"{root}: labels: need labels separated by `;`, found {found[0]!r}, whose parts are labels too. "
+            f"Write {written!r}; if it is one class, give it a name that is not made of others."
+        )
     return Task(
         classes=tuple(classes),
         multi_label=params.multi_label,
@@ -233,12 +242,24 @@ def _labels(value: Any, where: str, *, multi_label: bool) -> tuple[str, ...]:  #
     if isinstance(value, list):
         texts = [_text(item) for item in value]
     else:
-        texts = _text(value).split(";") if multi_label else [_text(value)]
+        texts = _texts(_text(value), where, multi_label=multi_label)
     labels = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
     if not multi_label and len(labels) != 1:
         found = f"{len(labels)}: set multi_label" if labels else "none"
         raise ValueError(f"{where}: need a label, found {found}")
     return labels
+
+
+def _texts(text: str, where: str, *, multi_label: bool) -> list[str]:
+    """The labels in a text: one, or a list in the notation of JSON, Python, `a;b` or `a|b`."""
+    if text.startswith("[") and text.endswith("]"):
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return [_text(item) for item in read(text)]
+        if "," in text:
+            raise ValueError(f'{where}: label: need a text or a list like ["dog", "cat"], got {text:.80}')
+    separator = next((sign for sign in ";|" if multi_label and sign in text), None)
+    return text.split(separator) if separator else [text]
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - whatever a table holds
@@ -256,7 +277,7 @@ def _settled(
 ) -> Settle:
     """Check the given splits or folds, or make them if there are none."""
     splits, folds = Counter[SplitName | None](), Counter[int | None]()
-    splitter = Splitter()
+    splitter = Splitter(join_copies=params.join_copies)
     for recording in recordings:
         annotation = annotate(recording)
         if annotation is not None:
@@ -274,28 +295,34 @@ def _settled(
                 "Set splits to auto, and we divide the labelled clips."
             )
         return _divided(params, root, splitter)
+    ignore = "With `splits: none` all labelled clips are divided anew."
+    if set(splits) != {None} and set(folds) != {None}:
+        raise ValueError(
+            f"{root}: need splits or folds, found {splits.total() - splits[None]:,} clips with a split and "
+            f"{folds.total() - folds[None]:,} with a fold. Leave one of them out. {ignore}"
+        )
     if set(folds) == {None}:
         if set(splits) == {"train", "test"}:
-            return _with_validation(root, recordings, annotate)
+            return _with_validation(params, root, recordings, annotate)
         if set(splits) != set(PARTS):
-            found = ", ".join(f"{splits[split]} {split or 'without'}" for split in splits)
+            found = ", ".join(f"{splits[split]:,} {split or 'without a split'}" for split in splits)
             raise ValueError(
                 f"{root}: need train and test clips (and perhaps validation), and each labelled clip in "
-                f"one of them, found {found}. With `splits: none` all labelled clips are divided anew."
+                f"one of them, found {found}. {ignore}"
             )
         return lambda number, annotation: annotation
     if None in folds or len(folds) < 3:
         raise ValueError(
             f"{root}: need each labelled clip in one of at least 3 folds, found "
-            f"{len(set(folds) - {None})} folds, and {folds[None]} clips in none"
+            f"{len(set(folds) - {None})} folds, and {folds[None]:,} clips in none. {ignore}"
         )
     given = sorted(fold for fold in folds if fold is not None)
     return lambda number, annotation: annotation._replace(fold=1 + given.index(annotation.fold or 0))
 
 
-def _with_validation(root: Path, recordings: Iterable[Recording], annotate: Annotate) -> Settle:
+def _with_validation(params: Own, root: Path, recordings: Iterable[Recording], annotate: Annotate) -> Settle:
     """Let a share of the train split validate, classes spread evenly and groups whole."""
-    of_train, numbers, num_labelled = Splitter(), array("Q"), 0
+    of_train, numbers, num_labelled = Splitter(join_copies=params.join_copies), array("Q"), 0
     for recording in recordings:
         annotation = annotate(recording)
         if annotation is not None:

@@ -141,7 +141,7 @@ def test_a_parquet_table_gives_lists_and_numbers(tmp_path):
 
 def test_tables_that_cannot_be_read_are_refused_by_name(tmp_path):
     (tmp_path / "latin.csv").write_bytes("path,label\na.wav,Täubchen\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"latin.csv: need text in UTF-8, found b'\\xe4'"):
+    with pytest.raises(ValueError, match=r"latin.csv, line 2, byte 8: need text in UTF-8, found b'\\xe4'"):
         clips(params("latin.csv"), tmp_path)
     (tmp_path / "no.parquet").write_bytes(b"path,label\n")
     with pytest.raises(ValueError, match=r"no.parquet: cannot be read"):

@@ -75,3 +75,17 @@ def test_clips_with_several_labels_spread_each_of_them():
     for label, num_clips in (("a", 300), ("b", 200), ("c", 100)):
         assert all(abs(counts[label, part] - num_clips / 4) <= 2 for part in range(4))
     assert all(abs(size - 100) <= 5 for size in sizes.values())
+
+
+def test_groups_that_share_a_recording_are_joined_on_demand():
+    contents = ["ab", "bc", "cd", "e", "f", "g", "h"]
+    for join_copies in (False, True):
+        splitter = Splitter(join_copies=join_copies)
+        for number, shared in enumerate(contents):
+            for content in shared:
+                recording = Recording(f"{number}{content}.wav", 1, content * 64, f"{number}{content}.wav")
+                splitter.add(recording, ("dog",), f"group {number}")
+        parts = splitter.split([1, 1, 1]).tolist()
+        # The first three groups are a chain of copies.
+        assert (len(set(parts[:6])) == 1) == join_copies
+        assert set(parts) == {0, 1, 2}

@@ -18,7 +18,7 @@ from tests.pipeline import IN_GIT, REPOSITORY, Pipeline
 pytestmark = pytest.mark.slow
 
 
-NUM_KILLS = int(os.environ.get("MATPAC_KILLS", "6"))
+NUM_KILLS = int(os.environ.get("MATPAC_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")

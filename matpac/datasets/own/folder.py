@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from matpac.clip import Clip
 from matpac.datasets.inventory import Recording
 from matpac.datasets.own.label_table import read_tables
-from matpac.datasets.own.labels import Annotate, Annotation, annotated_clips, choices_of
+from matpac.datasets.own.labels import Annotate, Annotation, annotated_clips, choices_of, class_name
 from matpac.datasets.own.places import Places, names_above, places_of
 from matpac.params import Folder
 from matpac.walk import walk
@@ -73,4 +73,4 @@ def _annotations(params: Folder, root: Path, recordings: Iterable[Recording]) ->
 
 def _from_folders(places: Places | None, recording: Recording) -> Annotation | None:
     folders = names_above(recording) if places is None else places.others(recording)
-    return Annotation((folders[-1],)) if folders else None
+    return Annotation((class_name(folders[-1]),)) if folders else None

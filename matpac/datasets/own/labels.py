@@ -22,6 +22,7 @@ One label per clip is scored by accuracy, several by mean average precision.
 import ast
 import json
 import math
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -243,11 +244,16 @@ def _labels(value: Any, where: str, *, multi_label: bool) -> tuple[str, ...]:  #
         texts = [_text(item) for item in value]
     else:
         texts = _texts(_text(value), where, multi_label=multi_label)
-    labels = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    labels = tuple(dict.fromkeys(class_name(text) for text in texts if text.strip()))
     if not multi_label and len(labels) != 1:
         found = f"{len(labels)}: set multi_label" if labels else "none"
         raise ValueError(f"{where}: need a label, found {found}")
     return labels
+
+
+def class_name(text: str) -> str:
+    """The name of a class: letters are composed (NFC), since their other form looks the same."""
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def _texts(text: str, where: str, *, multi_label: bool) -> list[str]:

@@ -248,3 +248,8 @@ def test_wrong_json_lines_are_refused_with_the_place(tmp_path, line, message):
     (tmp_path / "metadata.jsonl").write_text(line)
     with pytest.raises(ValueError, match=message):
         clips(params("metadata.jsonl"), tmp_path)
+
+
+def test_folders_that_differ_in_the_form_of_a_letter_are_one_class(tmp_path):
+    found = clips(params("folders"), tmp_path, ["\u00e4/a.wav", "a\u0308/b.wav", "\u00e4/c.wav", "b/d.wav"])
+    assert {clip.labels for clip in found.values()} == {("\u00e4",), ("b",)}

@@ -175,3 +175,11 @@ def test_splits_and_folds_together_are_refused(read):
     )
     with pytest.raises(ValueError, match="found 6 clips with a split and 18 with a fold"):
         read(f"path,label,split,fold\n{rows}", [f"{n}.wav" for n in range(24)])
+
+
+def test_a_class_is_one_class_in_whatever_form_its_letters_are_written(read):
+    composed, apart = (unicodedata.normalize(form, "Kätzchen") for form in ("NFC", "NFD"))
+    found = labels_of(
+        read(TABLE.replace("a.wav,cat", f"a.wav,{composed}").replace("c.wav,cat", f"c.wav,{apart}"))
+    )
+    assert found["a.wav"] == found["c.wav"] == (composed,)

@@ -111,7 +111,7 @@ def test_what_is_used_although_it_is_odd_is_noted(root, tmp_path):
     assert phrase_of(note.note) == "not at full scale"
     assert (tmp_path / "out/notes.csv").read_text().splitlines()[0] == "path,note"
     line = describe(summary)
-    assert line.endswith("; used, with a note: 1 not at full scale (notes.csv)")
+    assert "; used, with a note: 1 not at full scale (notes.csv)" in line
     assert f"| not at full scale | 1 | {NOTES['not at full scale']} |" in page_of(
         "a", summary, tmp_path / "out"
     )

@@ -1,7 +1,7 @@
 """clips in splits or folds -> groups and recordings that are in several; an error, unless official."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,38 +71,46 @@ def refuse_leaks(source: str, clips: pa.Table, listing: Path | None = None) -> N
     `clips`, each in a split or a fold, has columns `path`, `split`, `fold` and `group`, null for none. If
     it has a column `sha256` (null without content), recordings with the same bytes are refused too.
 
-    Raises ValueError, which begins with `source`, names the first group or recording, and counts the others.
-    The table `listing` then has them all.
+    Raises ValueError, which begins with `source`, names the first group and recording, and counts the
+    others. The table `listing` then has them all.
     """
-    if found := _groups_in_several_parts(clips):
-        where = _listed(clips, "group", listing)
-        raise ValueError(
-            f"{source}: need each group in one split or fold, found {found}{where}. Put each group into one, "
-            "or set splits to none: clips are then divided, and groups kept whole."
+    has_content = "sha256" in clips.column_names
+    groups = _groups_in_several_parts(clips)
+    copies = _copies_in_several_parts(clips) if has_content else ""
+    if not groups and not copies:
+        return
+    where = ""
+    if listing is not None:
+        _write_leaks(clips, ("group", "sha256") if has_content else ("group",), listing)
+        where = f" ({listing} has all)"
+    found = []
+    if groups:
+        found.append(
+            f"need each group in one split or fold, found {groups}{where}. Put each group into one, or set "
+            "splits to none: clips are then divided, and groups kept whole."
         )
-    if "sha256" in clips.column_names and (found := _copies_in_several_parts(clips)):
-        where = _listed(clips, "sha256", listing)
-        raise ValueError(
-            f"{source}: need each recording in one split or fold, found copies in several: {found}{where}. "
-            f"{WAYS_OUT}"
+    if copies:
+        found.append(
+            f"need each recording in one split or fold, found copies in several: {copies}{where}. {WAYS_OUT}"
         )
+    raise ValueError(f"{source}: {' Also: '.join(found)}")
 
 
-def _listed(clips: pa.Table, key: str, listing: Path | None) -> str:
-    """Write all clips whose key is in several parts, and say where."""
-    if listing is None:
-        return ""
-    clips = clips.append_column("part", _parts(clips)).filter(pc.is_valid(clips[key]))
-    keys = clips.group_by(key).aggregate([("part", "count_distinct")])
-    several = keys.filter(pc.greater(keys["part_count_distinct"], 1))[key]
-    rows = clips.filter(pc.is_in(clips[key], several)).sort_by([(key, "ascending"), ("path", "ascending")])
+def _write_leaks(clips: pa.Table, keys: Iterable[str], listing: Path) -> None:
+    """Write all clips whose group or content is in several parts."""
+    clips = clips.append_column("part", _parts(clips))
     listing.parent.mkdir(parents=True, exist_ok=True)
     with listing.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow([key, "path", "part", "group"])
-        columns = (rows[name].to_pylist() for name in (key, "path", "part", "group"))
-        table.writerows(zip(*columns, strict=True))
-    return f" ({listing} has all)"
+        table.writerow(["same", "value", "path", "part", "group"])
+        for key in keys:
+            known = clips.filter(pc.is_valid(clips[key]))
+            parts = known.group_by(key).aggregate([("part", "count_distinct")])
+            several = parts.filter(pc.greater(parts["part_count_distinct"], 1))[key]
+            rows = known.filter(pc.is_in(known[key], several))
+            rows = rows.sort_by([(key, "ascending"), ("path", "ascending")])
+            columns = (rows[name].to_pylist() for name in (key, "path", "part", "group"))
+            table.writerows((key, *values) for values in zip(*columns, strict=True))
 
 
 def official_leaks(clips: pa.Table) -> Iterator[str]:

@@ -52,3 +52,16 @@ def test_official_leaks_are_the_same_in_words():
         "group in several splits or folds: 'g' in fold 1, fold 2 (2 clips)",
         "recording in several splits or folds: 0.wav (fold 1) = 2.wav (fold 3)",
     ]
+
+
+def test_groups_and_copies_are_named_at_once_and_all_are_listed(tmp_path):
+    table = clips(["g", "g", None, "h"], folds=[1, 2, 3, 1], sha256=["x", "y", "x", "z"])
+    with pytest.raises(ValueError, match=r"found 'g' in fold 1, fold 2 .* Also: .* 0.wav \(fold 1\) = 2.wav"):
+        refuse_leaks("birds", table, tmp_path / "leaks.csv")
+    assert (tmp_path / "leaks.csv").read_text().splitlines() == [
+        "same,value,path,part,group",
+        "group,g,0.wav,fold 1,g",
+        "group,g,1.wav,fold 2,g",
+        "sha256,x,0.wav,fold 1,g",
+        "sha256,x,2.wav,fold 3,",
+    ]

@@ -227,8 +227,8 @@ def walk(root: Path) -> Iterator[Entry]:
     """All files below the root that are not hidden, and the folders and links that cannot be read.
 
     Links to folders are followed, unless they lead to a folder above themselves or `MOST_LINKS` others
-    have led there. The order is that of
-    the paths as strings. Memory holds the names of one folder and of those above it.
+    have led there. The order is that of the paths as strings. Memory holds the names of one folder and
+    of those above it.
 
     Raises:
         OSError: If the root may not be read, or a disk fails: neither may look like an empty folder.

@@ -199,7 +199,9 @@ def _mp3(path: Path, file: BufferedIOBase, start: int, count_frames: bool) -> Me
             notes.append(f"{num_behind:,} after the last frame")
     is_noted = note is None and count_frames
     mended = file
-    if is_noted or found != start or begin != found or notes:
+    # libsndfile estimates a length from the size of the file, tags included.
+    has_tag = note is None and begin > 0
+    if is_noted or has_tag or found != start or begin != found or notes:
         mended = spliced(note_for(file, begin) if is_noted else b"", file, begin, end)
     details = (f"bytes that are no audio ({', '.join(notes)})",) if notes else ()
     return Mended(mended, found, share, not is_noted, details)

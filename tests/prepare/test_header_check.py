@@ -7,6 +7,7 @@ from matpac.signal import ffmpeg
 from matpac.signal.audio import decode
 from tests.media import media
 from tests.recordings import LOGMEL, recording_of
+from tests.signal.test_mp3 import mp3, without_note
 
 
 def test_a_header_is_refused_only_if_decoding_fails_too(audio_folder):
@@ -56,3 +57,13 @@ def test_without_pyav_the_reason_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.m4a").write_bytes(media("m4a"))
     with pytest.raises(UnusableAudio, match=r"cannot be read \(MP4 needs FFmpeg: pip install"):
         check_header(tmp_path, recording_of(tmp_path, "a.m4a"), LOGMEL, ())
+
+
+@pytest.mark.parametrize("tag_bytes", [0, 20_000])
+def test_the_length_of_an_mp3_without_a_count_is_estimated_without_its_tag(tmp_path, tag_bytes):
+    uncounted = without_note(mp3(44_100, 1, "CONSTANT"))
+    size = bytes([0, 0, tag_bytes >> 7, tag_bytes & 127])
+    tag = b"ID3\3\0\0" + size + bytes(tag_bytes) if tag_bytes else b""
+    (tmp_path / "a.mp3").write_bytes(tag + uncounted)
+    header = check_header(tmp_path, recording_of(tmp_path, "a.mp3"), LOGMEL, ())
+    assert header.duration_s == pytest.approx(len(decode(uncounted)[0]) / 44_100, abs=0.1)

@@ -46,7 +46,9 @@ def changed(raw, key, value):
     return raw
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "esc10", "released", "matpac_plus", "m2d", "cheaper"])
+@pytest.mark.parametrize(
+    "name", ["demo", "paper", "instruments", "released", "matpac_plus", "m2d", "cheaper"]
+)
 def test_the_shipped_files_are_valid(project, name):
     assert load_params(project / f"presets/{name}.yaml")
 

@@ -62,10 +62,11 @@ def make_project():
     scores.parent.mkdir()
     scores.write_text("{}")
     note("probe@birds", scores, hashlib.md5(b"{}").hexdigest())
-    table = Path("data/raw/birds/recordings.parquet")
-    listing = [{"md5": hashlib.md5(table.read_bytes()).hexdigest(), "relpath": table.name}]
+    inventory = Path("data/raw/birds")
+    files = sorted(inventory.iterdir())
+    listing = [{"md5": hashlib.md5(file.read_bytes()).hexdigest(), "relpath": file.name} for file in files]
     write_json(Path(".dvc/cache/files/md5/ab/cd.dir"), listing)
-    note("download@birds", table.parent, "abcd.dir")
+    note("download@birds", inventory, "abcd.dir")
     Path("data/shards/None").mkdir()  # as `sources` makes it
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["datasets"]["birds"] = {

@@ -282,10 +282,10 @@ def test_trouble_that_may_pass_is_tried_again_by_the_next_run(root, tmp_path, fo
 
 
 def test_memory_that_runs_out_costs_one_clip_and_is_tried_again(root, tmp_path, monkeypatch):
-    def refusing(source, params, filters, name, reject):
+    def refusing(source, params, filters, name, *how):
         if name == Path("001.wav"):
             raise MemoryError
-        return convert(source, params, filters, name, reject)
+        return convert(source, params, filters, name, *how)
 
     plan = plan_of(root, tmp_path / "work")
     with monkeypatch.context() as patched, plan.workspace.joined():

@@ -237,7 +237,7 @@ def test_a_second_reading_changes_no_score(tmp_path):
     assert "logmel_statistics" not in attentive
 
 
-@pytest.mark.parametrize("preset", ["demo", "paper", "esc10"])
+@pytest.mark.parametrize("preset", ["demo", "paper", "instruments"])
 def test_five_repeats_and_no_second_reading_are_the_default(preset):
     params = load_params(PROJECT / f"presets/{preset}.yaml")
     assert (params.probe.num_repeats, params.probe.knn, params.probe.attentive) == (5, None, None)

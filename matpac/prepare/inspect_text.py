@@ -60,7 +60,7 @@ def warnings_of(found: Inspection | Prospect, shards: Shards, pretrain: Pretrain
     yield from _of_rejections(found, shards)
     yield from _of_passed_over(found)
     if found.num_notes:
-        yield ("Some clips are odd and would be used all the same. The notes stand below.")
+        yield "Some clips are odd and would be used all the same. The notes stand below."
     if found.num_rejected.get("not listed", 0) > found.num_clips:
         yield (
             f"Most files here are in no list of {found.title or found.dataset}. Does `source` name the right "

@@ -176,7 +176,7 @@ def _training(found: Survey, logmel: LogMel, base: str) -> list[Choice]:
     return [
         *choices,
         Choice("pretrain.batch_size", batch, f"For {number:,} clips; a whole batch must fit into them."),
-        Choice("pretrain.num_epochs", epochs, f"About {took} on two slow cores. More often help."),
+        Choice("pretrain.num_epochs", epochs, f"About {took} on two slow cores. More epochs often help."),
     ]
 
 

@@ -65,7 +65,7 @@ def annotated_clips(
 ) -> Iterator[Clip]:
     """A clip for every recording, in their order; `annotate` is None without labels.
 
-    With labels the recordings are iterated twice.
+    With labels the recordings are iterated several times: splits are looked for and settled first.
 
     Raises:
         ValueError: If splits or folds are incomplete, or missing without a way to make them.

@@ -596,6 +596,76 @@ class Probe(Section):
     """Seed of initial weights and order of clips, together with the number of the repeat."""
 
 
+class SpecAugment(Section):
+    """Masks over bands and moments of each training crop. Their places and widths are random."""
+
+    num_freq_masks: NonNegativeInt
+    """Masks over mel bands. EAT and M2D: 1."""
+    max_freq_mels: PositiveInt
+    """Most mel bands that a mask hides; the width is uniform from 0. M2D: 15 of 80 for ESC-50, 30 for
+    AudioSet."""
+    num_time_masks: NonNegativeInt
+    """Masks over frames. EAT and M2D: 1."""
+    max_time_frames: PositiveInt
+    """Most frames that a mask hides; the width is uniform from 0. M2D: 48 for ESC-50, 192 for
+    AudioSet."""
+
+
+class Finetune(Section):
+    """How encoder and a linear head are trained together on labelled clips. Folds, repeats and scores are
+    those of probes. See matpac/finetuning."""
+
+    datasets: tuple[Name, ...]
+    """Datasets with labels to fine-tune on, each by itself. None: the stage does nothing."""
+    num_repeats: Annotated[int, Field(ge=2)]
+    """Fits of each fold with other first weights of the head, crops and orders of clips. Scores are
+    their mean and interval."""
+    num_epochs: PositiveInt
+    """Most epochs of training; the learning rate reaches 0 at their end."""
+    warmup_epochs: NonNegative
+    """Epochs in which learning rates rise from 0; then they fall to 0 along a cosine."""
+    patience_epochs: PositiveInt | None
+    """Training stops if the validation score has not improved for this many epochs. null: never. The
+    best epoch is kept in either case."""
+    batch_size: PositiveInt
+    """Clips per optimizer step. EAT: 48; M2D: 128, and 64 for AudioSet-20k."""
+    learning_rate: PositiveFloat
+    """AdamW's learning rate of the head after the warm-up. EAT: 5e-5."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    """Factor of the learning rate from each block to the one before it; the norm after the last block
+    learns like the head. EAT: 0.65. 1: all learn alike."""
+    weight_decay: NonNegative
+    """AdamW's decoupled decay of matrices; biases and norms have none. EAT: 0.05."""
+    adam_betas: tuple[Fraction, Fraction]
+    """Decays of AdamW's averages of the gradient and of its square. EAT: 0.9 and 0.95."""
+    mixup: NonNegative
+    """alpha of mixup: each crop is mixed with another, and their labels alike, by shares drawn from
+    Beta(alpha, alpha). EAT: 0.8 for AudioSet. 0: none."""
+    spec_augment: SpecAugment | None
+    """Masks on training crops. null: none."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    """Share of each label that is spread over all classes; with several labels a clip, over yes and no.
+    EAT: 0.1 for ESC-50."""
+    class_balance: Literal["none", "weights", "sampling"]
+    """What rare classes get: nothing, larger weights in the loss, or more draws in an epoch."""
+    crop_frames: PositiveInt | None
+    """Length of the random crop of a clip that is seen in an epoch. null: whole clips. Validation and
+    test clips are always whole."""
+    precision: Precision
+    """Precision of the encoder's matrix products (autocast). Weights and optimizer stay in float32."""
+    seed: NonNegativeInt
+    """Seed of the head's first weights, order of clips, crops and augmentation, together with the
+    numbers of repeat and fold."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> "Finetune":
+        if self.warmup_epochs >= self.num_epochs:
+            raise ValueError(
+                f"warmup_epochs: need less than num_epochs ({self.num_epochs}), got {self.warmup_epochs:g}"
+            )
+        return self
+
+
 Cron = Annotated[str, StringConstraints(pattern=r"^\s*\S+(\s+\S+){4}\s*$")]
 
 
@@ -623,6 +693,7 @@ class Params(Section):
     online: Online
     embed: Embed
     probe: Probe
+    finetune: Finetune
     schedules: Schedules
 
     def source_of(self, dataset: str) -> Dataset:
@@ -652,6 +723,7 @@ class Params(Section):
         named = {
             "pretrain.datasets": self.pretrain.datasets,
             "probe.datasets": self.probe.datasets,
+            "finetune.datasets": self.finetune.datasets,
             "online.dataset": self.online_datasets,
         }
         for key, names in named.items():
@@ -688,11 +760,12 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _probed_datasets_have_labels(self) -> "Params":
-        for name in self.probe.datasets:
+        named = {"probe.datasets": self.probe.datasets, "finetune.datasets": self.finetune.datasets}
+        for key, name in ((key, name) for key, names in named.items() for name in names):
             if self.labels_of(name) == "none":
                 own = f". Set datasets.{name}.labels; `matpac inspect {name}` says what there is"
                 raise ValueError(
-                    f"probe.datasets: need datasets with labels, got {name}, which has none"
+                    f"{key}: need datasets with labels, got {name}, which has none"
                     + (own if isinstance(self.datasets[name], Own) else "")
                 )
         return self

@@ -5,6 +5,7 @@ embed.py      shards -> embeddings
 external.py   recordings -> embeddings of another encoder with the HEAR API
 folds.py      clips that train, stop and test a probe
 knn.py        embeddings -> votes of the nearest training clips
+labelled.py   shards -> clips with their labels, splits and folds
 linear.py     embeddings -> test logits of linear probes, all repeats and folds at once
 probe.py      embeddings -> score files
 problems.py   first weights, losses and early stopping, for linear and attentive probes

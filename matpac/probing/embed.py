@@ -3,24 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from matpac.clip import Task
 from matpac.encoder.encoder import load_encoder, untrained_encoder
 from matpac.encoder.over_time import OverTime
-from matpac.files import check_seal, room_for
-from matpac.params import Embed, LogMel
+from matpac.files import room_for
+from matpac.params import Embed
 from matpac.probing.external import Located, OtherEncoder, load_other, read_sounds, recordings_of
-from matpac.probing.folds import folds_of
-from matpac.probing.store import EmbeddedClips, write_embeddings
+from matpac.probing.labelled import open_labelled
+from matpac.probing.store import write_embeddings
 from matpac.progress import Progress, counted
-from matpac.shards.folder import ShardFolder, read_task
-from matpac.shards.leaks import refuse_leaks
 from matpac.weights.open import open_checkpoint
 
 
@@ -33,24 +28,10 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     shards or weights are not as they were written, the shards have another front end than the
     checkpoint, or another encoder cannot be used (`load_other`).
     """
-    folder = ShardFolder(shards)
-    check_seal(shards, f"shards@{shards.name}")
-    task = read_task(shards)
-    if task is None:
-        raise ValueError(
-            f"probe.datasets: need datasets with labels, got {shards.name}, which has none. "
-            f"It can be used for pre-training (pretrain.datasets)."
-        )
     trained = load_encoder(checkpoint, precision=params.precision)
     untrained = untrained_encoder(checkpoint, precision=params.precision)
-    check_front_end(folder.logmel, trained.logmel, shards)
-    chosen = taking_part(folder.index.table, task)
-    table = folder.index.table.take(chosen)
-    clips = annotated(table, task, shards.name, open_checkpoint(checkpoint).digest)
-    # Fail now rather than after hours of embedding.
-    folds_of(clips)
-    if not task.official_split:
-        refuse_leaks(shards.name, table)
+    digest = open_checkpoint(checkpoint).digest
+    folder, chosen, table, clips = open_labelled(shards, trained.logmel, digest, "probe.datasets")
     others = [load_other(name, other) for name, other in params.others.items()]
     clips = replace(clips, others={other.name: other.origin for other in others})
 
@@ -81,56 +62,7 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
         write_embeddings(out, clips, rows_of)
 
 
-def taking_part(table: pa.Table, task: Task) -> Int64[np.ndarray, " chosen"]:
-    """Positions of the clips with a split, or with a fold if the task has folds."""
-    column = table["split" if task.num_folds is None else "fold"]
-    return np.flatnonzero(column.is_valid().to_numpy())
-
-
-def annotated(table: pa.Table, task: Task, dataset: str, checkpoint: str) -> EmbeddedClips:
-    """Rows of index.parquet -> labels, splits and folds for the probes.
-
-    Raises ValueError if a label is not a class of the task, or is both present and absent.
-    """
-    columns: dict[str, list[Any]] = {
-        name: table[name].to_pylist() for name in ("id", "split", "fold", "labels", "absent")
-    }
-    position = {name: index for index, name in enumerate(task.classes)}
-    labels = np.zeros((len(table), len(task.classes)), dtype=np.uint8)
-    observed = np.ones_like(labels)
-    annotations = zip(columns["id"], columns["labels"], columns["absent"], strict=True)
-    for row, (clip, present, absent) in enumerate(annotations):
-        for label in [*present, *(absent or [])]:
-            if label not in position:
-                raise ValueError(f"{dataset}: need labels among the task's classes, got {label!r} for {clip}")
-        labels[row, [position[label] for label in present]] = 1
-        if absent is not None:
-            observed[row] = labels[row]
-            observed[row, [position[label] for label in absent]] = 1
-            if both := set(present) & set(absent):
-                raise ValueError(f"{dataset}: {clip}: need labels or absent, got {min(both)!r} in both")
-    return EmbeddedClips(
-        dataset=dataset,
-        checkpoint=checkpoint,
-        task=task,
-        ids=columns["id"],
-        splits=[split or "" for split in columns["split"]],
-        folds=np.array([fold or 0 for fold in columns["fold"]], dtype=np.int64),
-        labels=labels,
-        observed=observed,
-    )
-
-
 def statistics(log_mel: NDArray[np.float16]) -> Float32[np.ndarray, " dim"]:
     """Mean, deviation and maximum of every mel band over time: the baseline without learning."""
     wide = log_mel.astype(np.float32)
     return np.concatenate([wide.mean(0), wide.std(0), wide.max(0)])
-
-
-def check_front_end(of_shards: LogMel, of_checkpoint: LogMel, shards: Path) -> None:
-    field = of_checkpoint.first_difference(of_shards)
-    if field is not None:
-        raise ValueError(
-            f"logmel.{field}: the checkpoint was trained with {getattr(of_checkpoint, field)}, "
-            f"the shards in {shards} were made with {getattr(of_shards, field)}. Run `dvc repro`."
-        )

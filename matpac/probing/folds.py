@@ -35,7 +35,7 @@ def folds_of(clips: EmbeddedClips) -> list[Fold]:
             if len(indices) == 0:
                 raise ValueError(
                     f"{clips.dataset}: need clips in {name}, found none. "
-                    f"Give it some, or take {clips.dataset} out of probe.datasets."
+                    f"Give it some, or take {clips.dataset} out of probe.datasets and finetune.datasets."
                 )
             if not clips.observed[indices].any():
                 raise ValueError(f"{clips.dataset}: need observed labels in {name}, found none")

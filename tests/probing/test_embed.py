@@ -11,8 +11,9 @@ from matpac.clip import Task
 from matpac.encoder.encoder import load_encoder
 from matpac.files import seal, write_json
 from matpac.params import Embed
-from matpac.probing.embed import annotated, check_front_end, embed_stage, statistics
+from matpac.probing.embed import embed_stage, statistics
 from matpac.probing.external import Located
+from matpac.probing.labelled import annotated, check_front_end
 from matpac.probing.steps import Steps
 from matpac.probing.store import FEATURES, read_clips, read_feature
 from matpac.shards.folder import ShardFolder

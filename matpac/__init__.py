@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matpac.classifier.classifier import Classifier
     from matpac.clip import UnusableAudio
     from matpac.encoder.encoder import AudioEncoder
 
 __version__ = "0.1.0"
-__all__ = ["AudioEncoder", "UnusableAudio", "load"]
+__all__ = ["AudioEncoder", "Classifier", "UnusableAudio", "load", "load_classifier"]
 
 
 def load(
@@ -47,12 +48,38 @@ def load(
     return load_encoder(name, device, num_heads=num_heads, precision=precision)
 
 
+def load_classifier(path: str | Path, *, device: str | None = None) -> "Classifier":
+    """Open a classifier: an encoder with a head that was trained on labelled clips.
+
+        classifier = matpac.load_classifier("data/classifiers/esc10")
+        probabilities = classifier.predict(waveform, sample_rate)  # [clip, class]
+
+    Args:
+        path: Folder that `matpac fit` or `Classifier.save_pretrained` wrote.
+        device: Device as torch names it; None takes a GPU if there is one.
+
+    Returns:
+        The classifier, on `device`.
+
+    Raises:
+        ValueError: The folder holds no classifier, a file is damaged, or its files do not fit each
+            other. One line names the file and the field.
+    """
+    from matpac.classifier.classifier import load_classifier
+
+    return load_classifier(path, device)
+
+
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class
-    """Import `AudioEncoder` and `UnusableAudio` when they are asked for: torch takes seconds."""
+    """Import the classes when they are asked for: torch takes seconds."""
     if name == "AudioEncoder":
         from matpac.encoder.encoder import AudioEncoder
 
         return AudioEncoder
+    if name == "Classifier":
+        from matpac.classifier.classifier import Classifier
+
+        return Classifier
     if name == "UnusableAudio":
         from matpac.clip import UnusableAudio
 

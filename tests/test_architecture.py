@@ -38,7 +38,8 @@ ARROWS = {
     "weights": {"fetch", "signal", "model"},
     "training": {"signal", "shards", "model", "weights"},
     "encoder": {"signal", "model", "weights"},
-    "probing": {"datasets", "signal", "shards", "model", "weights", "encoder"},
+    "classifier": {"signal", "model", "weights", "encoder"},
+    "probing": {"datasets", "signal", "shards", "model", "weights", "encoder", "classifier"},
     "report": {"datasets", "signal", "shards", "model", "weights", "training", "encoder", "probing"},
 }
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]

@@ -143,7 +143,7 @@ def test_the_public_names_are_listed(project):
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [
-        "AudioEncoder UnusableAudio load",
+        "AudioEncoder Classifier UnusableAudio load load_classifier",
         "False",
         "UnusableAudio AudioEncoder",
     ]

@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
+from matpac.classifier.heads import AttentiveHead
 from matpac.devices import num_workers, to_device, workers
 from matpac.params import Probe
 from matpac.probing.folds import Fold
@@ -76,7 +76,7 @@ def fit_attentive_probes(
             active = [training for training in active if training.problem.goes_on(params.patience_epochs)]
             if not active:
                 break
-        return list(pool.map(Training.test, trainings))
+        return list(pool.map(Training.result, trainings))
 
 
 def check_heads(steps: Steps, num_heads: int) -> None:
@@ -120,7 +120,7 @@ class AttentiveData(Data):
                 yield Part(positions, steps.float(), present)
                 first = end
 
-    def losses(self, probe: "AttentiveProbe", clips: Int64[np.ndarray, " chosen"]) -> Iterator[Tensor]:
+    def losses(self, probe: AttentiveHead, clips: Int64[np.ndarray, " chosen"]) -> Iterator[Tensor]:
         """Sum of `clip_losses` over each part of the clips."""
         for part in self.parts(clips):
             logits = probe(part.steps, part.present)
@@ -170,39 +170,6 @@ class Part(NamedTuple):
     """False for padding."""
 
 
-class AttentiveProbe(nn.Module):
-    def __init__(
-        self,
-        weight: Float32[Tensor, "class dim"],
-        bias: Float32[Tensor, " class"],
-        num_heads: int,
-        step_factor: Float32[Tensor, " dim"],
-        mean: Float32[Tensor, " dim"],
-        factor: Float32[Tensor, " dim"],
-    ) -> None:
-        """`weight`, `bias`: first weights of the linear layer on `(averages - mean) * factor`.
-        `step_factor`: queries are compared with `steps * step_factor`."""
-        super().__init__()
-        self.queries = nn.Parameter(weight.new_zeros(num_heads, weight.shape[1]))
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.step_factor, self.mean, self.factor = step_factor, mean, factor
-
-    def forward(
-        self, steps: Float32[Tensor, "clip step dim"], present: Bool[Tensor, "clip step"]
-    ) -> Float32[Tensor, "clip class"]:
-        """Logits of the clips.
-
-        Queries are scaled instead of steps, because there are far fewer. The mean of the steps need
-        not be subtracted: it adds the same to all scores of a clip, which the softmax cancels.
-        """
-        scores = steps @ (self.queries * self.step_factor / math.sqrt(steps.shape[2])).T
-        attention = scores.masked_fill(~present[:, :, None], -math.inf).softmax(1)
-        # Each head averages all dimensions, then keeps its own: faster than averaging only those.
-        by_head = (attention.mT @ steps).unflatten(2, (len(self.queries), -1))
-        averages = by_head.diagonal(dim1=1, dim2=2).mT.flatten(1)
-        return F.linear((averages - self.mean) * self.factor, self.weight, self.bias)
-
-
 class Training:
     """Training of one problem, independent of the others."""
 
@@ -217,7 +184,8 @@ class Training:
         if data.scalers is not None:
             step_factor, averages = data.scalers.step_factor[problem.fold], data.scalers.averages
             mean, factor = averages.mean[problem.fold, 0], averages.factor[problem.fold, 0]
-        self.probe = AttentiveProbe(weight, bias[:, 0], num_heads, step_factor, mean, factor)
+        queries = weight.new_zeros(num_heads, dim)
+        self.probe = AttentiveHead(queries, weight, bias[:, 0], step_factor, mean, factor)
         self.optimizer = torch.optim.Adam(self.probe.parameters(), lr=params.learning_rate, fused=True)
         self._keep_best()
 
@@ -226,15 +194,19 @@ class Training:
         if self.problem.note_(self._validation_loss()):
             self._keep_best()
 
-    def test(self) -> Fit:
+    def result(self) -> Fit:
         for parameter, best in zip(self.probe.parameters(), self.problem.best, strict=True):
             parameter.data.copy_(best)
-        clips = self.fold.test
+        return self.problem.fit(
+            self.probe.state_dict(), self._logits(self.fold.validation), self._logits(self.fold.test)
+        )
+
+    @torch.no_grad()
+    def _logits(self, clips: Int64[np.ndarray, " chosen"]) -> Float32[np.ndarray, "chosen class"]:
         logits = np.empty((len(clips), self.data.labels.shape[1]), dtype=np.float32)
-        with torch.no_grad():
-            for part in self.data.parts(clips):
-                logits[part.positions] = self.probe(part.steps, part.present).cpu().numpy()
-        return self.problem.fit(logits)
+        for part in self.data.parts(clips):
+            logits[part.positions] = self.probe(part.steps, part.present).cpu().numpy()
+        return logits
 
     def _train(self) -> float:
         """Train for an epoch; return the mean loss over observed entries while the weights move."""
@@ -254,6 +226,8 @@ class Training:
     @torch.no_grad()
     def _validation_loss(self) -> float:
         clips = self.fold.validation
+        if not len(clips):
+            return math.nan
         total = torch.stack(list(self.data.losses(self.probe, clips))).sum()
         return total.item() / self.data.share(clips)
 

@@ -78,7 +78,14 @@ def fit_probes(
             if not stacks:
                 break
     tests = [data.inputs(fold.test, index) for index, fold in enumerate(folds)]
-    return [problem.fit(F.linear(tests[problem.fold], *problem.best).cpu().numpy()) for problem in problems]
+    return [
+        problem.fit(
+            data.head(problem),
+            F.linear(data.validation_inputs[problem.fold], *problem.best).cpu().numpy(),
+            F.linear(tests[problem.fold], *problem.best).cpu().numpy(),
+        )
+        for problem in problems
+    ]
 
 
 class LinearData(Data):
@@ -107,6 +114,14 @@ class LinearData(Data):
         if self.scaler is not None:
             self.scaler.scale_(chosen, fold)
         return chosen
+
+    def head(self, problem: Problem) -> dict[str, Tensor]:
+        """Best weights, and the scale of the inputs that they are for."""
+        weight, bias = problem.best
+        mean, factor = torch.zeros_like(weight[0]), torch.ones_like(weight[0])
+        if self.scaler is not None:
+            mean, factor = self.scaler.mean[problem.fold, 0], self.scaler.factor[problem.fold, 0]
+        return {"weight": weight, "bias": bias, "mean": mean, "factor": factor}
 
 
 def split_into_stacks(problems: Sequence[Problem], data: LinearData, batch_size: int) -> list[list[Problem]]:

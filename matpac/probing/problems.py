@@ -1,7 +1,7 @@
 """folds, parameters -> probes in training: what linear and attentive probes share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -23,6 +23,8 @@ class Problem:
     repeat: int
     fold: int
     """Index into the folds."""
+    validates: bool
+    """Whether there are validation clips. Without them, the latest epoch counts as the best."""
     weight_random: np.random.Generator
     """Generator of the first weights."""
     order_random: np.random.Generator
@@ -37,7 +39,7 @@ class Problem:
     def note_(self, validation_loss: float) -> bool:
         """Record the loss of a finished epoch; return whether it is the best so far."""
         self.validation_losses.append(validation_loss)
-        better = validation_loss < self.best_loss
+        better = not self.validates or validation_loss < self.best_loss
         if better:
             self.best_loss, self.best_epoch = validation_loss, len(self.validation_losses)
         return better
@@ -46,13 +48,20 @@ class Problem:
         """Whether the last improvement is recent enough to train another epoch."""
         return len(self.validation_losses) - self.best_epoch < patience_epochs
 
-    def fit(self, test_logits: Float[np.ndarray, "test class"]) -> Fit:
+    def fit(
+        self,
+        head: Mapping[str, Tensor],
+        validation_logits: Float[np.ndarray, "validation class"],
+        test_logits: Float[np.ndarray, "test class"],
+    ) -> Fit:
         return Fit(
             self.repeat,
             self.fold,
             self.train_losses,
             self.validation_losses,
             self.best_epoch,
+            {name: values.cpu().numpy() for name, values in head.items()},
+            validation_logits,
             test_logits,
         )
 
@@ -66,7 +75,7 @@ def problems_of(folds: Sequence[Fold], params: Probe) -> list[Problem]:
     problems = []
     for number, fold in product(range(params.num_repeats), range(len(folds))):
         weights, orders = np.random.default_rng([params.seed, number, fold]).spawn(2)
-        problems.append(Problem(number, fold, weights, orders))
+        problems.append(Problem(number, fold, len(folds[fold].validation) > 0, weights, orders))
     return problems
 
 

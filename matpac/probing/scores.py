@@ -37,7 +37,10 @@ class Fit:
     """Mean over the observed entries in each epoch, taken while the weights move."""
     validation_losses: list[float]
     best_epoch: int
-    """Epoch of the lowest validation loss, from 1; its weights give the test logits."""
+    """Epoch of the lowest validation loss, from 1; its weights give the logits."""
+    head: dict[str, Float[np.ndarray, "..."]]
+    """Tensors of the head by name, as `matpac.classifier.heads` takes them."""
+    validation_logits: Float[np.ndarray, "validation class"]
     test_logits: Float[np.ndarray, "test class"]
 
 

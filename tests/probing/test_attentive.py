@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
+from matpac.classifier.heads import AttentiveHead
 from matpac.encoder.over_time import OverTime
 from matpac.params import Probe
 from matpac.probing import attentive
-from matpac.probing.attentive import AttentiveData, AttentiveProbe, Training, fit_attentive_probes
+from matpac.probing.attentive import AttentiveData, Training, fit_attentive_probes
 from matpac.probing.folds import Fold, cross_validation_fold
 from matpac.probing.linear import fit_probes
 from matpac.probing.problems import problems_of
@@ -162,7 +163,7 @@ def test_while_queries_are_0_it_is_the_linear_probe_on_means(tmp_path, standardi
         run.probe.queries.requires_grad_(False)
         for _ in range(params.max_epochs):
             run.epoch_()
-        fit = run.test()
+        fit = run.result()
         # Means were taken before the steps were rounded to float16.
         assert fit.train_losses == pytest.approx(linear.train_losses, rel=1e-3)
         assert fit.validation_losses == pytest.approx(linear.validation_losses, rel=1e-3)
@@ -173,7 +174,7 @@ def random_probe(dim=12, num_classes=5, num_heads=3):
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     scales = draw(dim).exp(), draw(dim), draw(dim).exp()
-    probe = AttentiveProbe(draw(num_classes, dim), draw(num_classes), num_heads, *scales)
+    probe = AttentiveHead(torch.zeros(num_heads, dim), draw(num_classes, dim), draw(num_classes), *scales)
     probe.queries.data = 3 * draw(num_heads, dim)
     return probe.requires_grad_(False)
 
@@ -207,7 +208,7 @@ def test_the_order_of_steps_changes_nothing():
 def test_an_answer_by_hand():
     """Two heads of one dimension each; the second query is ln 3 times sqrt 2 along the first axis."""
     scales = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0]), torch.tensor([1.0, 5.0])
-    probe = AttentiveProbe(torch.eye(2), torch.tensor([0.0, 10.0]), 2, *scales)
+    probe = AttentiveHead(torch.zeros(2, 2), torch.eye(2), torch.tensor([0.0, 10.0]), *scales)
     probe.queries.data[1, 0] = math.log(3) * math.sqrt(2)
     # The first head takes the mean, the second weighs the steps 1 : 3: a step factor of 2 times 0.5.
     logits = probe(torch.tensor([[[0.0, 4.0], [0.5, 8.0]]]), torch.ones(1, 2, dtype=torch.bool))

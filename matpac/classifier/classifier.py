@@ -1,0 +1,313 @@
+"""waveform -> logits, probabilities and events, with an encoder and a head."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Float32, Int
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from matpac.classifier.calibration import DEFAULT_THRESHOLD, probabilities_of
+from matpac.classifier.distances import distances
+from matpac.classifier.events import Event, events_of, smoothed
+from matpac.classifier.heads import HEADS, AttentiveHead, Head, logits_of_clip, logits_of_steps
+from matpac.classifier.saved import (
+    DESCRIPTION,
+    REFERENCES,
+    Description,
+    read_classifier_tensors,
+    read_description,
+    write_classifier,
+)
+from matpac.encoder.encoder import AudioEncoder, load_encoder
+from matpac.encoder.inputs import Rates, clips_of, rates_of
+from matpac.model.sizes import PATCH
+from matpac.params import Channels
+
+WINDOW_MS = 800.0
+"""Time around a step whose logits are averaged, by default: single steps are too short to be sure."""
+
+Pieces = Iterable[tuple[int, NDArray[np.floating]]]
+"""Number of the clip, and some of its log-mel `[frame, mel]`, as `AudioEncoder.embed_pieces` takes them."""
+
+
+class Answer(NamedTuple):
+    """What a classifier says of a clip."""
+
+    probabilities: Float32[np.ndarray, " class"]
+    unlike: float
+    """How unlike the training data it is, as `Classifier.unlike` says; NaN without references."""
+
+
+class InTime(NamedTuple):
+    """What a classifier says of a clip over time."""
+
+    probabilities: Float32[np.ndarray, "step class"]
+    centers_ms: Float32[np.ndarray, " step"]
+    """The middle of each step in ms."""
+    events: list[Event]
+    """Classes at or above their thresholds, with onset and offset in s, in order of time."""
+
+
+class Classifier(nn.Module):
+    """An encoder with a trained head, and all that is needed to apply and to judge it.
+
+    `matpac.load_classifier` opens one. `classifier(waveform)` gives logits with gradients;
+    `predict` and `predict_in_time` give probabilities as NumPy arrays.
+    """
+
+    references: Tensor | None
+
+    def __init__(
+        self,
+        encoder: AudioEncoder,
+        head: Head,
+        *,
+        classes: Sequence[str],
+        multi_label: bool,
+        temperature: float = 1.0,
+        thresholds: Float[np.ndarray, " class"] | None = None,
+        references: Float16[Tensor, "reference dim"] | None = None,
+        usual_distance: float | None = None,
+        channels: Channels = "mean",
+        scores: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            encoder: Encoder, which brings front end, device and precision.
+            head: Embeddings over time -> logits.
+            classes: Names, in the order of the logits.
+            multi_label: Whether a clip can have several classes.
+            temperature: Divides the logits (`matpac.classifier.calibration`).
+            thresholds: Lowest probability at which each class counts as heard; 0.5 by default.
+            references: Embeddings of training clips (`matpac.classifier.distances`).
+            usual_distance: Distance to them that is usual for held-out clips.
+            channels: What becomes of several channels of a file.
+            scores: What was measured on clips that were held out, as JSON can hold it.
+            origin: Dataset, checkpoint and training, as JSON can hold them.
+        """
+        super().__init__()
+        self.encoder, self.head = encoder, head.to(encoder.device)
+        self.classes, self.multi_label = tuple(classes), multi_label
+        self.temperature = temperature
+        if thresholds is None:
+            thresholds = np.full(len(self.classes), DEFAULT_THRESHOLD)
+        self.thresholds = thresholds.astype(np.float32)
+        self.register_buffer("references", None if references is None else references.to(encoder.device))
+        self.usual_distance, self.channels = usual_distance, channels
+        self.scores, self.origin = dict(scores or {}), dict(origin or {})
+        self.eval()
+
+    def forward(
+        self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch class"]:
+        """Logits of clips, before the temperature; gradients reach the waveform and all weights.
+
+        Args:
+            waveform: Clips `[batch, time]` as floats in -1 to 1, at `encoder.sample_rate` and on the
+                device of the classifier.
+            lengths: Samples of each clip `[batch]`, for clips of several lengths.
+
+        Returns:
+            Logits `[batch, class]`.
+        """
+        encoded = self.encoder(waveform, lengths)  # type: ignore[operator]
+        logits: Tensor = self.head(encoded.steps, encoded.mask)
+        return logits
+
+    def predict(self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: Rates) -> NDArray[np.float32]:
+        """Probabilities of all classes for each clip.
+
+        Args:
+            waveform: Clips, as for `AudioEncoder.embed`: `[time]`, `[clip, time]`,
+                `[clip, channel, time]`, or a list of clips of any lengths.
+            sample_rate: Rate in Hz, one for all clips or a list with one for each.
+
+        Returns:
+            `[clip, class]`, in the order of `classes`. They sum to 1 unless `multi_label`.
+
+        Raises:
+            ValueError: The input is refused, as by `AudioEncoder.embed`.
+        """
+        answers = self.answers(enumerate(self._log_mels(waveform, sample_rate)))
+        return np.stack([answer.probabilities for _, answer in answers])
+
+    def unlike(self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: Rates) -> NDArray[np.float32]:
+        """How unlike the training data each clip is.
+
+        Args:
+            waveform: Clips, as for `predict`.
+            sample_rate: Rate in Hz, as for `predict`.
+
+        Returns:
+            `[clip]`: distance to the nearest training clips, divided by the distance that 99 % of
+            held-out clips stay below. Above 1, do not trust the probabilities.
+
+        Raises:
+            ValueError: The input is refused, or the classifier keeps no reference embeddings.
+        """
+        if self.references is None:
+            raise ValueError("unlike: need reference embeddings, this classifier keeps none. Fit it again.")
+        answers = self.answers(enumerate(self._log_mels(waveform, sample_rate)))
+        return np.array([answer.unlike for _, answer in answers], dtype=np.float32)
+
+    def predict_in_time(
+        self,
+        waveform: ArrayLike | Sequence[ArrayLike],
+        sample_rate: Rates,
+        *,
+        window_ms: float = WINDOW_MS,
+    ) -> list[InTime]:
+        """Probabilities and events over time, one step every 16 frames (160 ms in the paper).
+
+        Args:
+            waveform: Clips, as for `predict`.
+            sample_rate: Rate in Hz, as for `predict`.
+            window_ms: Time around each step whose logits are averaged; 0 takes each step by itself.
+
+        Returns:
+            For each clip, probabilities `[step, class]`, times `[step]` and events.
+
+        Raises:
+            ValueError: The input is refused, as by `AudioEncoder.embed`.
+        """
+        log_mels = list(self._log_mels(waveform, sample_rate))
+        logits = self.logits_in_time(enumerate(log_mels))
+        return [
+            self.in_time(of_clip, self._duration_s(len(log_mel)), window_ms)
+            for log_mel, (_, of_clip) in zip(log_mels, logits, strict=True)
+        ]
+
+    def answers(self, pieces: Pieces) -> Iterator[tuple[int, Answer]]:
+        """Answers for log-mels, by the numbers of their clips.
+
+        Log-mels are rounded to float16, as those in shards are that a probe learns from. A linear head
+        reads a clip's mean, so memory does not grow with its length; an attentive one reads all steps.
+        """
+        in_time = isinstance(self.head, AttentiveHead)
+        found = self.encoder.embed_pieces(_rounded(pieces), in_time=in_time)
+        for number, parts in groupby(found, itemgetter(0)):
+            steps = np.concatenate([part for _, part in parts])
+            logits = self._logits(steps, logits_of_clip)
+            probabilities = probabilities_of(logits[None], self.temperature, multi_label=self.multi_label)
+            yield number, Answer(probabilities[0], self._unlike(steps.mean(0)))
+
+    def logits_in_time(self, pieces: Pieces) -> Iterator[tuple[int, Float32[np.ndarray, "step class"]]]:
+        """Logits of every step of log-mels, by the numbers of their clips."""
+        found = self.encoder.embed_pieces(_rounded(pieces), in_time=True)
+        for number, parts in groupby(found, itemgetter(0)):
+            yield number, np.concatenate([self._logits(steps, logits_of_steps) for _, steps in parts])
+
+    def in_time(
+        self, logits: Float32[np.ndarray, "step class"], duration_s: float, window_ms: float = WINDOW_MS
+    ) -> InTime:
+        """Probabilities and events of a clip, from the logits of its steps."""
+        step_s = PATCH * self.encoder.logmel.hop_samples / self.encoder.logmel.sample_rate_hz
+        half = max(0, round((window_ms / (1000 * step_s) - 1) / 2))
+        probabilities = probabilities_of(
+            smoothed(logits, half), self.temperature, multi_label=self.multi_label
+        )
+        events = events_of(
+            probabilities,
+            self.classes,
+            self.thresholds,
+            multi_label=self.multi_label,
+            step_s=step_s,
+            duration_s=duration_s,
+        )
+        return InTime(probabilities, self.encoder.step_centers_ms(len(logits)), events)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write a folder that `matpac.load_classifier` opens, complete with its encoder.
+
+        Args:
+            save_directory: Folder to write to; its other files stay.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder._save_pretrained(folder)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.head.state_dict().items()}
+        if self.references is not None:
+            tensors[REFERENCES] = self.references.cpu().contiguous()
+        write_classifier(folder, self._description(), tensors)
+
+    def _description(self) -> Description:
+        return Description(
+            head="attentive" if isinstance(self.head, AttentiveHead) else "linear",
+            classes=self.classes,
+            multi_label=self.multi_label,
+            temperature=self.temperature,
+            thresholds=tuple(self.thresholds.tolist()),
+            usual_distance=self.usual_distance,
+            precision=self.encoder.precision,
+            channels=self.channels,
+            encoder=self.encoder.digest(),
+            scores=self.scores,
+            origin=self.origin,
+        )
+
+    def _log_mels(
+        self, waveform: ArrayLike | Sequence[ArrayLike], sample_rate: Rates
+    ) -> Iterator[NDArray[np.float32]]:
+        clips = clips_of(waveform)
+        rates_hz = rates_of(sample_rate, len(clips))
+        return (self.encoder.log_mel(clip, rate_hz) for clip, rate_hz in zip(clips, rates_hz, strict=True))
+
+    def _duration_s(self, num_frames: int) -> float:
+        logmel = self.encoder.logmel
+        return ((num_frames - 1) * logmel.hop_samples + logmel.window_samples) / logmel.sample_rate_hz
+
+    @torch.inference_mode()
+    def _logits(self, steps: Float32[np.ndarray, "step dim"], read: Any) -> NDArray[np.float32]:  # noqa: ANN401
+        if isinstance(self.head, AttentiveHead):
+            # As stores hold the steps that attentive probes learn from.
+            steps = steps.astype(np.float16).astype(np.float32)
+        logits: NDArray[np.float32] = read(self.head, self._on_device(steps)).cpu().numpy()
+        return logits
+
+    @torch.inference_mode()
+    def _unlike(self, mean: Float32[np.ndarray, " dim"]) -> float:
+        if self.references is None or self.usual_distance is None:
+            return float("nan")
+        found = distances(self._on_device(mean[None]), self.head, self.references)
+        return float(found[0]) / self.usual_distance
+
+    def _on_device(self, values: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(values).to(self.encoder.device)
+
+
+def load_classifier(path: str | Path, device: str | None = None) -> Classifier:
+    """Open a folder of `save_pretrained`; `matpac.load_classifier` describes arguments and errors."""
+    folder = Path(path)
+    description = read_description(folder)
+    encoder = load_encoder(folder, device, precision=description.precision)
+    if (found := encoder.digest()) != description.encoder:
+        raise ValueError(
+            f"{folder / DESCRIPTION}: encoder: need the encoder that the head was trained with "
+            f"({description.encoder[:8]}...), found another ({found[:8]}...). Get a whole copy of the folder."
+        )
+    tensors = read_classifier_tensors(folder, description, encoder.dim)
+    references = tensors.pop(REFERENCES, None)
+    return Classifier(
+        encoder,
+        HEADS[description.head](**tensors),
+        classes=description.classes,
+        multi_label=description.multi_label,
+        temperature=description.temperature,
+        thresholds=np.array(description.thresholds),
+        references=references,
+        usual_distance=description.usual_distance,
+        channels=description.channels,
+        scores=description.scores,
+        origin=description.origin,
+    )
+
+
+def _rounded(pieces: Pieces) -> Iterator[tuple[int, NDArray[np.float16]]]:
+    return ((number, log_mel.astype(np.float16)) for number, log_mel in pieces)

@@ -1,0 +1,120 @@
+"""a classifier <-> a folder.
+
+config.json, model.safetensors   the encoder: see matpac/weights/pretrained.py
+classifier.json                  classes, thresholds, calibration, scores, where it comes from
+classifier.safetensors           head and reference embeddings
+
+The folder is complete by itself, and no file holds code.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, field_validator, model_validator
+from torch import Tensor
+
+from matpac.files import write_json
+from matpac.params import Channels, Fraction, Precision, Section, read_section
+from matpac.weights.pretrained import HEAD
+from matpac.weights.tensors import first_misfit, read_tensors, shapes_of, write_tensors
+
+DESCRIPTION, TENSORS = "classifier.json", "classifier.safetensors"
+REFERENCES = "references"
+
+
+class Description(Section):
+    """classifier.json."""
+
+    head: Literal["linear", "attentive"]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    multi_label: bool
+    """Whether a clip can have several classes."""
+    temperature: PositiveFloat
+    """Divides the logits."""
+    thresholds: tuple[Fraction, ...]
+    """Lowest probability at which each class counts as heard."""
+    usual_distance: PositiveFloat | None
+    """Distance to the nearest training clips that is usual for held-out clips; null without references."""
+    precision: Precision
+    """Precision of the encoder's matrix products that the head was trained with."""
+    channels: Channels
+    """What becomes of several channels of a file."""
+    encoder: str
+    """Digest of the encoder, `AudioEncoder.digest`."""
+    scores: dict[str, Any]
+    """What was measured, on clips that the measured models did not train on."""
+    origin: dict[str, Any]
+    """Dataset, checkpoint and training."""
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes):
+            twice = next(name for name in classes if classes.count(name) > 1)
+            raise ValueError(f"need names that occur once, got {twice!r} twice")
+        return classes
+
+    @model_validator(mode="after")
+    def _a_threshold_each(self) -> "Description":
+        if len(self.thresholds) != len(self.classes):
+            raise ValueError(
+                f"thresholds: need one for each of {len(self.classes)} classes, got {len(self.thresholds)}"
+            )
+        return self
+
+
+def write_classifier(folder: Path, description: Description, tensors: dict[str, Tensor]) -> None:
+    """Write into the folder of the encoder."""
+    write_tensors(folder / TENSORS, tensors, {"format": "pt"})
+    # Written last, so that a folder with this file is whole.
+    write_json(folder / DESCRIPTION, HEAD | description.model_dump(mode="json"))
+
+
+def read_description(folder: Path) -> Description:
+    """Read classifier.json.
+
+    Raises:
+        ValueError: The file is missing or damaged, or a value of it is wrong; one line names it.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise ValueError(
+            f"{folder}: need a classifier that `matpac fit` or save_pretrained wrote, found no {DESCRIPTION}"
+        )
+    return read_section(Description, path, HEAD)
+
+
+def read_classifier_tensors(folder: Path, description: Description, dim: int) -> dict[str, Tensor]:
+    """Read and check classifier.safetensors: tensors of the head and, if there are any, `references`.
+
+    Args:
+        folder: Folder of the classifier.
+        description: Contents of its classifier.json.
+        dim: Dimensions of the encoder's embeddings.
+
+    Raises:
+        ValueError: A tensor is missing, not finite or of another shape; one line names file and tensor.
+    """
+    path = folder / TENSORS
+    tensors = read_tensors(path)
+    found, num_classes = shapes_of(tensors), len(description.classes)
+    needed = {"weight": [num_classes, dim], "bias": [num_classes], "mean": [dim], "factor": [dim]}
+    if description.head == "attentive":
+        num_heads = _rows(found, "queries")
+        if dim % num_heads:
+            raise ValueError(f"{path}: queries: need a number that divides {dim}, found {num_heads}")
+        needed |= {"queries": [num_heads, dim], "step_factor": [dim]}
+    if description.usual_distance is not None:
+        needed[REFERENCES] = [_rows(found, REFERENCES), dim]
+    if misfit := first_misfit(needed, found):
+        raise ValueError(
+            f"{path}: {misfit.name}: need {misfit.needed}, which fits {DESCRIPTION} and the encoder, "
+            f"found {misfit.found}. Get a whole copy of the folder."
+        )
+    return tensors
+
+
+def _rows(shapes: dict[str, list[int]], name: str) -> int:
+    """Rows of a matrix that may have any number but 0."""
+    shape = shapes.get(name, [])
+    return max(shape[0], 1) if shape else 1

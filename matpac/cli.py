@@ -30,6 +30,7 @@ CORPUS_PARTS = Path("data/corpus")
 CHECKPOINT = Path("data/checkpoints/pretrained")
 EMBEDDINGS = Path("data/embeddings")
 SCORES = Path("data/scores")
+CLASSIFIERS = Path("data/classifiers")
 EXPERIMENTS = Path("data/experiments")
 RECORDED_ELSEWHERE = SOURCES / "experiments.json"
 REPORT = Path("data/report")
@@ -398,6 +399,54 @@ def probe(
         run_probe(dataset, EMBEDDINGS / dataset, scores, checked.probe)
         refuse_changes(params, checked, "probe")
     _print(score_table(SCORES, [dataset]))
+
+
+@app.command()
+def fit(
+    dataset: Annotated[str, typer.Argument(help="A dataset in params.yaml that has been embedded.")],
+    attentive: Annotated[
+        bool,
+        typer.Option("--attentive", help="Learn when to listen; needs embed.over_time: true."),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default data/classifiers/<dataset>.")
+    ] = None,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint that the dataset was embedded with.")
+    ] = CHECKPOINT,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Keep a dataset's probe as a classifier.
+
+    Trains the probes of `matpac probe` again, each without its test clips, to measure their score and
+    to choose temperature and thresholds from validation clips. Then trains one on all labelled clips,
+    for as many epochs, and writes a folder that holds the encoder, too.
+
+    matpac fit esc10
+
+    matpac predict recordings/ --classifier data/classifiers/esc10 --out tags.csv
+    """
+    from matpac.classifier.saved import check_folder, replacing
+    from matpac.params import load_params, refuse_changes
+    from matpac.probing.fit import NUM_HEADS, summary_of_fit
+    from matpac.probing.fit import fit as run_fit
+
+    out = CLASSIFIERS / dataset if out is None else out
+    check_folder(out)
+    with exclusive(WORK / "fit" / out.name, out):
+        checked = load_params(params)
+        classifier = run_fit(
+            EMBEDDINGS / dataset,
+            checkpoint,
+            checked.probe,
+            num_heads=(checked.probe.attentive or NUM_HEADS) if attentive else None,
+            precision=checked.embed.precision,
+            channels=checked.shards.channels,
+        )
+        refuse_changes(params, checked, "probe", "embed")
+        with replacing(out) as partial:
+            classifier.save_pretrained(partial)
+    say(f"{out}: {summary_of_fit(classifier)}", out=True)
 
 
 @app.command()

@@ -40,18 +40,23 @@ def calibrated(logits: Logits, labels: Labels, observed: Labels, *, multi_label:
     Returns:
         The temperature of least loss, and for each class the threshold of the best F1.
     """
-    found = minimize_scalar(
-        lambda log_temperature: _loss(logits / math.exp(log_temperature), labels, observed, multi_label),
-        bounds=tuple(map(math.log, TEMPERATURES)),
-        method="bounded",
-    )
-    temperature = math.exp(found.x)
+    temperature = best_temperature(logits, labels, observed, multi_label=multi_label)
     probabilities = probabilities_of(logits, temperature, multi_label=multi_label)
     thresholds = [
         best_threshold(of_class[seen], truth[seen])
         for of_class, truth, seen in zip(probabilities.T, labels.T, observed.T.astype(bool), strict=True)
     ]
     return Calibration(temperature, np.array(thresholds, dtype=np.float32))
+
+
+def best_temperature(logits: Logits, labels: Labels, observed: Labels, *, multi_label: bool) -> float:
+    """The temperature of least loss; arguments as for `calibrated`."""
+    found = minimize_scalar(
+        lambda log_temperature: _loss(logits / math.exp(log_temperature), labels, observed, multi_label),
+        bounds=tuple(map(math.log, TEMPERATURES)),
+        method="bounded",
+    )
+    return math.exp(found.x)
 
 
 def probabilities_of(

@@ -7,13 +7,17 @@ classifier.safetensors           head and reference embeddings
 The folder is complete by itself, and no file holds code.
 """
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 from torch import Tensor
 
-from matpac.files import write_json
+from matpac.files import check_place, move_into_place, partial_path, room_for, write_json
 from matpac.params import Channels, Fraction, Precision, Section, read_section
 from matpac.weights.pretrained import HEAD
 from matpac.weights.tensors import first_misfit, read_tensors, shapes_of, write_tensors
@@ -61,6 +65,30 @@ class Description(Section):
                 f"thresholds: need one for each of {len(self.classes)} classes, got {len(self.thresholds)}"
             )
         return self
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a place for a classifier, before the work.
+
+    Raises:
+        ValueError: Something else is there, or no folder can be made there.
+    """
+    if os.path.lexists(out) and not (out / DESCRIPTION).is_file():
+        raise ValueError(f"--out: need a new name or a classifier to replace, found something else at {out}")
+    check_place(out)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside the target; on success it takes the target's place."""
+    partial = partial_path(folder)
+    try:
+        with room_for(folder):
+            partial.mkdir(parents=True)
+            yield partial
+            move_into_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_classifier(folder: Path, description: Description, tensors: dict[str, Tensor]) -> None:

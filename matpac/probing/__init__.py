@@ -3,6 +3,7 @@
 attentive.py  embeddings over time -> test logits of probes that learn when to listen
 embed.py      shards -> embeddings
 external.py   recordings -> embeddings of another encoder with the HEAR API
+fit.py       embeddings -> a classifier, trained on all clips once its held-out score is known
 folds.py      clips that train, stop and test a probe
 knn.py        embeddings -> votes of the nearest training clips
 labelled.py   shards -> clips with their labels, splits and folds

@@ -18,8 +18,22 @@ SLOW_BFLOAT16 = (
 
 
 def device_or_default(device: str | torch.device | None = None) -> torch.device:
-    """`device`; if None, the GPU if there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """`device`; if None, the GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: This machine has no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        has = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"device: need one that this machine has ({', '.join(has)}), got {str(device)!r}"
+        ) from error
+    return found
 
 
 def available_cores() -> int:

@@ -27,9 +27,7 @@ class Model(nn.Module):
     def __init__(self, audio_encoder: AudioEncoder) -> None:
         super().__init__()
         self.audio_encoder = audio_encoder
-        # Registered as submodules, so that `to` moves them.
-        self.patches, self.encoder = audio_encoder.patches, audio_encoder.encoder
-        self.sample_rate = audio_encoder.logmel.sample_rate_hz
+        self.sample_rate = audio_encoder.sample_rate
         self.scene_embedding_size = self.timestamp_embedding_size = audio_encoder.dim
 
 

@@ -3,8 +3,10 @@
 batches.py   log-mels -> batches -> outputs by clip, computed ahead
 encoder.py   waveform -> embeddings, with a trained encoder
 files.py     audio files -> a table of embeddings, resumable
+front_end.py waveforms -> log-mels on any device, with gradients
 hub.py       a trained encoder <-> a folder or a Hugging Face repository
 inputs.py    arrays as callers have them -> mono clips and their sample rates
+module.py    waveforms -> latents over time: the encoder as a torch module
 onnx.py      encoder -> ONNX file, front end included
 over_time.py the embeddings of one clip over time
 reading.py   audio files -> their log-mels in order, read ahead within a bound of memory

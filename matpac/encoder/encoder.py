@@ -3,7 +3,6 @@
 import warnings
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -38,27 +37,18 @@ class Timed(NamedTuple):
     """`[step]`: the middle of each step in ms, 160 ms apart with the paper's front end."""
 
 
-@dataclass(frozen=True, eq=False)
 class AudioEncoder(TrainedEncoder):
     """A trained encoder, with the front end and the statistics that it was trained with.
 
-    `matpac.load` opens one. `save_pretrained(folder)`, `from_pretrained(folder or repository)` and
-    `push_to_hub(repository)` work as in `huggingface_hub.ModelHubMixin`; `from_pretrained` also takes
-    a `device`. `model_card_kwargs={"license": ..., "scores": ..., "repo_id": ...}` fill the model card.
+        encoder = matpac.load("data/checkpoints/pretrained")
+        embeddings = encoder.embed(waveform, sample_rate)  # NumPy in and out, any rate and length
+        embeddings = encoder(waveform).mean  # a torch module: [batch, time] on its device, gradients
+
+    It is in evaluation mode when it is opened, and its weights require gradients. `save_pretrained(folder)`,
+    `from_pretrained(folder or repository)` and `push_to_hub(repository)` work as in
+    `huggingface_hub.ModelHubMixin`; `from_pretrained` also takes a `device`.
+    `model_card_kwargs={"license": ..., "scores": ..., "repo_id": ...}` fill the model card.
     """
-
-    precision: Precision = "float32"
-    """Precision of the matrix products: see `matpac.load`. The front end, norms and means stay in float32."""
-
-    @property
-    def dim(self) -> int:
-        """Length of an embedding: the patches of all frequencies side by side (3,840 in the paper)."""
-        return self.patches.num_freq * self.patches.cls_token.shape[-1]
-
-    @property
-    def device(self) -> torch.device:
-        """Device that the weights are on."""
-        return self.patches.cls_token.device
 
     def step_centers_ms(self, num_steps: int) -> NDArray[np.float32]:
         """Times of the steps of `embed_in_time`.
@@ -266,13 +256,10 @@ class AudioEncoder(TrainedEncoder):
         filled = torch.full(shape, self.standard.mean, pin_memory=on_gpu)
         for row, chunk in zip(filled.numpy(), chunks, strict=True):
             row[: len(chunk)] = chunk
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            # Nothing here waits for a GPU: from pinned memory and into it, copies join its queue.
-            log_mel = filled.to(self.device, non_blocking=True)
-            standard = (log_mel - self.standard.mean) / self.standard.std
-            tokens = self.patches.with_cls(self.patches(standard.transpose(1, 2)))
-            latents = self.encoder.layers(tokens) if layers else [self.encoder(tokens)]
-        outputs = steps_of(torch.stack(latents, dim=1)[:, :, 1:].float(), self.patches.num_freq)
+        # Nothing here waits for a GPU: from pinned memory and into it, copies join its queue.
+        log_mel = filled.to(self.device, non_blocking=True)
+        latents = self.latents(self.standardized(log_mel).transpose(1, 2), layers=layers)
+        outputs = steps_of(latents.float(), self.patches.num_freq)
         sums = outputs.sum(dim=2, keepdim=True)
         kept = outputs if steps else torch.empty_like(sums[:, :, :0])
         sums, kept = (values.to("cpu", non_blocking=on_gpu) for values in (sums, kept))
@@ -287,8 +274,9 @@ def load_encoder(
     precision: str = "float32",
 ) -> AudioEncoder:
     """Open trained weights as an encoder; `matpac.load` describes arguments and errors."""
-    encoder = AudioEncoder.from_weights(open_weights(name), device, num_heads=num_heads)
-    encoder = replace(encoder, precision=checked(precision))
+    encoder = AudioEncoder.from_weights(
+        open_weights(name), device, num_heads=num_heads, precision=checked(precision)
+    )
     if encoder.precision == "bfloat16" and is_bfloat16_slow(encoder.device):
         warnings.warn(f"precision: {SLOW_BFLOAT16}.", stacklevel=3)
     return encoder
@@ -300,8 +288,7 @@ def untrained_encoder(
     """The encoder that the run of `checkpoint` drew from its seed, before `pretrain.init` and any update."""
     meta = read_meta(checkpoint)
     pretext = new_pretext(meta.logmel, meta.model, meta.pretrain).to(device_or_default(device))
-    encoder = student_of(pretext, meta.logmel, meta.standard, meta.pretrain.crop_frames)
-    return replace(encoder, precision=precision)
+    return student_of(pretext, meta.logmel, meta.standard, meta.pretrain.crop_frames, precision)
 
 
 def checked(precision: str) -> Precision:
@@ -310,7 +297,13 @@ def checked(precision: str) -> Precision:
     return cast(Precision, precision)
 
 
-def student_of(pretext: Pretext, logmel: LogMel, standard: Standard, chunk_frames: int) -> AudioEncoder:
-    pretext.eval()
-    filters = mel_filters(logmel)
-    return AudioEncoder(pretext.patches, pretext.student_encoder, logmel, filters, standard, chunk_frames)
+def student_of(
+    pretext: Pretext,
+    logmel: LogMel,
+    standard: Standard,
+    chunk_frames: int,
+    precision: Precision = "float32",
+) -> AudioEncoder:
+    networks, filters = (pretext.patches, pretext.student_encoder), mel_filters(logmel)
+    encoder = AudioEncoder(*networks, logmel, filters, standard, chunk_frames, precision=precision)
+    return encoder.to(encoder.device).eval()

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -30,9 +29,10 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from matpac.devices import device_or_default
+from matpac.encoder.module import EncoderModule
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
-from matpac.params import LogMel
+from matpac.params import LogMel, Precision
 from matpac.weights import describe
 from matpac.weights.checkpoint import Standard
 from matpac.weights.open import Weights, open_saved
@@ -45,8 +45,7 @@ TROUBLE = (HTTPError, HFValidationError, OSError, RuntimeError)
 """Errors of huggingface_hub, and of the libraries it sends requests with."""
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedEncoder(ModelHubMixin):
+class TrainedEncoder(EncoderModule, ModelHubMixin):
     """An encoder as far as it is saved. Equal only to itself; `digest` tells which encoders embed the same.
 
     `save_pretrained(folder)`, `from_pretrained(folder or repository)` and `push_to_hub(repository)` come
@@ -56,19 +55,30 @@ class TrainedEncoder(ModelHubMixin):
     # Neither None nor empty, so the mixin keeps no configuration of its own and config.json stays ours.
     _hub_mixin_config: ClassVar[dict[str, Any]] = {"library_name": LIBRARY}  # type: ignore[misc]
 
-    patches: Patches
-    encoder: Encoder
-    logmel: LogMel
-    mel_filters: Float32[np.ndarray, "bin mel"]
-    standard: Standard
-    chunk_frames: int
-    """Frames of the longest input of one forward pass; longer clips are cut into chunks of this length."""
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    """Facts about the training by name, as JSON can hold them."""
+    def __init__(
+        self,
+        patches: Patches,
+        encoder: Encoder,
+        logmel: LogMel,
+        mel_filters: Float32[np.ndarray, "bin mel"],
+        standard: Standard,
+        chunk_frames: int,
+        origin: Mapping[str, Any] | None = None,
+        *,
+        precision: Precision = "float32",
+    ) -> None:
+        """`origin`: facts about the training by name, as JSON holds them. Others as for `EncoderModule`."""
+        super().__init__(patches, encoder, logmel, mel_filters, standard, chunk_frames, precision)
+        self.origin: Mapping[str, Any] = origin or {}
 
     @classmethod
     def from_weights(
-        cls: type[Opened], weights: Weights, device: str | None = None, *, num_heads: int | None = None
+        cls: type[Opened],
+        weights: Weights,
+        device: str | None = None,
+        *,
+        num_heads: int | None = None,
+        precision: Precision = "float32",
     ) -> Opened:
         """Build the encoder of opened weights, on a GPU if there is one; `matpac.load` has the arguments.
 
@@ -79,8 +89,7 @@ class TrainedEncoder(ModelHubMixin):
         encoder = Encoder(weights.dim, weights.depth, _heads_of(weights, num_heads))
         networks = torch.nn.ModuleDict({"patches": patches, "student_encoder": encoder})
         networks.load_state_dict(weights.networks(ENCODER))
-        networks.to(device_or_default(device)).eval()
-        return cls(
+        opened = cls(
             patches,
             encoder,
             weights.logmel,
@@ -88,7 +97,9 @@ class TrainedEncoder(ModelHubMixin):
             weights.standard,
             weights.chunk_frames,
             describe.facts_of_training(weights.origin),
+            precision=precision,
         )
+        return opened.to(device_or_default(device)).eval()
 
     def facts(self) -> dict[str, Any]:
         """Facts by name, as JSON can hold them."""

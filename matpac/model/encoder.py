@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -27,17 +27,21 @@ class Blocks(nn.ModuleList):
         )
         self.dim, self.num_heads = dim, num_heads
 
-    def outputs(self, tokens: Float[Tensor, "batch token dim"]) -> Iterator[Float[Tensor, "batch token dim"]]:
-        """Output of each block, in order."""
+    def outputs(
+        self, tokens: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch 1 1 token"] | None = None
+    ) -> Iterator[Float[Tensor, "batch token dim"]]:
+        """Output of each block, in order; only tokens in `mask` are attended to."""
         for block in self:
             if self.recompute and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
+                tokens = checkpoint(block, tokens, mask, use_reentrant=False, preserve_rng_state=False)
             else:
-                tokens = block(tokens)
+                tokens = block(tokens, mask)
             yield tokens
 
-    def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        for output in self.outputs(tokens):
+    def forward(
+        self, tokens: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch 1 1 token"] | None = None
+    ) -> Float[Tensor, "batch token dim"]:
+        for output in self.outputs(tokens, mask):
             tokens = output
         return tokens
 
@@ -48,11 +52,16 @@ class Encoder(nn.Module):
         self.blocks = Blocks(dim, depth, num_heads)
         self.norm = Norm(dim)
 
-    def forward(self, tokens: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        latents: Tensor = self.norm(self.blocks(tokens))
+    def forward(
+        self, tokens: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch 1 1 token"] | None = None
+    ) -> Float[Tensor, "batch token dim"]:
+        """`mask`: tokens that may be attended to; None for all."""
+        latents: Tensor = self.norm(self.blocks(tokens, mask))
         return latents
 
-    def layers(self, tokens: Float[Tensor, "batch token dim"]) -> list[Tensor]:
+    def layers(
+        self, tokens: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch 1 1 token"] | None = None
+    ) -> list[Tensor]:
         """Outputs of all blocks; the last is normalized and equals `forward`."""
-        outputs = list(self.blocks.outputs(tokens))
+        outputs = list(self.blocks.outputs(tokens, mask))
         return [*outputs[:-1], self.norm(outputs[-1])]

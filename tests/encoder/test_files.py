@@ -30,6 +30,7 @@ from tests.recordings import build, planned, write_noise
 
 RATE = 16_000
 FORMATS = ("npz", "parquet", "zarr")
+PER_PART = 8
 CLOSE = {"rtol": 0, "atol": 5e-5}
 """The weights of this checkpoint are all moved by 0.05: what a batch rounds differently grows tenfold."""
 
@@ -462,57 +463,61 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def many(tmp_path):
-    """More than two parts; a file that is left out in each."""
-    root = tmp_path / "many"
-    for number in range(2 * FILES_PER_PART + 20):
+def more_than_two_parts(root, per_part):
+    """Recordings with one in each part that is left out."""
+    for number in range(2 * per_part + 4):
         record(root / f"{number:04}.wav", number % 40)
-    for number in (10, 300, 520):
-        (root / f"{number:04}.wav").write_bytes(b"no audio")
+    for part in range(3):
+        (root / f"{part * per_part + 2:04}.wav").write_bytes(b"no audio")
     return root
 
 
-def test_work_goes_on_where_it_was_interrupted(many, checkpoint, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    monkeypatch.setattr("matpac.encoder.files.FILES_PER_PART", PER_PART)
+    return more_than_two_parts(tmp_path / "few", PER_PART)
+
+
+def test_work_goes_on_where_it_was_interrupted(few, checkpoint, tmp_path, monkeypatch, capsys):
     out, whole = tmp_path / "e.npz", tmp_path / "whole" / "e.npz"
-    embed_files([many], checkpoint, whole)
+    embed_files([few], checkpoint, whole)
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", Interrupting(2))
         with pytest.raises(KeyboardInterrupt):
-            embed_files([many], checkpoint, out)
+            embed_files([few], checkpoint, out)
     assert not out.exists()
     [part] = (tmp_path / ".e.npz.work").rglob("part-*.npz")
     assert part.name == "part-000000.npz"
     capsys.readouterr()
-    embed_files([many], checkpoint, out)
-    assert f"embed: {FILES_PER_PART} of {2 * FILES_PER_PART + 20} files are done\n" in capsys.readouterr().err
+    embed_files([few], checkpoint, out)
+    assert f"embed: {PER_PART} of {2 * PER_PART + 4} files are done\n" in capsys.readouterr().err
     assert contents(out) == contents(whole)
     assert not (tmp_path / ".e.npz.work").exists()
 
 
 @pytest.mark.parametrize("changed", ["file", "checkpoint"])
 def test_unfinished_work_of_other_files_or_weights_is_not_used(
-    many, checkpoint, tmp_path, monkeypatch, capsys, changed
+    few, checkpoint, tmp_path, monkeypatch, capsys, changed
 ):
     out = tmp_path / "e.npz"
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", Interrupting(2))
         with pytest.raises(KeyboardInterrupt):
-            embed_files([many], checkpoint, out)
+            embed_files([few], checkpoint, out)
     if changed == "file":
-        os.utime(many / "0000.wav", ns=(0, 0))
-        record(many / "0000.wav", 41)
+        os.utime(few / "0000.wav", ns=(0, 0))
+        record(few / "0000.wav", 41)
     else:
         (tmp_path / "other").mkdir()
         checkpoint = untrained_checkpoint(tmp_path / "other", load_encoder(checkpoint).logmel)
         meta = json.loads((checkpoint / "meta.json").read_text())
         meta["standard"]["mean"] = -6.0
         (checkpoint / "meta.json").write_text(json.dumps(meta))
-    embed_files([many], checkpoint, out)
+    embed_files([few], checkpoint, out)
     assert "starts again" in capsys.readouterr().err
     encoder = load_encoder(checkpoint)
     _, embeddings, _ = read(out)
-    np.testing.assert_allclose(embeddings[0], encoder.embed_file(many / "0000.wav"), **CLOSE)
+    np.testing.assert_allclose(embeddings[0], encoder.embed_file(few / "0000.wav"), **CLOSE)
 
 
 def test_a_part_ends_with_its_number_of_files_or_bytes(tmp_path):
@@ -532,7 +537,8 @@ def start(many, checkpoint, out, project):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["npz", "zarr"])  # a file and a folder
-def test_killed_whenever_the_same_call_gives_the_same_bits(many, checkpoint, tmp_path, project, ending):
+def test_killed_whenever_the_same_call_gives_the_same_bits(checkpoint, tmp_path, project, ending):
+    many = more_than_two_parts(tmp_path / "many", FILES_PER_PART)
     whole, out = tmp_path / "whole" / f"e.{ending}", tmp_path / f"e.{ending}"
     embed_files([many], checkpoint, whole)
     work = tmp_path / f".e.{ending}.work"

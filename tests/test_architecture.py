@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ UNTRACKED = {"matpac/__init__.py", "matpac/__main__.py", "matpac/cli.py", "matpa
 """Code that no result depends on although every stage runs it; DVC tracks values of parameters."""
 
 
+@cache
+def imports_in(path: Path) -> frozenset[str]:
+    """Names of all modules that a file imports; each file is read for many questions."""
+    return frozenset(imports_of(ast.parse(path.read_text())))
+
+
 def imports_of(tree: ast.AST) -> set[str]:
     """Names of all imported modules, inside functions too, but not those for annotations only."""
     for_types = {
@@ -83,7 +90,7 @@ def closure(modules: set[str]) -> set[Path]:
         file = file_of(modules.pop())
         if file is not None and file not in files:
             files.add(file)
-            modules |= imports_of(ast.parse((PROJECT / file).read_text()))
+            modules |= imports_in(PROJECT / file)
             if package := IMPORTED_BY_NAME.get(str(file)):
                 folder = PROJECT.joinpath(*package.split("."))
                 modules |= {f"{package}.{path.stem}" for path in folder.glob("*.py")}
@@ -107,8 +114,7 @@ def as_dependencies(files: set[Path]) -> set[str]:
 
 def packages_of(path: Path) -> set[str]:
     """Our packages and root modules that a file imports."""
-    modules = imports_of(ast.parse(path.read_text()))
-    return {name.split(".")[1] for name in modules if name.startswith("matpac.")}
+    return {name.split(".")[1] for name in imports_in(path) if name.startswith("matpac.")}
 
 
 def entry_of(command: str) -> set[str]:
@@ -136,8 +142,7 @@ def test_imports_follow_the_arrows(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_the_library_imports_neither_prefect_nor_dvc(path):
-    modules = imports_of(ast.parse(path.read_text()))
-    assert not {name.split(".")[0] for name in modules} & {"prefect", "dvc"}
+    assert not {name.split(".")[0] for name in imports_in(path)} & {"prefect", "dvc"}
 
 
 @pytest.mark.parametrize(

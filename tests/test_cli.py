@@ -190,9 +190,10 @@ def test_the_version_is_that_of_the_package(folder):
     assert command("--version", cwd=folder) == (0, f"matpac {__version__}\n", "")
 
 
-def test_a_missing_checkpoint_is_named_with_what_to_do(folder):
+def test_a_missing_checkpoint_is_named_with_what_to_do(matpac, folder, monkeypatch):
+    monkeypatch.setattr("matpac.signal.audio.mute_c_libraries", lambda: None)  # It mutes pytest, too.
     (folder / "a.wav").touch()
-    code, _, said = command("embed", "a.wav", "--out", "e.npz", "--checkpoint", "some/birds", cwd=folder)
+    code, _, said = matpac("embed", "a.wav", "--out", "e.npz", "--checkpoint", "some/birds", cwd=folder)
     assert code == 1
     assert said.startswith("matpac: some/birds: need a checkpoint, a saved folder or a released .pt file")
     assert "matpac_10_2048" in said

@@ -19,8 +19,10 @@ import yaml
 import benchmarks.__main__ as benchmarks
 from matpac.cli import app
 from matpac.datasets.inventory import Recording
+from matpac.params import Custom, load_params
 from matpac.weights.released import PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
+from tests.recordings import NETWORKS
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -111,7 +113,11 @@ def blocks_of_python(path: Path) -> list[str]:
 
 
 def test_the_lines_of_python_that_use_an_encoder_run(project, tmp_path, monkeypatch):
-    untrained_checkpoint(tmp_path / "data/checkpoints/pretrained", PAPER_LOGMEL)
+    # A block is enough, and the export into ONNX looks for patterns in each.
+    custom = Custom(**NETWORKS | {"encoder_dim": 128})
+    model = load_params(project / "presets/demo.yaml").model
+    model = model.model_copy(update={"size": "custom", "custom": custom})
+    untrained_checkpoint(tmp_path / "data/checkpoints/pretrained", PAPER_LOGMEL, model)
     monkeypatch.chdir(tmp_path)
     blocks = [block for path in PAGES for block in blocks_of_python(path) if "matpac.load(" in block]
     assert len(blocks) >= 2
@@ -132,7 +138,11 @@ def test_the_example_of_another_encoder_is_one(project):
 
 
 def test_the_page_on_encoders_runs_from_top_to_bottom(project, tmp_path, monkeypatch):
-    untrained_checkpoint(tmp_path / "data/checkpoints/pretrained", PAPER_LOGMEL)
+    # A block is enough, and the export into ONNX looks for patterns in each.
+    custom = Custom(**NETWORKS | {"encoder_dim": 128})
+    model = load_params(project / "presets/demo.yaml").model
+    model = model.model_copy(update={"size": "custom", "custom": custom})
+    untrained_checkpoint(tmp_path / "data/checkpoints/pretrained", PAPER_LOGMEL, model)
     (tmp_path / "recordings").mkdir()
     noise = np.random.default_rng(0).normal(scale=0.1, size=20_000)
     for name in ("a.wav", "b.flac", "recordings/c.wav", "recordings/d.ogg"):

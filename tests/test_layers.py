@@ -24,6 +24,7 @@ import numpy as np
 import torch
 torch.set_num_threads(1)
 import matpac
+assert matpac.AudioEncoder.__name__ == "AudioEncoder"
 encoder = matpac.load("saved", device="cpu")
 assert encoder.embed(np.zeros(16_000, np.float32), 16_000).shape == (1, encoder.dim)
 assert encoder.embed_file("noise.wav").shape == (encoder.dim,)
@@ -81,22 +82,15 @@ def folder(project, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(project, refused, folder):
-    """Run code in a process that finds the packages of an installation without extras."""
-
-    def run(code, *arguments):
-        command = [sys.executable, "-c", REFUSING + code, ",".join(refused), *arguments]
-        environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    """A process that found the packages of an installation without extras, used them, and gave commands."""
+    command = [sys.executable, "-c", REFUSING + COMMANDS + USE, ",".join(refused), *SERVED, *REFUSED]
+    environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def said(base, folder):
     """What each command answered: code, output, errors."""
-    base(COMMANDS, *SERVED, *REFUSED)
     return json.loads((folder / "said.json").read_text())
 
 
@@ -105,7 +99,7 @@ def test_the_base_brings_nothing_of_the_pipeline(refused):
 
 
 def test_the_base_opens_embeds_and_saves(base):
-    base(USE)
+    assert base.returncode == 0, base.stderr
 
 
 @pytest.mark.parametrize("command", SERVED)
@@ -137,7 +131,7 @@ def test_the_command_knows_every_package_of_the_pipeline(project, refused):
 def test_the_public_names_are_listed(project):
     code = (
         "import matpac, sys; print(*matpac.__all__, *(set(matpac.__all__) - set(dir(matpac)))); "
-        "print('torch' in sys.modules); print(matpac.UnusableAudio.__name__, matpac.AudioEncoder.__name__)"
+        "print('torch' in sys.modules); print(matpac.UnusableAudio.__name__)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True
@@ -145,7 +139,7 @@ def test_the_public_names_are_listed(project):
     assert done.stdout.splitlines() == [
         "AudioEncoder Classifier UnusableAudio load load_classifier",
         "False",
-        "UnusableAudio AudioEncoder",
+        "UnusableAudio",
     ]
 
 

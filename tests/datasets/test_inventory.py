@@ -17,8 +17,6 @@ from pyarrow import parquet
 from matpac.clip import UnusableAudio
 from matpac.datasets import inventory
 from matpac.datasets.inventory import (
-    JOB_RECORDINGS,
-    ROWS_PER_GROUP,
     WAITING_JOBS,
     Inventory,
     Recording,
@@ -408,24 +406,28 @@ def num_alive():
     return sum(type(thing) is Recording for thing in gc.get_objects())
 
 
-def test_recordings_pass_through_the_table_and_do_not_pile_up(tmp_path):
+def test_recordings_pass_through_the_table_and_do_not_pile_up(tmp_path, monkeypatch):
+    rows = 100
+    monkeypatch.setattr(inventory, "ROWS_PER_GROUP", rows)
+
     def many():
-        for number in range(3 * ROWS_PER_GROUP):
+        for number in range(3 * rows):
             yield Recording(f"{number:06d}.wav", number, "0" * 64, f"{number:06d}.wav")
-        assert num_alive() <= 2 * ROWS_PER_GROUP + 1
+        assert num_alive() <= 2 * rows + 1
 
     write_recordings(tmp_path, many())
     for number, recording in enumerate(read_recordings(tmp_path)):
         assert recording.bytes == number
-        assert number % ROWS_PER_GROUP or num_alive() < 10
-    assert number == 3 * ROWS_PER_GROUP - 1
+        assert number % rows or num_alive() < 10
+    assert number == 3 * rows - 1
 
 
-def test_an_inventory_is_taken_while_it_is_read(tmp_path):
-    for number in range(10_000):
+def test_an_inventory_is_taken_while_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(inventory, "JOB_RECORDINGS", 5)
+    for number in range(800):
         (tmp_path / f"{number:05d}.wav").touch()
-    most = max(num_alive() for number, _ in enumerate(take_inventory(tmp_path)) if number % 1000 == 0)
-    assert most <= JOB_RECORDINGS * (WAITING_JOBS + 1)
+    most = max(num_alive() for number, _ in enumerate(take_inventory(tmp_path)) if number % 200 == 0)
+    assert 0 < most <= 5 * (WAITING_JOBS + 1)
 
 
 def test_content_digest_does_not_depend_on_the_order():

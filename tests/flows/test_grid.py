@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.grid import GRIDS, cell_of, cells_of, possible, with_seeds
+from flows.grid import GRIDS, cell_of, cells_of, main, possible, with_seeds
 from tests.flows.conftest import REPOSITORY
 from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
@@ -134,17 +134,13 @@ def test_shards_of_another_front_end_forbid_nothing(tmp_path, shards):
     assert possible(cell_of(PARAMS), cells, shards) == (cells, [])
 
 
-def test_what_a_grid_costs_stands_beside_params_yaml(tmp_path):
-    shutil.copytree(GRIDS, tmp_path / GRIDS)
-    shutil.copy(PARAMS, tmp_path / "params.yaml")
-    said = subprocess.run(
-        [sys.executable, "-m", "flows.grid", "mask_ratio", "--cost", "--seeds", "2"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+def test_what_a_grid_costs_stands_beside_params_yaml(in_tmp, monkeypatch, capsys):
+    shutil.copytree(REPOSITORY / GRIDS, in_tmp / GRIDS)
+    shutil.copy(REPOSITORY / PARAMS, in_tmp / "params.yaml")
+    monkeypatch.setattr("flows.grid.end_softly", lambda: None)  # It is for a process of its own.
+    monkeypatch.setattr(sys, "argv", ["grid", "mask_ratio", "--cost", "--seeds", "2"])
+    main()
+    said = capsys.readouterr().out
     values = [f"model.mask_ratio={value}" for value in (0.6, 0.7, 0.8, 0.9)]
     assert [line.split("  ")[0] for line in said.splitlines()[1:]] == [
         "params.yaml",

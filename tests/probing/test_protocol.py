@@ -23,8 +23,8 @@ PARTS = ("train", "validation", "test")
 PARAMS = Probe(
     datasets=(),
     num_repeats=2,
-    batch_size=64,
-    learning_rate=0.02,
+    batch_size=512,
+    learning_rate=0.05,
     max_epochs=60,
     patience_epochs=10,
     standardize=True,
@@ -177,7 +177,9 @@ def test_nothing_is_chosen_on_a_test_fold(num_folds, multi_label, standardize):
     labels = torch.eye(3, dtype=torch.float64)[classes]
     features = labels @ torch.tensor(random.normal(size=(3, 5))) + torch.tensor(random.normal(size=(120, 5)))
     folds, observed = some_folds(num_folds), torch.ones_like(labels)
-    params = PARAMS.model_copy(update={"standardize": standardize, "patience_epochs": 3})
+    params = PARAMS.model_copy(
+        update={"standardize": standardize, "patience_epochs": 3, "batch_size": 64, "learning_rate": 0.02}
+    )
     before = fit_probes(features, labels, observed, folds, params, multi_label=multi_label)
     for number, fold in enumerate(folds):
         half = len(fold.test) // 2

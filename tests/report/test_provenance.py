@@ -1,9 +1,8 @@
-import ast
 from importlib.metadata import packages_distributions
 
 from matpac.report.experiments import Experiment, Result
 from matpac.report.provenance import PACKAGES, records
-from tests.test_architecture import PROJECT, STAGES, closure, entry_of, imports_of
+from tests.test_architecture import PROJECT, STAGES, closure, entry_of, imports_in
 
 
 def test_the_packages_named_are_those_that_the_stages_import():
@@ -12,7 +11,7 @@ def test_the_packages_named_are_those_that_the_stages_import():
         distribution.lower()
         for stage in STAGES.values()
         for file in closure(entry_of((stage.get("do") or stage)["cmd"]))
-        for module in imports_of(ast.parse((PROJECT / file).read_text()))
+        for module in imports_in(PROJECT / file)
         for distribution in distributions.get(module.split(".")[0], [])
     }
     # DVC runs the stages.

@@ -38,6 +38,10 @@ PRESETS = Path("presets")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.", readable=False)]
 DEFAULT_PARAMS = Path("params.yaml")
+HopMs = Annotated[
+    float | None,
+    typer.Option("--hop-ms", help="Time between embeddings over time: 160 (default), 80, 40, 20 or 10 ms."),
+]
 
 
 def _say_version(asked: bool) -> bool:
@@ -348,19 +352,23 @@ def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or saved folder, or released .pt file.")],
     out: Annotated[Path, typer.Option(help="File for the encoder (.onnx).")],
+    in_time: Annotated[
+        bool, typer.Option("--in-time", help="Give embeddings over time instead of their mean.")
+    ] = False,
+    hop_ms: HopMs = None,
 ) -> None:
     """Write an encoder with its front end as ONNX.
 
-    The graph takes waveforms of any length and gives their mean embeddings.
+    The graph takes waveforms of any length and gives their mean embeddings, or those over time.
     """
     from matpac.encoder.encoder import load_encoder
     from matpac.encoder.onnx import check_out, export_onnx
 
     check_out(out)
     encoder = load_encoder(checkpoint, "cpu")
-    export_onnx(encoder, out)
-    rate_hz, dim = encoder.logmel.sample_rate_hz, encoder.dim
-    _print(f"{out}: waveform [batch, time] at {rate_hz} Hz -> embedding [batch, {dim}]")
+    export_onnx(encoder, out, in_time=in_time, hop_ms=hop_ms)
+    given = f"steps [batch, step, {encoder.dim}]" if in_time else f"embedding [batch, {encoder.dim}]"
+    _print(f"{out}: waveform [batch, time] at {encoder.sample_rate} Hz -> {given}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import matpac
 from matpac.encoder.encoder import AudioEncoder
 from matpac.encoder.inputs import sounds_of
+from matpac.params import PATCH
 
 PRETRAINED = "data/checkpoints/pretrained"
 """Default encoder: the one that the pipeline trains, relative to the project's folder."""
@@ -21,11 +22,16 @@ PRETRAINED = "data/checkpoints/pretrained"
 class Model(nn.Module):
     """Model that `load_model` returns and the other functions take; `to(device)` moves it.
 
-    The encoder has a timestamp every 160 ms; the API suggests one every 50 ms or less, for onsets.
+    Timestamps are `hop_ms` apart, as for `AudioEncoder.embed_in_time`. The API suggests 50 ms or less, for
+    onsets, so they are a quarter of a step apart, 40 ms in the paper. With `model.hop_ms = None` they are
+    160 ms apart, and take a quarter of the time.
     """
+
+    hop_ms: float | None
 
     def __init__(self, audio_encoder: AudioEncoder) -> None:
         super().__init__()
+        self.hop_ms = PATCH / 4 * audio_encoder.logmel.hop_ms
         self.audio_encoder = audio_encoder
         self.sample_rate = audio_encoder.sample_rate
         self.scene_embedding_size = self.timestamp_embedding_size = audio_encoder.dim
@@ -50,7 +56,7 @@ def load_model(model_file_path: str = "") -> Model:
 def get_timestamp_embeddings(
     audio: Tensor, model: Model
 ) -> tuple[Float32[Tensor, "batch step dim"], Float32[Tensor, "batch step"]]:
-    """Embed sounds step by step, one step every 160 ms.
+    """Embed sounds step by step, one step every `model.hop_ms`.
 
     Timestamps lie within the sound: a last step centered after its end, and thus mostly silence, is
     left out. A sound shorter than 87.5 ms keeps one embedding, at its middle.
@@ -65,7 +71,7 @@ def get_timestamp_embeddings(
     Raises:
         ValueError: `audio` has another shape or type, or exceeds -1 to 1 by far.
     """
-    timed = model.audio_encoder.embed_in_time(sounds_of(audio), model.sample_rate)
+    timed = model.audio_encoder.embed_in_time(sounds_of(audio), model.sample_rate, hop_ms=model.hop_ms)
     steps, centers_ms = np.stack([embeddings for embeddings, _ in timed]), timed[0].centers_ms
     duration_ms = 1000 * audio.shape[1] / model.sample_rate
     centers_ms = centers_ms[centers_ms <= duration_ms]

@@ -117,7 +117,11 @@ def test_the_shipped_files_are_valid(project, name):
         ("online.dataset", "musik", "params: online.dataset: need names listed under `datasets` "),
         ("logmel.window_ms", 0.025, "logmel: window_ms: need milliseconds that hold a sample at 16000 Hz"),
         ("probe.datasets", ["demo_corpus"], "probe.datasets: need datasets with labels, got demo_corpus"),
-        ("finetune.datasets", ["demo_corpus"], "finetune.datasets: need datasets with labels, got demo_corpus"),
+        (
+            "finetune.datasets",
+            ["demo_corpus"],
+            "finetune.datasets: need datasets with labels, got demo_corpus",
+        ),
         ("finetune.datasets", ["musik"], "params: finetune.datasets: need names listed under `datasets` "),
         ("finetune.warmup_epochs", 60, "finetune: warmup_epochs: need less than num_epochs (60), got 60"),
         ("model.mask_ratio", 0.99, "need visible and masked patches among the 65 of a crop, got 0.99"),

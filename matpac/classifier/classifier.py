@@ -117,7 +117,7 @@ class Classifier(nn.Module):
         Returns:
             Logits `[batch, class]`.
         """
-        encoded = self.encoder(waveform, lengths)  # type: ignore[operator]
+        encoded = self.encoder(waveform, lengths)
         logits: Tensor = self.head(encoded.steps, encoded.mask)
         return logits
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
@@ -18,6 +19,7 @@ from matpac.encoder.batches import WIDE, Output, Window, num_patches, outputs_of
 from matpac.encoder.hub import TrainedEncoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
 from matpac.encoder.over_time import OverTime
+from matpac.encoder.shifts import in_order_of_time, with_shifts
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
 from matpac.model.steps import steps_of
@@ -34,7 +36,18 @@ class Timed(NamedTuple):
     """`[step, dim]`; with layers `[layer, step, dim]`; by patch `[freq, step, dim / freq]`, or
     `[layer, freq, step, dim / freq]`, the lowest frequencies first."""
     centers_ms: NDArray[np.float32]
-    """`[step]`: the middle of each step in ms, 160 ms apart with the paper's front end."""
+    """`[step]`: the middle of each step in ms; 160 ms apart with the paper's front end and no `hop_ms`."""
+
+
+class Piece(NamedTuple):
+    """Outputs for some frames of a clip."""
+
+    clip: int
+    num_frames: int
+    sums: NDArray[np.float32]
+    """Sums over the plain steps of each chunk `[layer, chunk, dim]`."""
+    steps: NDArray[np.float32]
+    """`[layer, step, dim]`."""
 
 
 class AudioEncoder(TrainedEncoder):
@@ -50,7 +63,7 @@ class AudioEncoder(TrainedEncoder):
     `model_card_kwargs={"license": ..., "scores": ..., "repo_id": ...}` fill the model card.
     """
 
-    def step_centers_ms(self, num_steps: int) -> NDArray[np.float32]:
+    def step_centers_ms(self, num_steps: int, hop_ms: float | None = None) -> NDArray[np.float32]:
         """Times of the steps of `embed_in_time`.
 
         A step hears 16 frames. Nothing is padded before the clip, so with windows of 25 ms every 10 ms
@@ -58,12 +71,14 @@ class AudioEncoder(TrainedEncoder):
 
         Args:
             num_steps: Number of steps.
+            hop_ms: Time from step to step, as for `embed_in_time`.
 
         Returns:
             `[step]`: the middle of the samples that each step hears, in ms from the start of the clip.
         """
         heard_samples = (PATCH - 1) * self.logmel.hop_samples + self.logmel.window_samples
-        centers = PATCH * self.logmel.hop_samples * np.arange(num_steps) + heard_samples / 2
+        hop_frames = self.shifts(hop_ms).step
+        centers = hop_frames * self.logmel.hop_samples * np.arange(num_steps) + heard_samples / 2
         return (1000 * centers / self.logmel.sample_rate_hz).astype(np.float32)
 
     def embed(
@@ -100,27 +115,32 @@ class AudioEncoder(TrainedEncoder):
         *,
         layers: bool = False,
         patches: bool = False,
+        hop_ms: float | None = None,
     ) -> list[Timed]:
-        """Embed clips step by step, one step every 16 frames.
+        """Embed clips step by step.
 
         Args:
             waveform: Clips, as for `embed`.
             sample_rate: Rate in Hz, as for `embed`.
             layers: Whether to return the output of every block instead of only the last.
             patches: Whether to keep the patches of all frequencies apart instead of side by side.
+            hop_ms: Time from step to step: 160 (None), 80, 40, 20 or 10 ms with the paper's front end.
+                Each step still hears 160 ms. Clips are encoded anew from later frames on, so 40 ms
+                take four times as long. Every fourth step of these is a step of 160 ms, to the bit.
 
         Returns:
             Embeddings and times (ms) for each clip; see `Timed` for the shapes.
 
         Raises:
-            ValueError: The input is refused, as by `embed`.
+            ValueError: The input is refused, as by `embed`, or `hop_ms` is another.
         """
+        self.shifts(hop_ms)
         timed = []
         log_mels = self._log_mels(waveform, sample_rate)
-        for _, steps in self.embed_log_mels_in_time(log_mels, layers=layers):
+        for _, steps in self.embed_log_mels_in_time(log_mels, layers=layers, hop_ms=hop_ms):
             *_, num_steps, _ = steps.shape
             embeddings = self._by_patch(steps) if patches else steps
-            timed.append(Timed(embeddings, self.step_centers_ms(num_steps)))
+            timed.append(Timed(embeddings, self.step_centers_ms(num_steps, hop_ms)))
         return timed
 
     def embed_file(self, path: str | Path, *, reject: Collection[str] = REJECT) -> NDArray[np.float32]:
@@ -193,14 +213,23 @@ class AudioEncoder(TrainedEncoder):
         *,
         batch_size: int = 32,
         layers: bool = False,
+        hop_ms: float | None = None,
     ) -> Iterator[OverTime]:
-        """Embed log-mels step by step; arguments as for `embed_log_mels`."""
-        for clip, (sums, kept, _) in self._outputs(log_mels, batch_size, layers=layers, steps=True):
-            mean, steps = sums.numpy().sum(axis=1) / num_patches(len(clip)), kept.numpy()
+        """Embed log-mels step by step; arguments as for `embed_log_mels` and `embed_in_time`."""
+        of_pieces = self._in_time(enumerate(log_mels), batch_size, layers=layers, hop_ms=hop_ms)
+        for _, of_clip in groupby(of_pieces, lambda piece: piece.clip):
+            found = list(of_clip)
+            sums = np.concatenate([piece.sums for piece in found], axis=1).sum(axis=1)
+            mean = sums / num_patches(sum(piece.num_frames for piece in found))
+            steps = found[0].steps if len(found) == 1 else np.concatenate([piece.steps for piece in found], 1)
             yield OverTime(mean, steps) if layers else OverTime(mean[-1], steps[-1])
 
     def embed_pieces(
-        self, pieces: Iterable[tuple[int, NDArray[np.floating]]], *, in_time: bool
+        self,
+        pieces: Iterable[tuple[int, NDArray[np.floating]]],
+        *,
+        in_time: bool,
+        hop_ms: float | None = None,
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Embed log-mels that are too long to be held: the bits are those of the whole.
 
@@ -208,10 +237,15 @@ class AudioEncoder(TrainedEncoder):
             pieces: Number of the clip, and some of its frames `[frame, mel]`. The pieces of a clip follow
                 each other; each but the last is a multiple of `chunk_frames`.
             in_time: Whether to return steps instead of the mean of the clip.
+            hop_ms: Time from step to step, as for `embed_in_time`.
 
         Returns:
             Number of the clip with its mean `[1, dim]`, or with the steps `[step, dim]` of each piece.
         """
+        if in_time:
+            for clip, _, _, steps in self._in_time(pieces, 32, layers=False, hop_ms=hop_ms):
+                yield clip, steps[-1]
+            return
         numbers: deque[int] = deque()
 
         def log_mels() -> Iterator[NDArray[np.floating]]:
@@ -219,19 +253,36 @@ class AudioEncoder(TrainedEncoder):
                 numbers.append(number)
                 yield log_mel
 
-        outputs = self._outputs(log_mels(), 32, layers=False, steps=in_time)
+        outputs = self._outputs(log_mels(), 32, layers=False, steps=False)
         for number, of_clip in groupby(outputs, lambda _: numbers.popleft()):
-            found: list[NDArray[np.float32]] = []
-            num_frames = 0
-            for log_mel, (sums, steps, _) in of_clip:
-                if in_time:
-                    yield number, steps.numpy()[-1]
-                else:
-                    found.append(sums.numpy())
-                    num_frames += len(log_mel)
-            if found:
-                mean = np.concatenate(found, axis=1).sum(axis=1) / num_patches(num_frames)
-                yield number, mean[-1:]
+            found = [(len(log_mel), output.sums.numpy()) for log_mel, output in of_clip]
+            sums = np.concatenate([of_piece for _, of_piece in found], axis=1).sum(axis=1)
+            yield number, (sums / num_patches(sum(num_frames for num_frames, _ in found)))[-1:]
+
+    def _in_time(
+        self,
+        pieces: Iterable[tuple[int, NDArray[np.floating]]],
+        batch_size: int,
+        *,
+        layers: bool,
+        hop_ms: float | None,
+    ) -> Iterator[Piece]:
+        """The steps of each piece, `hop_ms` apart."""
+        waiting: deque[tuple[int, int]] = deque()
+
+        def log_mels() -> Iterator[NDArray[np.floating]]:
+            for shifted in with_shifts(pieces, self.shifts(hop_ms), self.chunk_frames):
+                waiting.append((shifted.clip, shifted.piece))
+                yield shifted.log_mel
+
+        outputs = self._outputs(log_mels(), batch_size, layers=layers, steps=True)
+        both = ((waiting.popleft(), output) for output in outputs)
+        for (clip, _), of_piece in groupby(both, itemgetter(0)):
+            found = [output for _, output in of_piece]
+            # The mean is that of the plain steps.
+            log_mel, plain = found[0]
+            steps = in_order_of_time([output.steps.numpy() for _, output in found])
+            yield Piece(clip, len(log_mel), plain.sums.numpy(), steps)
 
     def _by_patch(self, over_time: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[..., step, dim]` -> `[..., freq, step, dim / freq]`."""

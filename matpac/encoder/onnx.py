@@ -21,7 +21,9 @@ from matpac.params import LogMel
 from matpac.signal.logmel import hann
 
 
-def export_onnx(encoder: AudioEncoder, out: Path) -> None:
+def export_onnx(
+    encoder: AudioEncoder, out: Path, *, in_time: bool = False, hop_ms: float | None = None
+) -> None:
     """Write an encoder as a graph from `waveform` `[batch, time]` to `embedding` `[batch, dim]`.
 
     The graph takes any number of clips of any length, as float32 samples in -1 to 1. It does not
@@ -30,29 +32,48 @@ def export_onnx(encoder: AudioEncoder, out: Path) -> None:
     Args:
         encoder: Encoder to export; its front end becomes part of the graph.
         out: File to write; its name ends in .onnx.
+        in_time: Whether the graph gives `steps` `[batch, step, dim]` instead of their mean. The metadata
+            then say where the first step has its center (`first_center_ms`) and how far apart they are
+            (`hop_ms`).
+        hop_ms: Time from step to step, as for `AudioEncoder.embed_in_time`.
 
     Raises:
-        ValueError: The packages of the extra `onnx` are missing, or no such file can be made at `out`.
+        ValueError: The packages of the extra `onnx` are missing, no such file can be made at `out`, or
+            `hop_ms` is impossible or given without `in_time`.
         OSError: The disk is full; the error names `out`.
     """
     check_out(out)
+    if hop_ms is not None and not in_time:
+        raise ValueError("hop_ms: need in_time (--in-time): the mean over time has no hop")
+    metadata = {"sample_rate_hz": str(encoder.sample_rate)}
+    if in_time:
+        hop_frames, [first_center_ms] = encoder.shifts(hop_ms).step, encoder.step_centers_ms(1)
+        metadata["first_center_ms"] = f"{first_center_ms:g}"
+        metadata["hop_ms"] = f"{hop_frames * encoder.logmel.hop_ms:g}"
+    graph = Graph(encoder, in_time=in_time, hop_ms=hop_ms)
+    write_graph(graph, "steps" if in_time else "embedding", metadata, out)
+
+
+def write_graph(graph: nn.Module, output: str, metadata: dict[str, str], out: Path) -> None:
+    """Write a module that takes waveforms `[batch, time]`; see `export_onnx` for the errors."""
     if not (find_spec("onnx") and find_spec("onnxscript")):
         raise ValueError(
             "export: need the packages onnx and onnxscript. Install them: pip install 'matpac[onnx]'"
         )
-    rate_hz = encoder.logmel.sample_rate_hz
+    ten_s = 10 * int(metadata["sample_rate_hz"])
+    device = next(graph.parameters()).device
     with torch.no_grad():
         program = torch.onnx.export(
-            Graph(encoder).eval(),
-            (torch.zeros(2, 10 * rate_hz, device=encoder.device),),
+            graph.eval(),
+            (torch.zeros(2, ten_s, device=device),),
             input_names=["waveform"],
-            output_names=["embedding"],
+            output_names=[output],
             dynamic_shapes=({0: "batch", 1: "time"},),
             dynamo=True,
             verbose=False,
         )
     assert program is not None  # only the older exporter returns None
-    program.model.metadata_props["sample_rate_hz"] = str(rate_hz)
+    program.model.metadata_props.update(metadata)
     with whole_file(out) as partial:
         program.save(partial, external_data=False)
 
@@ -83,14 +104,20 @@ class FourierLogMels(LogMels):
         return (real.square() + imaginary.square()).mT
 
 
+def exportable(encoder: AudioEncoder) -> AudioEncoder:
+    """A copy whose front end ONNX Runtime computes exactly."""
+    copy = deepcopy(encoder)
+    copy.front_end = FourierLogMels(encoder.logmel, encoder.mel_filters).to(encoder.device)
+    return copy
+
+
 class Graph(nn.Module):
     """What the file computes."""
 
-    def __init__(self, encoder: AudioEncoder) -> None:
+    def __init__(self, encoder: AudioEncoder, *, in_time: bool, hop_ms: float | None) -> None:
         super().__init__()
-        self.encoder = deepcopy(encoder)
-        self.encoder.front_end = FourierLogMels(encoder.logmel, encoder.mel_filters).to(encoder.device)
+        self.encoder, self.in_time, self.hop_ms = exportable(encoder), in_time, hop_ms
 
-    def forward(self, waveform: Float[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
-        encoded: Encoded = self.encoder(waveform)
-        return encoded.mean
+    def forward(self, waveform: Float[Tensor, "batch time"]) -> Tensor:
+        encoded: Encoded = self.encoder(waveform, hop_ms=self.hop_ms)
+        return encoded.steps if self.in_time else encoded.mean

@@ -98,6 +98,25 @@ def test_less_than_a_window_is_filled_with_silence(both, num_samples):
     np.testing.assert_allclose(run(waveform), encoder.embed(waveform, RATE), atol=1e-4)
 
 
+@pytest.mark.slow
+def test_steps_equal_those_of_torch_to_one_in_ten_thousand(tmp_path):
+    encoder, out = tiny_encoder(CHUNK), tmp_path / "steps.onnx"
+    export_onnx(encoder, out, in_time=True, hop_ms=40)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    said = session.get_modelmeta().custom_metadata_map
+    assert said == {"sample_rate_hz": "16000", "first_center_ms": "87.5", "hop_ms": "40"}
+    for num_samples in (100, 400, 3000, 20_000, 100_000):
+        waveform = sounds(2, num_samples)[:1]
+        [steps] = session.run(["steps"], {"waveform": waveform})
+        [expected] = encoder.embed_in_time(waveform, RATE, hop_ms=40)
+        np.testing.assert_allclose(steps[0], expected.embeddings, atol=1e-4)
+
+
+def test_a_hop_without_time_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"hop_ms: need in_time"):
+        export_onnx(tiny_encoder(CHUNK), tmp_path / "x.onnx", hop_ms=40)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -31,6 +31,7 @@ CHECKPOINT = Path("data/checkpoints/pretrained")
 EMBEDDINGS = Path("data/embeddings")
 SCORES = Path("data/scores")
 CLASSIFIERS = Path("data/classifiers")
+FINETUNED = Path("data/finetuned")
 EXPERIMENTS = Path("data/experiments")
 RECORDED_ELSEWHERE = SOURCES / "experiments.json"
 REPORT = Path("data/report")
@@ -158,8 +159,8 @@ def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
         write_sources(SOURCES, checked.datasets)
         write_encoders(SOURCES, checked.pretrain.init, checked.embed.others)
         write_json(RECORDED_ELSEWHERE, recorded_elsewhere())
-        # What `corpus` depends on: the datasets of now, even if there are none.
-        for folder in (CORPUS_PARTS, SHARDS / str(None)):
+        # What `corpus`, `record` and `report` depend on: the datasets of now, even if there are none.
+        for folder in (CORPUS_PARTS, SHARDS / str(None), FINETUNED):
             folder.mkdir(parents=True, exist_ok=True)
         for part in CORPUS_PARTS.glob("*.json"):
             if part.stem not in checked.pretrain.datasets:
@@ -458,6 +459,42 @@ def fit(
 
 
 @app.command()
+def finetune(
+    dataset: Annotated[str, typer.Argument(help="A dataset in params.yaml that has shards and labels.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Train encoder and head together on a labelled dataset.
+
+    Folds, repeats and scores are those of probes; `finetune` in params.yaml has all numbers. Then
+    trains on all labelled clips and writes a classifier to data/finetuned/<dataset>. Continues a run
+    that was cut off. It starts one process for each GPU, or for each core of the CPU
+    (compute.num_processes), which share the folds and repeats.
+
+    matpac finetune esc10
+
+    matpac predict recordings/ --classifier data/finetuned/esc10 --out tags.csv
+    """
+    from matpac.devices import memory_bytes
+    from matpac.finetuning.scores import score_table
+    from matpac.params import load_params, refuse_changes
+    from matpac.shards.folder import read_task
+    from matpac.training.ranks import begin_processes, processes_for_fits, this_rank
+
+    checked = load_params(params)
+    checked.source_of(dataset)
+    task = read_task(SHARDS / dataset) if (SHARDS / dataset / "task.json").exists() else None
+    num_fits = checked.finetune.num_repeats * ((task and task.num_folds) or 1)
+    begin_processes(checked, lambda cores: processes_for_fits(checked, num_fits, cores, memory_bytes()))
+    # Slow to import, and not needed by a process that only starts others.
+    from matpac.finetuning.stage import finetune_stage
+
+    check = partial(refuse_changes, params, checked, "finetune", "shards.channels")
+    finetune_stage(SHARDS / dataset, CHECKPOINT, FINETUNED / dataset, checked, check)
+    if this_rank().is_first:
+        _print(score_table(FINETUNED, [dataset]))
+
+
+@app.command()
 def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Add the scores to the records of all runs.
 
@@ -472,7 +509,7 @@ def record(params: ParamsFile = DEFAULT_PARAMS) -> None:
         checked = load_params(params)
         hashes = read_json(RECORDED_ELSEWHERE) if RECORDED_ELSEWHERE.exists() else []
         record_run(Path(), checked, records_of(hashes))
-        refuse_changes(params, checked, "logmel", "model", "pretrain", "probe")
+        refuse_changes(params, checked, "logmel", "model", "pretrain", "probe", "finetune")
 
 
 @app.command()

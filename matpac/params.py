@@ -473,7 +473,8 @@ BEFORE = {
 
 class Compute(Section):
     """How pre-training uses the machine. Results change by rounding only, so an interrupted run can
-    go on with other values."""
+    go on with other values. Fine-tuning uses `num_processes`, which share folds and repeats, and
+    `save_every_s`."""
 
     num_processes: PositiveInt | None
     """Processes of this machine that train together, one a GPU or a core of the CPU. null: all

@@ -26,7 +26,12 @@ from matpac.threads import ahead
 
 DATA = Path("data")
 LOCK, CACHE = Path("dvc.lock"), Path(".dvc/cache/files/md5")
-STAGES = {"shards": "shards@{name}", "checkpoints": "pretrain", "embeddings": "embed@{name}"}
+STAGES = {
+    "shards": "shards@{name}",
+    "checkpoints": "pretrain",
+    "embeddings": "embed@{name}",
+    "finetuned": "finetune@{name}",
+}
 """Folders below DATA that hold sealed folders, and the stage that writes those."""
 NAMED = 3
 """Number of damaged recordings that a line names."""

@@ -41,7 +41,11 @@ ARROWS = {
     "encoder": {"signal", "model", "weights"},
     "classifier": {"signal", "model", "weights", "encoder"},
     "probing": {"datasets", "signal", "shards", "model", "weights", "encoder", "classifier"},
-    "report": {"datasets", "signal", "shards", "model", "weights", "training", "encoder", "probing"},
+    "finetuning": {"shards", "weights", "training", "encoder", "classifier", "probing"},
+    "report": {
+        *("datasets", "signal", "shards", "model", "weights", "training", "encoder", "probing"),
+        "finetuning",
+    },
 }
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 IMPORTED_BY_NAME = {"matpac/datasets/registry.py": "matpac.datasets.public"}

@@ -10,12 +10,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from matpac.classifier.calibration import (
-    best_temperature,
-    calibrated,
-    calibration_error,
-    probabilities_of,
-)
+from matpac.classifier.calibration import calibrated
 from matpac.classifier.classifier import Classifier
 from matpac.classifier.distances import distances, references_of, usual_distance
 from matpac.classifier.heads import HEADS, Head
@@ -23,9 +18,10 @@ from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.params import Channels, Precision, Probe
 from matpac.probing.attentive import check_heads, fit_attentive_probes
 from matpac.probing.folds import Fold, folds_of
+from matpac.probing.held_out import num_epochs_of, scores_of, truth_of
 from matpac.probing.linear import fit_probes
 from matpac.probing.probe import count_spared
-from matpac.probing.scores import Fit, chance, details_of, mean_and_interval, protocol, repeat_scores
+from matpac.probing.scores import Fit
 from matpac.probing.steps import Steps
 from matpac.probing.store import EmbeddedClips, read_clips, read_feature
 from matpac.progress import Progress
@@ -88,25 +84,11 @@ class HeldOut:
         self, fits: Sequence[Fit], part: str
     ) -> tuple[UInt8[np.ndarray, "chosen class"], UInt8[np.ndarray, "chosen class"]]:
         """Labels, and which of them were observed, of the validation or test clips of some fits."""
-        chosen = np.concatenate([getattr(self.folds[fit.fold], part) for fit in fits])
-        return self.clips.labels[chosen], self.clips.observed[chosen]
+        return truth_of(fits, self.clips, self.folds, part)
 
     def scores(self) -> dict[str, Any]:
-        """What the probes scored on their test clips, as `matpac probe` measures it; fractions."""
-        task = self.clips.task
-        details = details_of(self.fits, self.clips, self.folds)
-        tested = np.concatenate([fold.test for fold in self.folds])
-        before, after = np.mean([self._calibration_errors(fit) for fit in self.fits], axis=0)
-        return {
-            "metric": task.metric,
-            **mean_and_interval(repeat_scores(details["scores"])),
-            "chance": chance(self.clips.labels[tested], self.clips.observed[tested], task.metric),
-            "protocol": protocol(task.num_folds),
-            "num_repeats": self.params.num_repeats,
-            "folds": details["scores"],
-            "per_class": dict(zip(task.classes, details["per_class"], strict=True)),
-            "calibration_error": {"before": float(before), "after": float(after)},
-        }
+        """What the probes scored on their test clips, as `matpac probe` measures it."""
+        return scores_of(self.fits, self.clips, self.folds)
 
     def on_all_clips(self, on_epoch: Callable[[], object] = lambda: None) -> Classifier:
         """Train on all labelled clips, for the epochs that the held-out runs found best."""
@@ -142,19 +124,7 @@ class HeldOut:
     @property
     def num_epochs(self) -> int:
         """Median of the best epochs of the held-out runs."""
-        return max(1, round(float(np.median([fit.best_epoch for fit in self.fits]))))
-
-    def _calibration_errors(self, fit: Fit) -> tuple[float, float]:
-        """Of a fit's test clips, before and after the temperature of its validation clips."""
-        multi_label = self.clips.task.multi_label
-        validation, test = (self.truth([fit], part) for part in ("validation", "test"))
-        found = best_temperature(fit.validation_logits, *validation, multi_label=multi_label)
-
-        def error(temperature: float) -> float:
-            probabilities = probabilities_of(fit.test_logits, temperature, multi_label=multi_label)
-            return calibration_error(probabilities, *test, multi_label=multi_label)
-
-        return error(1.0), error(found)
+        return num_epochs_of(self.fits)
 
     def _references(self, fit: Fit) -> Tensor:
         random = np.random.default_rng([self.params.seed, fit.fold])

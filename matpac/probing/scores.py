@@ -6,7 +6,7 @@ classes, confusions and learning curves.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,14 @@ def class_scores(confusion: Int64[np.ndarray, "class class"]) -> Float[np.ndarra
     return confusion.diagonal() / np.where(num_clips > 0, num_clips, math.nan)
 
 
+def score_of(logits: Logits, labels: Labels, observed: Labels, metric: str) -> float:
+    """Accuracy or mAP as a fraction; NaN if no class can be scored."""
+    if metric == "accuracy":
+        return accuracy(confusion_matrix(logits, labels))
+    precisions = average_precisions(logits, labels, observed)
+    return float(np.nanmean(precisions)) if np.isfinite(precisions).any() else math.nan
+
+
 def mean_and_interval(values: Sequence[float]) -> dict[str, float]:
     """Mean and half the width of its 95 % interval by Student's t, from at least two values."""
     from scipy.special import stdtrit
@@ -96,13 +104,10 @@ def repeat_scores(scores: Sequence[Sequence[float]]) -> list[float]:
 
 def fold_scores(logits: Sequence[Logits], clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any]:
     """Scores of a reading without repeats, as fractions: one for each fold, and their mean."""
-    scores = []
-    for answers, fold in zip(logits, folds, strict=True):
-        labels, observed = clips.labels[fold.test], clips.observed[fold.test]
-        if clips.task.metric == "accuracy":
-            scores.append(accuracy(confusion_matrix(answers, labels)))
-        else:
-            scores.append(float(np.nanmean(average_precisions(answers, labels, observed))))
+    scores = [
+        score_of(answers, clips.labels[fold.test], clips.observed[fold.test], clips.task.metric)
+        for answers, fold in zip(logits, folds, strict=True)
+    ]
     return {"mean": float(np.mean(scores)), "folds": scores}
 
 
@@ -221,7 +226,7 @@ def more_than_chance(gap: dict[str, float]) -> bool:
     return bool(abs(gap["mean"]) > gap["interval"])
 
 
-def percent(score: dict[str, float], *, signed: bool = False) -> str:
+def percent(score: Mapping[str, Any], *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     return f"{100 * score['mean']:{sign}z.1f} ± {100 * score['interval']:.1f}"
 

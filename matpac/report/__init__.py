@@ -3,6 +3,7 @@
 columns.py        probed datasets -> columns of the paper's tables
 curves.py         training curves
 experiments.py    records of all runs, in data/experiments
+finetuned.py      scores of encoders trained on with their heads, beside probes, and earlier runs
 footnotes.py      notes below a table: missing cells and how to fill them, seeds, revisions
 html.py           values -> HTML by the templates in templates/, drawings -> SVG
 page.py           the page and the order of its sections

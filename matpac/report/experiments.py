@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matpac.files import WORK, read_json, write_json, write_text
+from matpac.finetuning.scores import DESCRIPTION
 from matpac.git import git_revision
 from matpac.params import BEFORE, Params, digest, flat
 from matpac.probing.scores import DETAILS, repeat_scores
@@ -23,6 +24,8 @@ FORMAT = 1
 KEPT = WORK / "experiments"
 SECTIONS = ("logmel", "model", "pretrain", "probe")
 """Sections that our scores depend on, besides the recordings."""
+SECTIONS_OF_FINETUNED = ("logmel", "model", "pretrain", "finetune")
+"""The same for scores of fine-tuning."""
 SECTIONS_OF_OTHERS = ("logmel", "probe")
 """The same for other encoders: `logmel` has the resampler, and decides which clips are too short."""
 
@@ -35,7 +38,7 @@ Settings = dict[str, Any]
 
 
 class Result(NamedTuple):
-    """Scores of the probes on one dataset."""
+    """Scores of the probes, or of fine-tuning, on one dataset."""
 
     data: str
     """Fingerprint of the dataset's shards."""
@@ -59,8 +62,9 @@ class Experiment(NamedTuple):
 def record_run(root: Path, params: Params, elsewhere: Sequence[Path] = ()) -> None:
     """Record the finished run in `root`/data, and the other encoders that it probed.
 
-    Other encoders have their own records, because their scores do not depend on our training. Datasets
-    that were probed earlier with the same settings keep their results.
+    Other encoders have their own records, because their scores do not depend on our training, and so has
+    fine-tuning, because probes do not depend on it. Datasets that were probed earlier with the same
+    settings keep their results.
 
     Args:
         root: Folder that holds `data`.
@@ -73,7 +77,8 @@ def record_run(root: Path, params: Params, elsewhere: Sequence[Path] = ()) -> No
     data = root / "data"
     meta = read_finished(data / "checkpoints" / "pretrained" / "meta.json")
     refuse_others(params, meta, "the checkpoint")
-    ours = settings_of(params, read_finished(data / "corpus.json"), meta)
+    corpus = read_finished(data / "corpus.json")
+    ours = settings_of(params, corpus, meta)
     recorded, revision = datetime.now(UTC).isoformat(timespec="seconds"), git_revision()
     folder, kept = data / "experiments", root / KEPT
     folder.mkdir(exist_ok=True)
@@ -95,6 +100,18 @@ def record_run(root: Path, params: Params, elsewhere: Sequence[Path] = ()) -> No
             settings = settings_of_other(params, name, origin)
             other = result._replace(repeats=repeats[name], baselines={}, trained_revision="")
             add(folder, settings, dataset, other)
+    for dataset in params.finetune.datasets:
+        found = read_finished(data / "finetuned" / dataset / DESCRIPTION)
+        refuse_others(params, found["origin"], f"what was fine-tuned on {dataset}", ("finetune",))
+        result = Result(
+            fingerprint(data / "shards" / dataset),
+            repeat_scores(found["scores"]["folds"]),
+            {},
+            recorded,
+            revision,
+            trained_revision=found["origin"]["git_revision"],
+        )
+        add(folder, settings_of_finetuned(params, corpus, meta), dataset, result)
     for path in folder.glob("*.json"):
         write_text(kept / path.name, path.read_text(encoding="utf-8"))
 
@@ -111,13 +128,15 @@ def gather(folder: Path, records: Iterable[Path]) -> None:
                 results[dataset] = result
 
 
-def refuse_others(params: Params, made_with: Mapping[str, Any], what: str) -> None:
-    """Raise ValueError if a result was made with other values of `SECTIONS` than `params` has.
+def refuse_others(
+    params: Params, made_with: Mapping[str, Any], what: str, names: Sequence[str] = SECTIONS
+) -> None:
+    """Raise ValueError if a result was made with other values of the sections `names` than `params` has.
 
     That happens if params.yaml was edited between the stages of one `dvc repro`.
     """
-    needed = flat(sections_of(params, SECTIONS))
-    found = flat({name: made_with[name] for name in SECTIONS if name in made_with})
+    needed = flat(sections_of(params, names))
+    found = flat({name: made_with[name] for name in names if name in made_with})
     for key in needed.keys() & found.keys():
         if needed[key] != found[key]:
             raise ValueError(
@@ -172,8 +191,17 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def settings_of(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
-    """Settings of the run that made the checkpoint with `meta`."""
-    settings = flat({**sections_of(params, SECTIONS), "corpus": corpus.get("datasets", {})})
+    """Settings of the probes of the checkpoint with `meta`."""
+    return _settings(params, SECTIONS, corpus, meta)
+
+
+def settings_of_finetuned(params: Params, corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
+    """Settings of fine-tuning the checkpoint with `meta`."""
+    return _settings(params, SECTIONS_OF_FINETUNED, corpus, meta)
+
+
+def _settings(params: Params, names: Sequence[str], corpus: dict[str, Any], meta: dict[str, Any]) -> Settings:
+    settings = flat({**sections_of(params, names), "corpus": corpus.get("datasets", {})})
     # The file that `pretrain.init` names may change; its digest tells.
     init = meta.get("init_digest")
     return settings | {"pretrain.init_digest": init[:16]} if init else settings
@@ -184,16 +212,22 @@ def settings_of_other(params: Params, name: str, origin: dict[str, Any]) -> Sett
 
 
 def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
-    """Sections without the keys that change no score: probed datasets and second readings."""
+    """Sections without the keys that change no score: datasets to score, and second readings."""
     sections = params.model_dump(mode="json", include=set(names))
-    for key in ("probe.datasets", *SECOND_READINGS):
-        del sections["probe"][key.removeprefix("probe.")]
+    for key in ("probe.datasets", "finetune.datasets", *SECOND_READINGS):
+        section, name = key.split(".")
+        sections.get(section, {}).pop(name, None)
     return {name: sections[name] for name in names}
 
 
 def is_other(settings: Settings) -> bool:
     """Whether these are settings of an encoder that is not ours."""
     return "encoder.name" in settings
+
+
+def is_finetuned(settings: Settings) -> bool:
+    """Whether these are settings of fine-tuning, not of probes."""
+    return "finetune.num_epochs" in settings
 
 
 def repeats_of(experiment: Experiment, datasets: Sequence[str]) -> list[float] | None:

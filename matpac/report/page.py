@@ -5,7 +5,13 @@ from pathlib import Path
 from matpac.files import write_text
 from matpac.params import Params
 from matpac.report.curves import training_section
-from matpac.report.experiments import read_experiments, settings_of
+from matpac.report.experiments import (
+    is_finetuned,
+    read_experiments,
+    settings_of,
+    settings_of_finetuned,
+)
+from matpac.report.finetuned import finetuned_section
 from matpac.report.html import render
 from matpac.report.paper_section import paper_section
 from matpac.report.pictures import crops_section, maps_section
@@ -32,15 +38,18 @@ def write_report(root: Path, out: Path, params: Params) -> None:
     scores, shards, checkpoint = data / "scores", data / "shards", data / "checkpoints" / "pretrained"
     meta, corpus = read_optional(checkpoint / "meta.json"), read_optional(data / "corpus.json")
     experiments = read_experiments(data / "experiments")
+    probed = [one for one in experiments if not is_finetuned(one.settings)]
+    finetuned = [one for one in experiments if is_finetuned(one.settings)]
     settings = settings_of(params, corpus, meta)
     sections = [
         scores_section(scores, params.probe.datasets),
+        finetuned_section(data, params, finetuned, settings_of_finetuned(params, corpus, meta)),
         training_section(checkpoint, params.model.num_clusters),
         classes_section(scores, params.probe.datasets),
         maps_section(data / "embeddings", params.probe.datasets),
         crops_section(shards, params),
         data_section(shards, params),
-        paper_section(shards, out, experiments, settings, params),
+        paper_section(shards, out, probed, settings, params),
         provenance_section(meta, corpus, experiments, settings, params),
     ]
     page = render(

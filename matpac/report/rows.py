@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matpac.probing.scores import mean_and_interval
-from matpac.report.experiments import Experiment, Result, Settings, is_other, repeats_of
+from matpac.report.experiments import (
+    Experiment,
+    Result,
+    Settings,
+    is_finetuned,
+    is_other,
+    repeats_of,
+)
 
 ALPHA, N_TAU, CLUSTERS = "pretrain.alpha", "pretrain.teacher_temperature_epochs", "model.num_clusters"
 SEED = "pretrain.seed"
@@ -108,6 +115,13 @@ def remaining_runs(experiments: Sequence[Experiment], runs: Sequence[Run], base:
 
 def label_of(settings: Settings, experiments: Sequence[Experiment], base: Settings) -> str:
     """The differences from `base`. Other encoders start with their name; namesakes add what differs."""
+    if is_finetuned(settings) and not is_finetuned(base):
+        # What both have: neither how probes nor how encoders are trained further.
+        ours, theirs = (
+            {key: value for key, value in one.items() if not key.startswith(("finetune.", "probe."))}
+            for one in (settings, base)
+        )
+        return "fine-tuned" if ours == theirs else f"fine-tuned, {what_differs(ours, theirs)}"
     if not is_other(settings):
         return what_differs(settings, base)
     name = settings["encoder.name"]

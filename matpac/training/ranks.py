@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,10 +72,35 @@ def this_process() -> Ranks:
     return Ranks(0, 1, device_or_default())
 
 
+def this_rank() -> Ranks:
+    """This process among those that `torchrun` started, if they need not talk to each other."""
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    if number == 1:
+        return this_process()
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return Ranks(int(os.environ["RANK"]), number, device, int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
 def begin_all_processes(params: Params) -> None:
     """Run this command in several processes and exit, if several are to train together.
 
     Raises ValueError if `compute.num_processes` is above the number of GPUs.
+    """
+    begin_processes(params, lambda cores: processes_on_cpu(params, cores, memory_bytes()))
+
+
+def begin_processes(params: Params, on_cpu: Callable[[int], int]) -> None:
+    """Run this command in several processes and exit, or return if one is enough.
+
+    Args:
+        params: `compute.num_processes` says how many; if null, one a GPU.
+        on_cpu: Number of cores -> number of processes on a machine without GPUs.
+
+    Raises:
+        ValueError: `compute.num_processes` is above the number of GPUs.
     """
     if "WORLD_SIZE" in os.environ:
         return
@@ -83,7 +108,7 @@ def begin_all_processes(params: Params) -> None:
     if gpus and (wanted or 0) > gpus:
         raise ValueError(f"compute.num_processes: need {wanted} GPUs, found {gpus}")
     cores = available_cores()
-    number = wanted or gpus or processes_on_cpu(params, cores, memory_bytes())
+    number = wanted or gpus or on_cpu(cores)
     if number == 1:
         return
     if not gpus:
@@ -127,26 +152,30 @@ def processes_on_cpu(params: Params, cores: int, memory: int) -> int:
     return max(1, min(cores, params.pretrain.batch_size // CROPS_PER_PROCESS, memory // 2 // (16 * weights)))
 
 
+def processes_for_fits(params: Params, num_fits: int, cores: int, memory: int) -> int:
+    """One process a core for fits that need not talk to each other, as far as half of the memory goes."""
+    size = size_of(params.model)
+    weights = 12 * size.encoder_depth * size.encoder_dim**2
+    # Weights as they were, now and at the best epoch; gradients and the optimizer's moments.
+    return max(1, min(cores, num_fits, memory // 2 // (24 * weights)))
+
+
 @contextmanager
 def all_ranks() -> Iterator[Ranks]:
     """Join the processes that `torchrun` started (NCCL on GPUs, Gloo on CPUs), or train alone.
 
     Raises RuntimeError if one of the others ends while this one trains.
     """
-    number = int(os.environ.get("WORLD_SIZE", "1"))
-    if number == 1:
-        yield this_process()
+    ranks = this_rank()
+    if ranks.number == 1:
+        yield ranks
         return
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    if device.type == "cuda":
-        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
+    if ranks.device.type == "cuda":
+        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=ranks.device)
     else:
         dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), number, device, int(os.environ["LOCAL_WORLD_SIZE"]))
+        yield ranks
     except RuntimeError as error:
         # Gloo raises no class of its own, but names its source file.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):

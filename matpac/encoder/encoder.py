@@ -357,4 +357,5 @@ def student_of(
 ) -> AudioEncoder:
     networks, filters = (pretext.patches, pretext.student_encoder), mel_filters(logmel)
     encoder = AudioEncoder(*networks, logmel, filters, standard, chunk_frames, precision=precision)
-    return encoder.to(encoder.device).eval()
+    encoder.front_end.to(encoder.device)
+    return encoder.eval()

@@ -130,7 +130,7 @@ class Progress:
     def line(self, note: str = "") -> str:
         finished = 0 < self.total <= self.done
         rates = [self._whole_rate()] if finished else self._rates()
-        speed = f", {rates[-1]:,.3g}/s" if rates else ""
+        speed = f", {three_digits(rates[-1])}/s" if rates else ""
         if not self.total:
             return f"{self.label}: {self.done:,} {self.unit}{speed}  {note}".rstrip()
         left = "" if finished else self._left(rates)
@@ -204,6 +204,15 @@ def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> li
         ).rstrip()
         for row in rows
     ]
+
+
+def three_digits(value: float) -> str:
+    """`1,180`, `42.7`, `2.5`, `0.0131`: rounded to three digits, never with an exponent."""
+    if not value:
+        return "0"
+    places = 2 - math.floor(math.log10(abs(value)))
+    text = f"{round(value, places):,.{max(places, 0)}f}"
+    return text.rstrip("0").rstrip(".") if places > 0 else text
 
 
 def size(num_bytes: float) -> str:

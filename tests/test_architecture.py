@@ -171,6 +171,10 @@ def test_what_takes_seconds_to_import_is_imported_where_it_is_used(module, late)
     assert done.stdout.split() == []
 
 
+def test_a_process_that_only_starts_others_imports_no_network():
+    assert Path("matpac/model/encoder.py") not in closure({"matpac.training.ranks"})
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_code_it_runs(stage):
     spec = STAGES[stage].get("do") or STAGES[stage]

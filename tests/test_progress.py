@@ -7,7 +7,16 @@ import time
 
 import pytest
 
-from matpac.progress import Progress, duration_between, escape_logs, in_columns, printable, say, size
+from matpac.progress import (
+    Progress,
+    duration_between,
+    escape_logs,
+    in_columns,
+    printable,
+    say,
+    size,
+    three_digits,
+)
 
 
 class Clock:
@@ -84,6 +93,25 @@ def test_without_a_total_there_is_a_pace_and_nothing_left(clock):
 )
 def test_ranges_as_a_person_says_them(shortest, longest, said):
     assert duration_between(shortest, longest) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1_183.4, "1,180"),
+        (999.9, "1,000"),
+        (12_345_678, "12,300,000"),
+        (42.67, "42.7"),
+        (100, "100"),
+        (2, "2"),
+        (2.5, "2.5"),
+        (0.0131, "0.0131"),
+        (0.00001, "0.00001"),
+        (0, "0"),
+    ],
+)
+def test_rates_have_three_digits_and_no_exponent(value, said):
+    assert three_digits(value) == said
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

@@ -22,6 +22,11 @@ from matpac.shards.corpus import fingerprint
 
 FORMAT = 1
 KEPT = WORK / "experiments"
+ABOUT = """Records of runs, one `.json` for each setting: its parameters, and its scores by dataset.
+`matpac record` writes them, `matpac report` makes its tables of them.
+A run that probes no dataset has none.
+"""
+"""Tells readers what the folder is, and keeps DVC from warning that it is empty."""
 SECTIONS = ("logmel", "model", "pretrain", "probe")
 """Sections that our scores depend on, besides the recordings."""
 SECTIONS_OF_FINETUNED = ("logmel", "model", "pretrain", "finetune")
@@ -82,6 +87,7 @@ def record_run(root: Path, params: Params, elsewhere: Sequence[Path] = ()) -> No
     recorded, revision = datetime.now(UTC).isoformat(timespec="seconds"), git_revision()
     folder, kept = data / "experiments", root / KEPT
     folder.mkdir(exist_ok=True)
+    write_text(folder / "README.md", ABOUT)
     gather(folder, [*sorted(kept.glob("*.json")), *elsewhere])
     for dataset in params.probe.datasets:
         details = read_finished(data / "scores" / f"{dataset}{DETAILS}")

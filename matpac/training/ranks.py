@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from matpac.devices import available_cores, device_or_default, memory_bytes
+from matpac.model.sizes import SIZES
 from matpac.params import Params
 from matpac.progress import say
-from matpac.weights.checkpoint import size_of
 
 Value = TypeVar("Value")
 TIMEOUT = timedelta(minutes=10)
@@ -144,7 +144,7 @@ def processes_on_cpu(params: Params, cores: int, memory: int) -> int:
     in every small operation; and they are faster at rest. Large models gain less and need their
     memory in every process.
     """
-    size = size_of(params.model)
+    size = params.model.custom or SIZES[params.model.size]
     # A block has 12 dim² weights. Student and teacher; gradients and the optimizer's moments.
     weights = 12 * (
         2 * size.encoder_depth * size.encoder_dim**2 + size.predictor_depth * size.predictor_dim**2

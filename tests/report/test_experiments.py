@@ -1,5 +1,5 @@
 from datetime import UTC, datetime
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import pytest
 
@@ -7,7 +7,7 @@ from matpac.files import read_json, write_json
 from matpac.git import git_revision
 from matpac.params import BEFORE, flat, parse_params
 from matpac.probing.scores import DETAILS, repeat_scores
-from matpac.report.experiments import is_other, read_experiments, record_run
+from matpac.report.experiments import KEPT, is_other, read_experiments, record_run
 from matpac.report.rows import what_differs
 from matpac.report.tables import table_2
 
@@ -37,6 +37,14 @@ def test_a_record_of_an_unfinished_run_is_refused_with_what_to_run(copy, params,
     (copy / "data" / missing).unlink()
     with pytest.raises(ValueError, match=rf"found no .*{missing}\. Run `dvc repro`\."):
         record_run(copy, params)
+
+
+def test_a_run_that_probes_nothing_leaves_a_folder_that_says_what_it_is(copy, params):
+    rmtree(copy / "data/experiments", ignore_errors=True)
+    rmtree(copy / KEPT, ignore_errors=True)
+    probe = params.probe.model_copy(update={"datasets": ()})
+    record_run(copy, params.model_copy(update={"probe": probe}))
+    assert [path.name for path in (copy / "data/experiments").iterdir()] == ["README.md"]
 
 
 def test_a_record_says_when_and_by_which_code(copy, params):

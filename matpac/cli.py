@@ -351,21 +351,42 @@ def _embed_dataset(dataset: str, checkpoint: Path, params: Path) -> None:
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or saved folder, or released .pt file.")],
-    out: Annotated[Path, typer.Option(help="File for the encoder (.onnx).")],
+    out: Annotated[Path, typer.Option(help="File to write (.onnx).")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint or saved folder, or released .pt file.")
+    ] = None,
     in_time: Annotated[
         bool, typer.Option("--in-time", help="Give embeddings over time instead of their mean.")
     ] = False,
     hop_ms: HopMs = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="Export this classifier instead, of `matpac fit`.")
+    ] = None,
 ) -> None:
-    """Write an encoder with its front end as ONNX.
+    """Write an encoder or a classifier with its front end as ONNX.
 
-    The graph takes waveforms of any length and gives their mean embeddings, or those over time.
+    The graph takes waveforms of any length and gives their mean embeddings, those over time, or the
+    probabilities of a classifier's classes, which are named in the metadata of the file.
+
+    matpac export data/checkpoints/pretrained --out encoder.onnx
+
+    matpac export --classifier data/classifiers/esc10 --out classifier.onnx
     """
     from matpac.encoder.encoder import load_encoder
     from matpac.encoder.onnx import check_out, export_onnx
 
     check_out(out)
+    if classifier is not None and checkpoint is None and not in_time and hop_ms is None:
+        from matpac.classifier.classifier import load_classifier
+        from matpac.classifier.onnx import export_classifier
+
+        opened = load_classifier(classifier, "cpu")
+        export_classifier(opened, out)
+        rate_hz, num_classes = opened.encoder.logmel.sample_rate_hz, len(opened.classes)
+        _print(f"{out}: waveform [batch, time] at {rate_hz} Hz -> probabilities [batch, {num_classes}]")
+        return
+    if checkpoint is None or classifier is not None:
+        raise ValueError("export: need a checkpoint, or --classifier alone. See `matpac export --help`.")
     encoder = load_encoder(checkpoint, "cpu")
     export_onnx(encoder, out, in_time=in_time, hop_ms=hop_ms)
     given = f"steps [batch, step, {encoder.dim}]" if in_time else f"embedding [batch, {encoder.dim}]"
@@ -492,6 +513,42 @@ def finetune(
     finetune_stage(SHARDS / dataset, CHECKPOINT, FINETUNED / dataset, checked, check)
     if this_rank().is_first:
         _print(score_table(FINETUNED, [dataset]))
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Audio files, and folders to search for them.")],
+    classifier: Annotated[Path, typer.Option(help="Folder that `matpac fit` wrote.")],
+    out: Annotated[Path, typer.Option(help="Table to write, .csv or .parquet; a folder for --labels.")],
+    events: Annotated[
+        bool, typer.Option("--events", help="One row per event, with onset and offset, not one per file.")
+    ] = False,
+    labels: Annotated[
+        Literal["audacity", "raven"] | None,
+        typer.Option(help="Write events as label tracks or selection tables, a file per recording."),
+    ] = None,
+    keep_all: Annotated[
+        bool, typer.Option("--all", help="Take truncated and silent files, too, instead of leaving them out.")
+    ] = False,
+) -> None:
+    """Say which classes are heard in audio files.
+
+    Continues a run that was cut off; does nothing if the result is complete. Files that cannot be used
+    are listed with the reason. `unlike` is the distance of a file to the nearest training clips: above
+    1, it is unlike the training data, and its probabilities mean little.
+
+    matpac predict recordings/ --classifier data/classifiers/esc10 --out tags.csv
+
+    matpac predict recordings/ --classifier data/classifiers/esc10 --out events.csv --events
+
+    matpac predict recordings/ --classifier data/classifiers/esc10 --out tracks --labels audacity
+    """
+    from matpac.classifier.files import predict_files
+    from matpac.signal.audio import mute_c_libraries
+
+    mute_c_libraries()
+    reject = () if keep_all else REJECT
+    predict_files(files, classifier, out, events=events, labels=labels, reject=reject)
 
 
 @app.command()

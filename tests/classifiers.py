@@ -11,7 +11,9 @@ from matpac.classifier.classifier import Classifier
 from matpac.classifier.distances import references_of
 from matpac.classifier.heads import AttentiveHead, LinearHead
 from matpac.encoder.encoder import AudioEncoder
+from matpac.params import Model
 from tests.checkpoints import untrained_checkpoint
+from tests.recordings import NETWORKS
 
 CLASSES = ("low", "high, loud", "hiss")
 
@@ -30,8 +32,14 @@ def head_of(kind: str, dim: int) -> LinearHead | AttentiveHead:
     return AttentiveHead(queries=queries, step_factor=torch.rand(dim, generator=generator), **tensors)
 
 
+def tiny_checkpoint(folder: Path) -> Path:
+    sizes = {"size": "custom", "custom": NETWORKS, "mask_ratio": 0.5, "num_clusters": 4}
+    model = Model.model_validate(sizes | {"num_predictor_heads": 1})
+    return untrained_checkpoint(folder, model=model)
+
+
 def tiny_encoder(folder: Path) -> AudioEncoder:
-    return matpac.load(untrained_checkpoint(folder), device="cpu")
+    return matpac.load(tiny_checkpoint(folder), device="cpu")
 
 
 def tiny_classifier(encoder: AudioEncoder, kind: str = "linear", **changes: Any) -> Classifier:

@@ -1,5 +1,6 @@
 """waveform -> logits, probabilities and events, with an encoder and a head."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -42,6 +43,13 @@ class Answer(NamedTuple):
     probabilities: Float32[np.ndarray, " class"]
     unlike: float
     """How unlike the training data it is, as `Classifier.unlike` says; NaN without references."""
+
+
+class Heard(NamedTuple):
+    """A clip over time, before anything is decided."""
+
+    logits: Float32[np.ndarray, "step class"]
+    unlike: float
 
 
 class InTime(NamedTuple):
@@ -178,10 +186,9 @@ class Classifier(nn.Module):
             ValueError: The input is refused, as by `AudioEncoder.embed`.
         """
         log_mels = list(self._log_mels(waveform, sample_rate))
-        logits = self.logits_in_time(enumerate(log_mels))
         return [
-            self.in_time(of_clip, self._duration_s(len(log_mel)), window_ms)
-            for log_mel, (_, of_clip) in zip(log_mels, logits, strict=True)
+            self.in_time(heard.logits, self.duration_s(len(log_mel)), window_ms)
+            for log_mel, (_, heard) in zip(log_mels, self.heard(enumerate(log_mels)), strict=True)
         ]
 
     def answers(self, pieces: Pieces) -> Iterator[tuple[int, Answer]]:
@@ -198,11 +205,16 @@ class Classifier(nn.Module):
             probabilities = probabilities_of(logits[None], self.temperature, multi_label=self.multi_label)
             yield number, Answer(probabilities[0], self._unlike(steps.mean(0)))
 
-    def logits_in_time(self, pieces: Pieces) -> Iterator[tuple[int, Float32[np.ndarray, "step class"]]]:
+    def heard(self, pieces: Pieces) -> Iterator[tuple[int, Heard]]:
         """Logits of every step of log-mels, by the numbers of their clips."""
         found = self.encoder.embed_pieces(_rounded(pieces), in_time=True)
         for number, parts in groupby(found, itemgetter(0)):
-            yield number, np.concatenate([self._logits(steps, logits_of_steps) for _, steps in parts])
+            logits, total = [], np.zeros(self.encoder.dim)
+            for _, steps in parts:
+                logits.append(self._logits(steps, logits_of_steps))
+                total += steps.sum(0)
+            whole = np.concatenate(logits)
+            yield number, Heard(whole, self._unlike((total / len(whole)).astype(np.float32)))
 
     def in_time(
         self, logits: Float32[np.ndarray, "step class"], duration_s: float, window_ms: float = WINDOW_MS
@@ -232,10 +244,21 @@ class Classifier(nn.Module):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.encoder._save_pretrained(folder)
+        write_classifier(folder, self._description(), self._tensors())
+
+    def digest(self) -> str:
+        """SHA-256 of all that a folder of this classifier holds."""
+        found = hashlib.sha256(self._description().model_dump_json().encode())
+        for name, value in self._tensors().items():
+            found.update(name.encode())
+            found.update(value.numpy().tobytes())
+        return found.hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.head.state_dict().items()}
         if self.references is not None:
             tensors[REFERENCES] = self.references.cpu().contiguous()
-        write_classifier(folder, self._description(), tensors)
+        return tensors
 
     def _description(self) -> Description:
         return Description(
@@ -259,7 +282,8 @@ class Classifier(nn.Module):
         rates_hz = rates_of(sample_rate, len(clips))
         return (self.encoder.log_mel(clip, rate_hz) for clip, rate_hz in zip(clips, rates_hz, strict=True))
 
-    def _duration_s(self, num_frames: int) -> float:
+    def duration_s(self, num_frames: int) -> float:
+        """Time that the frames of a log-mel hear, in s."""
         logmel = self.encoder.logmel
         return ((num_frames - 1) * logmel.hop_samples + logmel.window_samples) / logmel.sample_rate_hz
 

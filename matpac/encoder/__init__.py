@@ -10,6 +10,7 @@ module.py    waveforms -> latents over time: the encoder as a torch module
 onnx.py      encoder -> ONNX file, front end included
 over_time.py the embeddings of one clip over time
 reading.py   audio files -> their log-mels in order, read ahead within a bound of memory
+rows.py      audio files -> rows of numbers for each, resumable
 shifts.py    log-mels from later frames on, for steps that are closer in time
 tables.py    embeddings of files -> .npz, .parquet or .zarr
 zarr.py      arrays with named axes <-> a Zarr group

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from matpac.clip import REJECT, UnusableAudio
 from matpac.encoder.batches import FRAMES_AT_ONCE
-from matpac.params import LogMel
+from matpac.params import Channels, LogMel
 from matpac.signal.recording import NO_MEMORY, convert
 from matpac.threads import in_order
 
@@ -75,6 +75,7 @@ def read_ahead(
     chunk_frames: int,
     num_threads: int,
     reject: Collection[str] = REJECT,
+    channels: Channels = "mean",
 ) -> Generator[Reading, None, None]:
     """Log-mels of files, in order.
 
@@ -85,6 +86,7 @@ def read_ahead(
         chunk_frames: Frames of the encoder's chunks. Every piece but a file's last is a multiple.
         num_threads: Readers.
         reject: Reasons to refuse audio that can be decoded, as for `matpac.signal.audio.decode`.
+        channels: What becomes of several channels, as for `matpac.signal.audio.decode`.
 
     Returns:
         A reading of each file, with one piece unless the file is long. Use it before the next one.
@@ -93,7 +95,7 @@ def read_ahead(
 
     def read(number: int, path: Path) -> tuple[int, Reading]:
         room.wait(number)
-        num_frames, reading = begin(path, logmel, filters, chunk_frames, reject)
+        num_frames, reading = begin(path, logmel, filters, chunk_frames, reject, channels)
         room.fill(num_frames)
         return num_frames, reading
 
@@ -116,6 +118,7 @@ def begin(
     filters: Float32[np.ndarray, "bin mel"],
     chunk_frames: int,
     reject: Collection[str] = REJECT,
+    channels: Channels = "mean",
 ) -> tuple[int, Reading]:
     """Read a file to its end, or the beginning of a long one.
 
@@ -123,7 +126,7 @@ def begin(
         Frames in memory, and the reading, as `read_ahead` gives it.
     """
     try:
-        converted = convert(path, logmel, filters, reject=reject)
+        converted = convert(path, logmel, filters, reject=reject, channels=channels)
         blocks = converted.blocks
         found: list[NDArray[np.float32]] = []
         num_frames = 0

@@ -46,14 +46,35 @@ def test_attention_reads_all_steps_and_changes_the_answer(encoder):
     attentive, linear = tiny_classifier(encoder, "attentive"), tiny_classifier(encoder)
     for classifier in (attentive, linear):
         classifier.head.weight.data /= 10
-    attentive.head.queries.data *= 20
+    attentive.head.queries.data *= 200
     clips = noise(20_000, 52_000)
     with_queries = attentive.predict(clips, RATE)
     attentive.head.queries.data.zero_()
     even = attentive.predict(clips, RATE)
     # Attention is even without queries, and steps are rounded to float16.
-    np.testing.assert_allclose(even, linear.predict(clips, RATE), atol=2e-3)
-    assert np.abs(with_queries - even).max() > 5e-3
+    np.testing.assert_allclose(even, linear.predict(clips, RATE), atol=5e-4)
+    assert np.abs(with_queries - even).max() > 2e-3
+
+
+@pytest.mark.parametrize("kind", ["linear", "attentive"])
+def test_logits_of_a_batch_are_those_that_predict_turns_into_probabilities(encoder, kind):
+    classifier = tiny_classifier(encoder, kind)
+    clips = noise(20_000, 52_000)
+    batch = torch.zeros(2, 52_000)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip)
+    batch.requires_grad_()
+    logits = classifier(batch, torch.tensor([20_000, 52_000]))
+    # Their log-mels are not rounded.
+    found = softmax(logits.detach().numpy() / 1.5, axis=1)
+    np.testing.assert_allclose(found, classifier.predict(clips, RATE), atol=2e-3)
+    logits[0].square().sum().backward()
+    assert batch.grad[0, :20_000].abs().min(0).values.max() >= 0
+    assert batch.grad[0, :20_000].abs().sum() > 0
+    assert batch.grad[0, 20_000:].abs().sum() == batch.grad[1].abs().sum() == 0
+    assert all(parameter.grad is not None for parameter in classifier.head.parameters())
+    assert encoder.encoder.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
+    classifier.zero_grad()
 
 
 def test_clips_are_refused_as_by_embed(encoder):
@@ -148,10 +169,10 @@ def test_an_edited_description_is_refused_in_one_line(encoder, tmp_path, key):
 
 
 TENSORS = {
-    "weight": (torch.zeros(3, 4), r"weight: need \[3, 128\], which fits .* found \[3, 4\]"),
+    "weight": (torch.zeros(3, 4), r"weight: need \[3, 16\], which fits .* found \[3, 4\]"),
     "bias": (torch.full((3,), torch.nan), "bias: need finite numbers, found NaN or infinity in 3 of 3"),
-    "mean": (None, r"mean: need \[128\], .* found not there"),
-    "references": (torch.zeros(5, 3), r"references: need \[5, 128\], .* found \[5, 3\]"),
+    "mean": (None, r"mean: need \[16\], .* found not there"),
+    "references": (torch.zeros(5, 3), r"references: need \[5, 16\], .* found \[5, 3\]"),
     "queries": (torch.zeros(2, 16), r"queries: need not there, .* found \[2, 16\]"),
 }
 

@@ -21,7 +21,8 @@ import zarr
 
 from matpac.clip import Clip, UnusableAudio, phrase_of
 from matpac.encoder.encoder import load_encoder
-from matpac.encoder.files import FILES_PER_PART, embed_files, list_files, parts_of
+from matpac.encoder.files import embed_files
+from matpac.encoder.rows import FILES_PER_PART, list_files, parts_of
 from matpac.files import exclusive
 from matpac.weights.checkpoint import Standard
 from tests.checkpoints import untrained_checkpoint
@@ -474,7 +475,7 @@ def more_than_two_parts(root, per_part):
 
 @pytest.fixture
 def few(tmp_path, monkeypatch):
-    monkeypatch.setattr("matpac.encoder.files.FILES_PER_PART", PER_PART)
+    monkeypatch.setattr("matpac.encoder.rows.FILES_PER_PART", PER_PART)
     return more_than_two_parts(tmp_path / "few", PER_PART)
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from matpac.clip import UnusableAudio
-from matpac.encoder import files, reading
+from matpac.encoder import reading, rows
 from matpac.encoder.encoder import load_encoder
 from matpac.encoder.files import embed_files
 from matpac.encoder.reading import Room, begin, read_ahead
@@ -52,7 +52,7 @@ def test_long_files_have_the_embeddings_of_the_whole(
 ):
     embed_files([recordings], checkpoint, tmp_path / "whole.npz", in_time=in_time)
     request.getfixturevalue("long_from_three_seconds")
-    monkeypatch.setattr(files, "ROW_BYTES", 1)
+    monkeypatch.setattr(rows, "ROW_BYTES", 1)
     embed_files([recordings], checkpoint, tmp_path / "pieces.npz", in_time=in_time)
     whole, pieces = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "pieces.npz")
     assert pieces["paths"].tolist() == whole["paths"].tolist()
@@ -141,10 +141,10 @@ def test_the_next_file_goes_on_without_room():
 
 
 def test_memory_that_runs_out_costs_one_file(recordings, encoder, monkeypatch):
-    def refusing(path, *about, reject):
+    def refusing(path, *about, **how):
         if path.name == "3.wav":
             raise MemoryError
-        return convert(path, *about, reject=reject)
+        return convert(path, *about, **how)
 
     convert = reading.convert
     monkeypatch.setattr(reading, "convert", refusing)

@@ -14,15 +14,14 @@ from typer.testing import CliRunner
 import matpac
 from matpac.cli import app
 from matpac.clip import Task
-from matpac.params import Model, Probe
+from matpac.params import Probe
 from matpac.probing.fit import fit, held_out
 from matpac.probing.probe import probe
 from matpac.probing.scores import accuracy, average_precisions, confusion_matrix
 from matpac.probing.store import EmbeddedClips, write_embeddings
 from matpac.signal.recording import convert, whole_log_mel
 from matpac.weights.open import open_checkpoint
-from tests.checkpoints import untrained_checkpoint
-from tests.recordings import NETWORKS
+from tests.classifiers import tiny_checkpoint
 
 NUM_CLIPS, CLASSES = 36, ("low", "middle", "high")
 PARAMS = Probe(
@@ -64,9 +63,7 @@ def recordings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    sizes = {"size": "custom", "custom": NETWORKS, "mask_ratio": 0.5, "num_clusters": 4}
-    model = Model.model_validate(sizes | {"num_predictor_heads": 1})
-    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), model=model)
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")

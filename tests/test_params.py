@@ -47,7 +47,11 @@ def changed(raw, key, value):
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "paper", "instruments", "released", "matpac_plus", "m2d", "cheaper"]
+    "name",
+    [
+        *("demo", "paper", "instruments", "released", "matpac_plus", "m2d", "cheaper"),
+        *("finetune_esc50", "finetune_as20k"),
+    ],
 )
 def test_the_shipped_files_are_valid(project, name):
     assert load_params(project / f"presets/{name}.yaml")

@@ -154,7 +154,7 @@ def processes_on_cpu(params: Params, cores: int, memory: int) -> int:
 
 def processes_for_fits(params: Params, num_fits: int, cores: int, memory: int) -> int:
     """One process a core for fits that need not talk to each other, as far as half of the memory goes."""
-    size = size_of(params.model)
+    size = params.model.custom or SIZES[params.model.size]
     weights = 12 * size.encoder_depth * size.encoder_dim**2
     # Weights as they were, now and at the best epoch; gradients and the optimizer's moments.
     return max(1, min(cores, num_fits, memory // 2 // (24 * weights)))

@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from matpac.params import load_params
-from matpac.training.ranks import Ranks, begin_all_processes, processes_on_cpu, this_process
+from matpac.training.ranks import (
+    Ranks,
+    begin_all_processes,
+    processes_for_fits,
+    processes_on_cpu,
+    this_process,
+)
 from matpac.weights.released import our_names
 from tests.training.golden import CASES, Golden
 from tests.training.golden_run import train
@@ -171,3 +177,12 @@ def test_processes_on_a_cpu(demo, size, batch_size, cores, gigabytes, expected):
         }
     )
     assert processes_on_cpu(params, cores, gigabytes * 10**9) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "num_fits", "cores", "gigabytes", "expected"),
+    [("tiny", 15, 2, 8, 2), ("tiny", 3, 16, 64, 3), ("base", 15, 16, 16, 3), ("base", 15, 16, 2, 1)],
+)
+def test_processes_for_fits(demo, size, num_fits, cores, gigabytes, expected):
+    params = demo.model_copy(update={"model": demo.model.model_copy(update={"size": size})})
+    assert processes_for_fits(params, num_fits, cores, gigabytes * 10**9) == expected

@@ -177,7 +177,7 @@ class EncoderModule(nn.Module):
     def _encode(
         self, log_mel: Float[Tensor, "batch mel frame"], num_frames: Tensor | None, layers: bool
     ) -> Encoded:
-        """One graph, without loops or branches over the time if it is exported.
+        """One graph without loops or branches over the time, which can be exported.
 
         A clip's last chunk is as long as the others, so that all share a forward pass. Attention and
         means leave out what follows the end of the clip, so the result is that of a shorter chunk.
@@ -194,13 +194,9 @@ class EncoderModule(nn.Module):
         is_heard = is_heard.expand(batch, -1)
         chunks = torch.where(is_heard[:, None], standard, 0).unflatten(2, (num_chunks, chunk_frames))
 
-        attended = None
-        # A single chunk ends with the clip. Without a mask, attention is faster.
-        if num_frames is not None or torch.compiler.is_exporting() or num_chunks > 1:
-            heard = is_heard[:, ::PATCH].unflatten(1, (num_chunks, -1)).flatten(0, 1)
-            of_tokens = F.pad(heard.repeat(1, self.patches.num_freq), (1, 0), value=True)
-            attended = of_tokens[:, None, None]
-        latents = self.latents(chunks.transpose(1, 2).flatten(0, 1), attended, layers=layers)
+        heard = is_heard[:, ::PATCH].unflatten(1, (num_chunks, -1)).flatten(0, 1)
+        of_tokens = F.pad(heard.repeat(1, self.patches.num_freq), (1, 0), value=True)
+        latents = self.latents(chunks.transpose(1, 2).flatten(0, 1), of_tokens[:, None, None], layers=layers)
 
         # [batch x chunk, layer, step, dim] -> [batch, layer, step, dim]
         by_chunk = steps_of(latents, self.patches.num_freq).unflatten(0, (batch, num_chunks))

@@ -296,6 +296,7 @@ def embed(
     in_time: Annotated[
         bool, typer.Option("--in-time", help="One embedding every 16 frames with its time, not one per file.")
     ] = False,
+    hop_ms: HopMs = None,
     precision: Annotated[
         Literal["float32", "bfloat16"],
         typer.Option(help="bfloat16 is meant for GPUs, and nearly the same."),
@@ -316,17 +317,27 @@ def embed(
 
     matpac embed a.wav b.flac --out e.npz       arrays `embeddings` [file, dim] and `paths`
 
+    matpac embed a.wav --out e.npz --in-time --hop-ms 40    a row every 40 ms, array `time_ms`
+
     matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
-    if dataset is not None and not (files or out or in_time or keep_all or precision != "float32"):
+    of_files = files, out, in_time, hop_ms, keep_all, precision != "float32"
+    if dataset is not None and not any(of_files):
         _embed_dataset(dataset, checkpoint, params)
     elif files and out is not None and dataset is None:
         from matpac.encoder.files import embed_files
         from matpac.signal.audio import mute_c_libraries
 
         mute_c_libraries()
-        reject = () if keep_all else REJECT
-        embed_files(files, checkpoint, out, in_time=in_time, precision=precision, reject=reject)
+        embed_files(
+            files,
+            checkpoint,
+            out,
+            in_time=in_time,
+            hop_ms=hop_ms,
+            precision=precision,
+            reject=() if keep_all else REJECT,
+        )
     else:
         raise ValueError(
             "embed: need either files and --out, or --dataset, which takes its precision from params.yaml. "

@@ -342,6 +342,13 @@ def untrained_encoder(
     return student_of(pretext, meta.logmel, meta.standard, meta.pretrain.crop_frames, precision)
 
 
+def check_hop(encoder: AudioEncoder, hop_ms: float | None, *, in_time: bool) -> None:
+    """Refuse a hop that is impossible, or that a mean over time cannot have, with ValueError."""
+    if hop_ms is not None and not in_time:
+        raise ValueError("hop_ms: need in_time (--in-time): the mean over time has no hop")
+    encoder.shifts(hop_ms)
+
+
 def checked(precision: str) -> Precision:
     if precision not in get_args(Precision):
         raise ValueError(f"precision: need {' or '.join(get_args(Precision))}, got {precision!r}")

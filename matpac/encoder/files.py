@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from matpac.clip import REJECT
-from matpac.encoder.encoder import AudioEncoder, load_encoder
+from matpac.encoder.encoder import AudioEncoder, check_hop, load_encoder
 from matpac.encoder.rows import Found, Job, list_files, write_for_files
 from matpac.encoder.tables import Table, format_for
 from matpac.params import Precision
@@ -22,6 +22,7 @@ def embed_files(
     out: Path,
     *,
     in_time: bool = False,
+    hop_ms: float | None = None,
     precision: Precision = "float32",
     reject: Collection[str] = REJECT,
 ) -> None:
@@ -36,12 +37,13 @@ def embed_files(
         checkpoint: Path or name that `matpac.load` opens.
         out: Table to write: .npz, .parquet or .zarr (see `matpac.encoder.tables`).
         in_time: Whether to write one row every 16 frames, with its time in ms, instead of one per file.
+        hop_ms: Time from row to row of a file, as for `AudioEncoder.embed_in_time`; needs `in_time`.
         precision: Precision of the encoder's matrix products, as for `matpac.load`.
         reject: Reasons to leave out audio that can be decoded, as shards do: "truncated", "silent".
 
     Raises:
         ValueError: A source is missing, a folder holds no audio, a name is not UTF-8, no file can be
-            used, or `out` has another ending or cannot be written.
+            used, `hop_ms` is impossible, or `out` has another ending or cannot be written.
         ModuleNotFoundError: The package for this format is not installed (extra `pipeline`).
         RuntimeError: Another process writes the same `out`.
         OSError: The disk is full; the error names `out`.
@@ -50,15 +52,16 @@ def embed_files(
     passed_over = PassedOver()
     files = list_files(sources, passed_over)
     encoder = load_encoder(checkpoint, precision=precision)
+    check_hop(encoder, hop_ms, in_time=in_time)
     digest = encoder.digest()
     job = Job(
         name="embed",
         by="encoder",
         encoder=encoder,
-        compute=partial(encoder.embed_pieces, in_time=in_time),
+        compute=partial(encoder.embed_pieces, in_time=in_time, hop_ms=hop_ms),
         width=encoder.dim,
         dtype=np.dtype("<f4"),
-        key=[digest, in_time],
+        key=[digest, in_time, hop_ms],
         reject=reject,
     )
     found = write_for_files(
@@ -67,14 +70,14 @@ def embed_files(
         out,
         job,
         kind.made_from,
-        lambda path, found: kind.write(path, _table(found, encoder, digest, in_time), found.blocks()),
+        lambda path, found: kind.write(path, _table(found, encoder, digest, in_time, hop_ms), found.blocks()),
     )
     if found is not None:
         rows = f"{sum(found.num_rows):,} embeddings of {encoder.dim:,} dimensions"
         say(f"{out}: {rows} from {len(found.paths):,} files; {found.in_words()}")
 
 
-def _table(found: Found, encoder: AudioEncoder, digest: str, in_time: bool) -> Table:
+def _table(found: Found, encoder: AudioEncoder, digest: str, in_time: bool, hop_ms: float | None) -> Table:
     table = Table(
         paths=found.paths,
         num_rows=sum(found.num_rows),
@@ -86,7 +89,7 @@ def _table(found: Found, encoder: AudioEncoder, digest: str, in_time: bool) -> T
     )
     if not in_time:
         return table
-    times_ms = encoder.step_centers_ms(max(found.num_rows, default=0))
+    times_ms = encoder.step_centers_ms(max(found.num_rows, default=0), hop_ms)
     return replace(
         table,
         file=np.repeat(np.arange(len(found.paths)), found.num_rows),

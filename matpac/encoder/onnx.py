@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from matpac.encoder.encoder import AudioEncoder
+from matpac.encoder.encoder import AudioEncoder, check_hop
 from matpac.encoder.front_end import LogMels
 from matpac.encoder.module import Encoded
 from matpac.files import check_place, whole_file
@@ -43,8 +43,7 @@ def export_onnx(
         OSError: The disk is full; the error names `out`.
     """
     check_out(out)
-    if hop_ms is not None and not in_time:
-        raise ValueError("hop_ms: need in_time (--in-time): the mean over time has no hop")
+    check_hop(encoder, hop_ms, in_time=in_time)
     metadata = {"sample_rate_hz": str(encoder.sample_rate)}
     if in_time:
         hop_frames, [first_center_ms] = encoder.shifts(hop_ms).step, encoder.step_centers_ms(1)

@@ -101,10 +101,10 @@ def test_a_folder_becomes_one_row_a_file_in_the_order_of_names(recordings, check
     assert [path.name for path in out.parent.iterdir()] == [f"e.{ending}"]
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-def test_in_time_there_is_a_row_for_every_step_of_a_file(recordings, checkpoint, tmp_path, ending):
+@pytest.mark.parametrize(("ending", "hop_ms"), [*((ending, None) for ending in FORMATS), ("npz", 40)])
+def test_in_time_there_is_a_row_for_every_step_of_a_file(recordings, checkpoint, tmp_path, ending, hop_ms):
     out = tmp_path / f"e.{ending}"
-    embed_files([recordings], checkpoint, out, in_time=True)
+    embed_files([recordings], checkpoint, out, in_time=True, hop_ms=hop_ms)
     paths, embeddings, left_out = read(out)
     if ending == "parquet":
         times_ms = pq.read_table(out)["time_ms"].to_numpy()
@@ -118,7 +118,7 @@ def test_in_time_there_is_a_row_for_every_step_of_a_file(recordings, checkpoint,
     encoder = load_encoder(checkpoint)
     for path in set(of_row):
         rows = [row for row, of in enumerate(of_row) if of == path]
-        [(expected, centers_ms)] = encoder.embed_in_time(soundfile.read(path)[0], RATE)
+        [(expected, centers_ms)] = encoder.embed_in_time(soundfile.read(path)[0], RATE, hop_ms=hop_ms)
         np.testing.assert_allclose(embeddings[rows], expected, **CLOSE)
         np.testing.assert_array_equal(times_ms[rows], centers_ms)
 
@@ -280,6 +280,14 @@ def test_a_finished_result_is_recognised_and_left_alone(
     )
     assert {path: path.stat().st_mtime_ns for path in [out, *out.rglob("*")]} == before
     assert not list(tmp_path.glob(".e.*"))
+
+
+@pytest.mark.parametrize("hop_ms", [40, 50])
+def test_a_hop_that_cannot_be_is_refused_before_the_work(recordings, checkpoint, tmp_path, hop_ms):
+    said = "need in_time" if hop_ms == 40 else "need one that divides"
+    with pytest.raises(ValueError, match=rf"^hop_ms: {said}"):
+        embed_files([recordings], checkpoint, tmp_path / "e.npz", in_time=hop_ms == 50, hop_ms=hop_ms)
+    assert not list(tmp_path.glob("*e.npz*"))
 
 
 def other_encoder(recordings, checkpoint, folder):

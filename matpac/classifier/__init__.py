@@ -1,6 +1,7 @@
 """waveform -> probabilities of classes.
 
 calibration.py  validation logits -> temperature and thresholds; probabilities -> calibration error
+card.py         a description -> a model card
 classifier.py   waveform -> logits, probabilities and events, with an encoder and a head
 distances.py    embeddings -> distances to the nearest training clips
 events.py       probabilities over time -> events

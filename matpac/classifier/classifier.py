@@ -5,20 +5,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32, Int
+from huggingface_hub import ModelCard
+from jaxtyping import Float, Float32, Int
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from matpac.classifier.calibration import DEFAULT_THRESHOLD, probabilities_of
+from matpac.classifier.card import model_card
 from matpac.classifier.distances import distances
 from matpac.classifier.events import Event, events_of, smoothed
 from matpac.classifier.heads import HEADS, AttentiveHead, Head, logits_of_clip, logits_of_steps
 from matpac.classifier.saved import (
     DESCRIPTION,
+    FILES,
     REFERENCES,
     Description,
     read_classifier_tensors,
@@ -27,8 +30,10 @@ from matpac.classifier.saved import (
 )
 from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
+from matpac.encoder.published import Published
 from matpac.model.sizes import PATCH
 from matpac.params import Channels
+from matpac.weights.pretrained import CONFIG, WEIGHTS
 
 WINDOW_MS = 800.0
 """Time around a step whose logits are averaged, by default: single steps are too short to be sure."""
@@ -62,14 +67,16 @@ class InTime(NamedTuple):
     """Classes at or above their thresholds, with onset and offset in s, in order of time."""
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, Published):
     """An encoder with a trained head, and all that is needed to apply and to judge it.
 
-    `matpac.load_classifier` opens one. `classifier(waveform)` gives logits with gradients;
+    `matpac.load_classifier` opens one, `save_pretrained`, `from_pretrained` and `push_to_hub` work as those
+    of `matpac.AudioEncoder`. `classifier(waveform)` gives logits with gradients;
     `predict` and `predict_in_time` give probabilities as NumPy arrays.
     """
 
     references: Tensor | None
+    _files: ClassVar[tuple[str, ...]] = (*FILES, CONFIG, WEIGHTS)
 
     def __init__(
         self,
@@ -80,7 +87,7 @@ class Classifier(nn.Module):
         multi_label: bool,
         temperature: float = 1.0,
         thresholds: Float[np.ndarray, " class"] | None = None,
-        references: Float16[Tensor, "reference dim"] | None = None,
+        references: Float[Tensor, "reference dim"] | None = None,
         usual_distance: float | None = None,
         channels: Channels = "mean",
         scores: Mapping[str, Any] | None = None,
@@ -235,16 +242,17 @@ class Classifier(nn.Module):
         )
         return InTime(probabilities, self.encoder.step_centers_ms(len(logits)), events)
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write a folder that `matpac.load_classifier` opens, complete with its encoder.
+    def generate_model_card(self, **about: Any) -> ModelCard:  # noqa: ANN401 - as the mixin has it
+        """Write the model card; `about` may hold `license`, `scores` and `repo_id`."""
+        return ModelCard(model_card(self._description(), self.encoder.facts(), **about))
 
-        Args:
-            save_directory: Folder to write to; its other files stay.
-        """
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.encoder._save_pretrained(folder)
-        write_classifier(folder, self._description(), self._tensors())
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.encoder._save_pretrained(save_directory)
+        write_classifier(save_directory, self._description(), self._tensors())
+
+    @classmethod
+    def _opened(cls, folder: Path, device: str | None) -> "Classifier":
+        return load_classifier(folder, device)
 
     def digest(self) -> str:
         """SHA-256 of all that a folder of this classifier holds."""
@@ -257,7 +265,7 @@ class Classifier(nn.Module):
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.head.state_dict().items()}
         if self.references is not None:
-            tensors[REFERENCES] = self.references.cpu().contiguous()
+            tensors[REFERENCES] = self.references.half().cpu().contiguous()
         return tensors
 
     def _description(self) -> Description:
@@ -292,7 +300,7 @@ class Classifier(nn.Module):
         if isinstance(self.head, AttentiveHead):
             # As stores hold the steps that attentive probes learn from.
             steps = steps.astype(np.float16).astype(np.float32)
-        logits: NDArray[np.float32] = read(self.head, self._on_device(steps)).cpu().numpy()
+        logits: NDArray[np.float32] = read(self.head, self._on_device(steps)).float().cpu().numpy()
         return logits
 
     @torch.inference_mode()
@@ -303,7 +311,8 @@ class Classifier(nn.Module):
         return float(found[0]) / self.usual_distance
 
     def _on_device(self, values: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(values).to(self.encoder.device)
+        """As the head needs them, which may have been cast."""
+        return torch.from_numpy(values).to(self.encoder.device, self.head.weight.dtype)
 
 
 def load_classifier(path: str | Path, device: str | None = None) -> Classifier:

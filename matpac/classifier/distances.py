@@ -30,10 +30,10 @@ def references_of(
 
 
 def distances(
-    means: Float[Tensor, "clip dim"], head: Head, references: Float16[Tensor, "reference dim"]
+    means: Float[Tensor, "clip dim"], head: Head, references: Float[Tensor, "reference dim"]
 ) -> Float[Tensor, " clip"]:
     """Mean distance of each clip to the nearest references."""
-    apart = torch.cdist(standardized(means, head), references.to(means.dtype))
+    apart = torch.cdist(standardized(means, head).float(), references.float())
     nearest = apart.topk(min(NUM_NEAREST, len(references)), largest=False).values
     mean: Tensor = nearest.mean(1) / means.shape[1] ** 0.5
     return mean

@@ -23,6 +23,7 @@ from matpac.weights.pretrained import HEAD
 from matpac.weights.tensors import first_misfit, read_tensors, shapes_of, write_tensors
 
 DESCRIPTION, TENSORS = "classifier.json", "classifier.safetensors"
+FILES = (DESCRIPTION, TENSORS)
 REFERENCES = "references"
 
 

@@ -9,6 +9,7 @@ inputs.py    arrays as callers have them -> mono clips and their sample rates
 module.py    waveforms -> latents over time: the encoder as a torch module
 onnx.py      encoder -> ONNX file, front end included
 over_time.py the embeddings of one clip over time
+published.py a model <-> a folder or a Hugging Face repository, for encoders and classifiers
 reading.py   audio files -> their log-mels in order, read ahead within a bound of memory
 rows.py      audio files -> rows of numbers for each, resumable
 shifts.py    log-mels from later frames on, for steps that are closer in time

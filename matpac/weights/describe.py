@@ -164,6 +164,11 @@ NO_LICENSE = (
     "Not stated. Weights may be bound by the terms of what they were trained on; whoever publishes them says "
     "which licence they are under (`license` in the head of this file)."
 )
+METHOD = (
+    "A. Quelennec, P. Chouteau, G. Peeters, S. Essid: *Masked Latent Prediction and Classification for "
+    "Self-Supervised Audio Representation Learning*, ICASSP 2025 "
+    "([arXiv:2502.12031](https://arxiv.org/abs/2502.12031))."
+)
 
 
 def model_card(
@@ -190,7 +195,7 @@ def model_card(
         "pipeline_tag": "feature-extraction",
         "tags": ["audio", "audio-embeddings", "matpac", "self-supervised-learning"],
     }
-    rows = [f"| {label} | {_cell(words)} |" for label, words in in_words(facts).items()]
+    rows = [f"| {label} | {cell(words)} |" for label, words in in_words(facts).items()]
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         "# Audio encoder (MATPAC)",
@@ -204,9 +209,7 @@ def model_card(
         "## Licence",
         license or NO_LICENSE,
         "## Method",
-        "A. Quelennec, P. Chouteau, G. Peeters, S. Essid: *Masked Latent Prediction and Classification for "
-        "Self-Supervised Audio Representation Learning*, ICASSP 2025 "
-        "([arXiv:2502.12031](https://arxiv.org/abs/2502.12031)).",
+        METHOD,
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -223,5 +226,6 @@ def _summary(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _cell(words: str) -> str:
+def cell(words: str) -> str:
+    """Words as a cell of a Markdown table."""
     return " ".join(words.split()).replace("|", "\\|")

@@ -1,10 +1,13 @@
 """Classifiers by themselves, with heads that were not trained."""
 
 import json
+import re
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from scipy.special import expit, softmax
 
@@ -144,6 +147,36 @@ def test_a_saved_classifier_says_the_same(encoder, tmp_path, kind):
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == {
         path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()
     }
+
+
+def test_the_card_says_what_was_measured_and_its_code_runs(encoder, tmp_path):
+    measured = {"metric": "accuracy", "mean": 0.786, "interval": 0.005, "protocol": "5-fold"}
+    classifier = tiny_classifier(encoder, scores=measured)
+    classifier.save_pretrained(tmp_path / "saved", model_card_kwargs={"license": "cc-by-4.0"})
+    card = (tmp_path / "saved/README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert (head["pipeline_tag"], head["license"]) == ("audio-classification", "cc-by-4.0")
+    assert "78.6 ± 0.5 % accuracy on clips that were held out (5-fold;" in card
+    assert "| high, loud | 0.400 |" in card
+    assert "| dataset | birds |" in card
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    found = {"waveform": noise(RATE)[0], "sample_rate": RATE}
+    exec(code.replace("a folder, or user/repository", str(tmp_path / "saved")), found)
+    assert found["probabilities"].shape == (1, 3)
+    assert found["unlike"].shape == (1,)
+    with pytest.raises(TypeError, match="'licence'"):
+        classifier.save_pretrained(tmp_path / "other", model_card_kwargs={"licence": "cc-by-4.0"})
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_classifier_is_copied_and_cast_as_any_module(encoder):
+    classifier = tiny_classifier(encoder)
+    copy = deepcopy(classifier).double().float()
+    [clip] = noise(20_000)
+    np.testing.assert_array_equal(copy.predict(clip, RATE), classifier.predict(clip, RATE))
+    np.testing.assert_allclose(copy.half().predict(clip, RATE), classifier.predict(clip, RATE), atol=0.02)
+    names = {name.partition(".")[0] for name in classifier.state_dict()}
+    assert names == {"encoder", "head", "references"}
 
 
 WRONG = {

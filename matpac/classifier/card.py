@@ -1,0 +1,86 @@
+"""a classifier's description -> its model card."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from matpac.classifier.saved import Description
+from matpac.weights.describe import METHOD, NO_LICENSE, PLACEHOLDER, cell, in_words
+
+USE = """\
+```python
+import matpac
+
+classifier = matpac.Classifier.from_pretrained("{repository}")
+probabilities = classifier.predict(waveform, sample_rate)  # [clip, {num_classes}], any rate, any length
+[in_time] = classifier.predict_in_time(waveform, sample_rate)  # in_time.events: label, onset_s, ...
+unlike = classifier.unlike(waveform, sample_rate)  # [clip], above 1: unlike the training data
+```"""
+
+
+def model_card(
+    about: Description,
+    facts: Mapping[str, Any],
+    *,
+    license: str | None = None,
+    scores: str | None = None,
+    repo_id: str | None = None,
+) -> str:
+    """Write a model card (https://huggingface.co/docs/hub/model-cards).
+
+    Args:
+        about: The classifier's own description.
+        facts: Facts about its encoder, from `AudioEncoder.facts`.
+        license: Identifier of the Hub (`cc-by-4.0`); None makes the card say that none is stated.
+        scores: Markdown about the scores, in place of what the description holds.
+        repo_id: Repository or folder that the card's code opens; None leaves a placeholder.
+
+    Returns:
+        Markdown with a head of YAML.
+    """
+    head = {
+        "library_name": "matpac",
+        **({"license": license} if license else {}),
+        "pipeline_tag": "audio-classification",
+        "tags": ["audio", "audio-classification", "matpac"],
+    }
+    measured = scores or _measured(about.scores)
+    kind = "any of" if about.multi_label else "one of"
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        "# Audio classifier (MATPAC)",
+        f"Says which sounds a recording of any length and rate holds: {kind} {len(about.classes):,} classes.",
+        "## Use",
+        USE.format(num_classes=len(about.classes), repository=repo_id or PLACEHOLDER),
+        *(["## Scores", measured] if measured else []),
+        "## Classes",
+        _table(["class", "threshold"], [(name, f"{at:.3f}") for name, at in _thresholds(about)]),
+        "## What is known of it",
+        _table(["", ""], [*in_words(about.origin).items(), *in_words(facts).items()]),
+        "## Licence",
+        license or NO_LICENSE,
+        "## Method",
+        METHOD,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured(scores: Mapping[str, Any]) -> str:
+    """What was measured, in a sentence; empty if the scores are not those of `matpac fit`."""
+    if not {"metric", "mean", "interval", "protocol"} <= scores.keys():
+        return ""
+    said = f"{100 * scores['mean']:.1f} ± {100 * scores['interval']:.1f} % {scores['metric']}"
+    return (
+        f"{said} on clips that were held out ({scores['protocol']}; mean and 95 % interval over repeats), by "
+        "models that were trained in the same way. This one was trained on all clips afterwards."
+    )
+
+
+def _thresholds(about: Description) -> list[tuple[str, float]]:
+    return list(zip(about.classes, about.thresholds, strict=True))
+
+
+def _table(head: list[str], rows: list[tuple[str, str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell(words) for words in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

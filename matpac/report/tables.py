@@ -84,7 +84,7 @@ def table_1(shards: Path, params: Params) -> Table:
         rows.append([name, used_for(name, params), f"{found['num_clips']:,}", complete, hours, *asked])
         # Shards built before this check have no such field.
         leaks += [
-            f"{name}, in the official split, which stays as it is: {leak}."
+            f"The official split of {name} is kept, though it has a {leak}."
             for leak in found.get("official_leaks", [])
         ]
     note = (
@@ -99,12 +99,12 @@ def used_for(name: str, params: Params) -> str:
         use
         for use, names in (
             ("pre-training", params.pretrain.datasets),
-            ("a look while training", params.online_datasets),
+            ("k-NN while training", params.online_datasets),
             ("probing", params.probe.datasets),
         )
         if name in names
     ]
-    return " and ".join(uses) or "nothing yet"
+    return ", ".join(uses) or "nothing yet"
 
 
 def table_2(experiments: Sequence[Experiment], settings: Settings, params: Params) -> Table:

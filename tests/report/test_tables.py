@@ -189,11 +189,11 @@ def test_table_1_says_what_is_on_the_disk(tmp_path, paper_params):
     task = {"classes": ["a", "b"], "multi_label": False, "metric": "accuracy", "num_folds": 5}
     write_json(folder / "task.json", task)
     table = table_1(tmp_path, paper_params)
-    used = "a look while training and probing"
+    used = "k-NN while training, probing"
     assert ["esc50", used, "1,990", "2,000", "2.76", "2", "accuracy", "5-fold"] in table.rows
     openmic = next(row for row in table.rows if row[0] == "openmic")
     assert openmic[2:6] == ["not here", "20,000", "not here", "20"]
-    assert table.notes[1:] == [f"esc50, in the official split, which stays as it is: {leak}."]
+    assert table.notes[1:] == [f"The official split of esc50 is kept, though it has a {leak}."]
 
 
 def test_figure_2_is_drawn_from_two_numbers_of_classes_on(params):

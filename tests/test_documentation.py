@@ -18,10 +18,15 @@ import yaml
 
 import benchmarks.__main__ as benchmarks
 from matpac.cli import app
+from matpac.clip import Task
 from matpac.datasets.inventory import Recording
+from matpac.encoder.over_time import OverTime
 from matpac.params import Custom, load_params
+from matpac.probing.store import EmbeddedClips, write_embeddings
+from matpac.weights.open import open_checkpoint
 from matpac.weights.released import PAPER_LOGMEL
 from tests.checkpoints import untrained_checkpoint
+from tests.classifiers import tiny_checkpoint
 from tests.recordings import NETWORKS
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -162,6 +167,56 @@ def test_the_page_on_encoders_runs_from_top_to_bottom(project, tmp_path, monkeyp
     assert names["first"].embeddings.shape == (names["first"].centers_ms.size, 640)
     assert names["rows"].num_rows == 2
     assert names["of_first_file"].shape == (6, 640)
+
+
+def test_the_page_on_classifiers_runs_from_top_to_bottom(project, tmp_path, monkeypatch, capfd):
+    checkpoint, recordings = tmp_path / "data/checkpoints/pretrained", tmp_path / "recordings"
+    tiny_checkpoint(checkpoint)
+    embedded_noise(tmp_path / "data/embeddings/esc10", checkpoint)
+    params = (project / "presets/demo.yaml").read_text().replace("max_epochs: 500", "max_epochs: 5")
+    (tmp_path / "params.yaml").write_text(params)
+    recordings.mkdir()
+    noise = np.random.default_rng(0).normal(scale=0.1, size=20_000)
+    soundfile.write(recordings / "a.wav", noise, 22_050)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"waveform": noise, "sample_rate": 22_050}
+    page = (project / "docs/classifiers.md").read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(python|bash)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(block, names)
+            continue
+        for line in block.splitlines():
+            program, *words = shlex.split(line, comments=True)
+            # Exporting takes its time; tests/classifier/test_onnx.py does it.
+            if program == "matpac" and words[0] != "export":
+                app(words, standalone_mode=False)
+    assert names["probabilities"].shape == (1, 2)
+    assert names["best"] in ("dog", "rain")
+    assert names["unlike"].shape == (1,)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made >= {"tags.csv", "tags.csv.json", "events.csv", "tracks", "selections", "classifier"}
+    assert re.search(
+        r"data/classifiers/esc10: 2 classes, accuracy [\d.]+ ± [\d.]+ % on held-out clips \(3-fold\); "
+        r"calibration error [\d.]+ -> [\d.]+ %; linear probe trained on all 12 clips for \d+ epochs",
+        capfd.readouterr().out,
+    )
+
+
+def embedded_noise(store: Path, checkpoint: Path) -> None:
+    """Embeddings over time of twelve clips in three folds."""
+    random, labels = np.random.default_rng(0), np.eye(2, dtype=np.uint8)[np.arange(12) % 2]
+    clips = EmbeddedClips(
+        dataset=store.name,
+        checkpoint=open_checkpoint(checkpoint).digest,
+        task=Task(("dog", "rain"), multi_label=False, metric="accuracy", num_folds=3),
+        ids=[str(number) for number in range(12)],
+        splits=[""] * 12,
+        folds=np.arange(12) // 2 % 3 + 1,
+        labels=labels,
+        observed=np.ones_like(labels),
+    )
+    steps = [random.normal(size=(4, 16)).astype(np.float32) + number % 2 for number in range(12)]
+    write_embeddings(store, clips, {"pretrained": [OverTime(one.mean(0), one) for one in steps]})
 
 
 def test_the_front_page_is_short(project):

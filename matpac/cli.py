@@ -32,6 +32,9 @@ EMBEDDINGS = Path("data/embeddings")
 SCORES = Path("data/scores")
 CLASSIFIERS = Path("data/classifiers")
 FINETUNED = Path("data/finetuned")
+ABOUT_FINETUNED = """Classifiers, one folder for each dataset of `finetune.datasets` in params.yaml.
+`matpac finetune` writes them; none are made by default.
+"""
 EXPERIMENTS = Path("data/experiments")
 RECORDED_ELSEWHERE = SOURCES / "experiments.json"
 REPORT = Path("data/report")
@@ -160,8 +163,10 @@ def sources(params: ParamsFile = DEFAULT_PARAMS) -> None:
         write_encoders(SOURCES, checked.pretrain.init, checked.embed.others)
         write_json(RECORDED_ELSEWHERE, recorded_elsewhere())
         # What `corpus`, `record` and `report` depend on: the datasets of now, even if there are none.
-        for folder in (CORPUS_PARTS, SHARDS / str(None), FINETUNED):
+        for folder in (CORPUS_PARTS, SHARDS / str(None)):
             folder.mkdir(parents=True, exist_ok=True)
+        # DVC warns of empty folders.
+        write_text(FINETUNED / "README.md", ABOUT_FINETUNED)
         for part in CORPUS_PARTS.glob("*.json"):
             if part.stem not in checked.pretrain.datasets:
                 part.unlink()

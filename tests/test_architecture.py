@@ -207,6 +207,21 @@ def test_a_broken_dataset_stops_only_what_needs_it(tmp_path, online):
     assert ("pretrain" in watched) == (online == "demo_melodies")
 
 
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of a library that DVC uses
+def test_fine_tuning_lies_between_pre_training_and_the_report(tmp_path):
+    params = yaml.safe_load((PROJECT / "presets/demo.yaml").read_text())
+    params["finetune"]["datasets"] = ["demo_melodies"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    Repo.init(str(tmp_path), no_scm=True).close()
+    with Repo(str(tmp_path)) as repo:
+        graph = repo.index.graph.reverse()
+    names = {stage.name: {other.name for other in dfs_postorder_nodes(graph, stage)} for stage in graph}
+    tuned = "finetune@demo_melodies"
+    assert tuned in names["pretrain"] & names["shards@demo_melodies"]
+    assert names[tuned] == {tuned, "record", "report"}
+
+
 def test_pre_training_depends_on_little():
     assert len(closure(entry_of(STAGES["pretrain"]["cmd"]))) <= 45
 

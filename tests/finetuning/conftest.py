@@ -19,7 +19,8 @@ NUM_CLIPS = 24
 def params() -> Params:
     params = load_params(Path(__file__).resolve().parents[2] / "presets/demo.yaml")
     changes = {"num_repeats": 2, "num_epochs": 3, "warmup_epochs": 1, "batch_size": 4}
-    changes |= {"learning_rate": 0.01, "crop_frames": 40}
+    changes |= {"learning_rate": 0.01, "layer_decay": 0.75, "crop_frames": 40}
+    changes |= {"spec_augment": None, "label_smoothing": 0.0}
     compute = params.compute.model_copy(update={"save_every_s": 1000.0, "num_processes": 1})
     finetune = params.finetune.model_copy(update=changes)
     return params.model_copy(update={"finetune": finetune, "compute": compute})

@@ -35,7 +35,7 @@ def test_the_result_is_a_classifier_with_its_scores(finetuned):
     assert (scores["metric"], scores["protocol"]) == ("accuracy", "3-fold")
     assert np.shape(scores["folds"]) == (2, 3)
     assert scores["mean"] == pytest.approx(np.mean(scores["folds"]))
-    assert scores["mean"] > 0.8
+    assert scores["mean"] > 0.7
     classifier = matpac.load_classifier(finetuned / "tones")
     assert classifier.classes == ("even", "odd")
     assert classifier.scores == scores

@@ -534,7 +534,7 @@ def finetune(
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Audio files, and folders to search for them.")],
-    classifier: Annotated[Path, typer.Option(help="Folder that `matpac fit` wrote.")],
+    classifier: Annotated[Path, typer.Option(help="Folder that `matpac fit` or `matpac finetune` wrote.")],
     out: Annotated[Path, typer.Option(help="Table to write, .csv or .parquet; a folder for --labels.")],
     events: Annotated[
         bool, typer.Option("--events", help="One row per event, with onset and offset, not one per file.")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def predict_files(
         name="predict",
         by="classifier",
         encoder=opened.encoder,
-        compute=_Events(opened) if in_time else _Tags(opened),
+        compute=partial(_events if in_time else _tags, opened),
         width=4 if in_time else len(opened.classes) + 1,
         dtype=np.dtype("<f8"),
         key=[digest, in_time, labels],
@@ -111,39 +112,29 @@ def predict_files(
     say(f"{out}: {what}{unlike}; {found.in_words()}")
 
 
-class _Tags:
-    """Log-mels -> for each file a row: probabilities of the classes, and how unlike it is."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
-
-    def __call__(self, pieces: Numbered) -> Numbered:
-        for number, answer in self.classifier.answers(pieces):
-            yield number, np.append(answer.probabilities, answer.unlike)[None]
+def _tags(classifier: Classifier, pieces: Numbered) -> Numbered:
+    """For each file a row: probabilities of the classes, and how unlike the training data it is."""
+    for number, answer in classifier.answers(pieces):
+        yield number, np.append(answer.probabilities, answer.unlike)[None]
 
 
-class _Events:
-    """Log-mels -> for each file a row (OF_FILE, 0, duration, unlike), then (class, onset, offset, score)."""
+def _events(classifier: Classifier, pieces: Numbered) -> Numbered:
+    """For each file a row (OF_FILE, 0, duration, unlike), then (class, onset, offset, score) per event."""
+    num_frames = Counter[int]()
 
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
+    def counted() -> Numbered:
+        for number, piece in pieces:
+            num_frames[number] += len(piece)
+            yield number, piece
 
-    def __call__(self, pieces: Numbered) -> Numbered:
-        classifier, num_frames = self.classifier, Counter[int]()
-
-        def counted() -> Numbered:
-            for number, piece in pieces:
-                num_frames[number] += len(piece)
-                yield number, piece
-
-        for number, heard in classifier.heard(counted()):
-            duration_s = classifier.duration_s(num_frames.pop(number))
-            found = classifier.in_time(heard.logits, duration_s).events
-            rows = [
-                (OF_FILE, 0, duration_s, heard.unlike),
-                *((classifier.classes.index(one.label), *one[1:]) for one in found),
-            ]
-            yield number, np.array(rows, dtype=np.float64)
+    for number, heard in classifier.heard(counted()):
+        duration_s = classifier.duration_s(num_frames.pop(number))
+        found = classifier.in_time(heard.logits, duration_s).events
+        rows = [
+            (OF_FILE, 0, duration_s, heard.unlike),
+            *((classifier.classes.index(one.label), *one[1:]) for one in found),
+        ]
+        yield number, np.array(rows, dtype=np.float64)
 
 
 def _by_file(found: Found, ratios: list[float]) -> Iterator[tuple[str, NDArray[np.float64]]]:

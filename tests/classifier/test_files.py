@@ -128,6 +128,27 @@ def test_a_finished_result_is_left_alone_until_something_changes(folder, recordi
     assert "left out" not in capsys.readouterr().err.replace("nothing left out", "")
 
 
+def test_work_goes_on_where_it_was_interrupted(folder, recordings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("matpac.encoder.rows.FILES_PER_PART", 1)
+    predict_files([recordings], folder, tmp_path / "whole.csv", events=True)
+    written, real = [], np.savez
+
+    def once(*about, **arrays):
+        if written:
+            raise KeyboardInterrupt
+        written.append(real(*about, **arrays))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", once)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files([recordings], folder, tmp_path / "events.csv", events=True)
+    assert not (tmp_path / "events.csv").exists()
+    capsys.readouterr()
+    predict_files([recordings], folder, tmp_path / "events.csv", events=True)
+    assert "predict: 1 of 4 files are done\n" in capsys.readouterr().err
+    assert (tmp_path / "events.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
 def test_an_attentive_classifier_predicts_files_too(encoder, recordings, tmp_path):
     tiny_classifier(encoder, "attentive").save_pretrained(tmp_path / "c")
     predict_files([recordings], tmp_path / "c", tmp_path / "tags.csv")

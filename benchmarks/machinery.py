@@ -232,6 +232,11 @@ def call_all() -> None:
 
             scores.mkdir(exist_ok=True)
             probe(name, embeddings / name, scores / f"{name}.json", params.probe)
+    for name in params.finetune.datasets:
+        with timed("finetune"):
+            from matpac.finetuning.stage import finetune_stage
+
+            finetune_stage(shards / name, checkpoint, data / "finetuned" / name, params)
     with timed("record"):
         from matpac.report.experiments import record_run
 

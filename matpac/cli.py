@@ -416,14 +416,16 @@ def info(
     ] = str(CHECKPOINT),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what an encoder is and what it was trained on.
+    """Show what an encoder or classifier is.
 
-    Prints sizes, front end and statistics. Downloads nothing.
+    Prints sizes, front end, statistics and training; of a classifier also classes and scores. Downloads
+    nothing.
     """
+    from matpac.classifier.saved import facts_of_classifier
     from matpac.weights.describe import facts_of, json_of, text_of
 
     text = json_of if as_json else text_of
-    _print(text(facts_of(weights)))
+    _print(text(facts_of_classifier(Path(weights)) | facts_of(weights)))
 
 
 @app.command()

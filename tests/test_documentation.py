@@ -196,7 +196,7 @@ def test_the_page_on_classifiers_runs_from_top_to_bottom(project, tmp_path, monk
     made = {path.name for path in tmp_path.iterdir()}
     assert made >= {"tags.csv", "tags.csv.json", "events.csv", "tracks", "selections", "classifier"}
     assert re.search(
-        r"data/classifiers/esc10: 2 classes, accuracy [\d.]+ ± [\d.]+ % on held-out clips \(3-fold\); "
+        r"data/classifiers/esc10: 2 classes, [\d.]+ ± [\d.]+ % accuracy \(3-fold\) on held-out clips; "
         r"calibration error [\d.]+ -> [\d.]+ %; linear probe trained on all 12 clips for \d+ epochs",
         capfd.readouterr().out,
     )

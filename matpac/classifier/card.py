@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from matpac.classifier.saved import Description
+from matpac.classifier.saved import Description, score_in_words
 from matpac.weights.describe import METHOD, NO_LICENSE, PLACEHOLDER, cell, in_words
 
 USE = """\
@@ -67,13 +67,13 @@ def model_card(
 
 
 def _measured(scores: Mapping[str, Any]) -> str:
-    """What was measured, in a sentence; empty if the scores are not those of `matpac fit`."""
-    if not {"metric", "mean", "interval", "protocol"} <= scores.keys():
+    """What was measured, in words; empty if the scores are not those of `matpac fit`."""
+    said = score_in_words(scores)
+    if not said:
         return ""
-    said = f"{100 * scores['mean']:.1f} ± {100 * scores['interval']:.1f} % {scores['metric']}"
     return (
-        f"{said} on clips that were held out ({scores['protocol']}; mean and 95 % interval over repeats), by "
-        "models that were trained in the same way. This one was trained on all clips afterwards."
+        f"{said} on clips that were held out, mean and 95 % interval over repeats, by models that were "
+        "trained in the same way. This one was trained on all clips afterwards."
     )
 
 

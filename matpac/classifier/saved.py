@@ -9,7 +9,7 @@ The folder is complete by itself, and no file holds code.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,6 +111,29 @@ def read_description(folder: Path) -> Description:
             f"{folder}: need a classifier that `matpac fit` or save_pretrained wrote, found no {DESCRIPTION}"
         )
     return read_section(Description, path, HEAD)
+
+
+def facts_of_classifier(folder: Path) -> dict[str, Any]:
+    """Facts by name, as JSON can hold them; none if the folder holds no classifier."""
+    if not (folder / DESCRIPTION).is_file():
+        return {}
+    about = read_description(folder)
+    how = "any of them in a clip" if about.multi_label else "one of them in a clip"
+    known = {name: about.origin.get(name) for name in ("dataset", "trained")}
+    return {
+        "classifier": f"{len(about.classes):,} classes, {how}",
+        "classes": list(about.classes),
+        **{name: value for name, value in known.items() if value},
+        **({"held_out_score": said} if (said := score_in_words(about.scores)) else {}),
+    }
+
+
+def score_in_words(scores: Mapping[str, Any]) -> str:
+    """Mean and interval of what was measured on held-out clips; empty if it is not there."""
+    if not {"metric", "mean", "interval", "protocol"} <= scores.keys():
+        return ""
+    mean, interval = 100 * scores["mean"], 100 * scores["interval"]
+    return f"{mean:.1f} ± {interval:.1f} % {scores['metric']} ({scores['protocol']})"
 
 
 def read_classifier_tensors(folder: Path, description: Description, dim: int) -> dict[str, Tensor]:

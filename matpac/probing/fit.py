@@ -14,6 +14,7 @@ from matpac.classifier.calibration import calibrated
 from matpac.classifier.classifier import Classifier
 from matpac.classifier.distances import distances, references_of, usual_distance
 from matpac.classifier.heads import HEADS, Head
+from matpac.classifier.saved import score_in_words
 from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.params import Channels, Precision, Probe
 from matpac.probing.attentive import check_heads, fit_attentive_probes
@@ -232,11 +233,9 @@ def fit(
 
 def summary_of_fit(classifier: Classifier) -> str:
     """One line for people."""
-    scores, origin = classifier.scores, classifier.origin
-    error = scores["calibration_error"]
+    origin, error = classifier.origin, classifier.scores["calibration_error"]
     return (
-        f"{len(classifier.classes)} classes, {scores['metric']} {100 * scores['mean']:.1f} ± "
-        f"{100 * scores['interval']:.1f} % on held-out clips ({scores['protocol']}); calibration error "
-        f"{100 * error['before']:.1f} -> {100 * error['after']:.1f} %; {origin['trained']} trained on all "
-        f"{origin['num_clips']:,} clips for {origin['num_epochs']} epochs"
+        f"{len(classifier.classes)} classes, {score_in_words(classifier.scores)} on held-out clips; "
+        f"calibration error {100 * error['before']:.1f} -> {100 * error['after']:.1f} %; "
+        f"{origin['trained']} trained on all {origin['num_clips']:,} clips for {origin['num_epochs']} epochs"
     )

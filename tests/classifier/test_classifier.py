@@ -156,7 +156,7 @@ def test_the_card_says_what_was_measured_and_its_code_runs(encoder, tmp_path):
     card = (tmp_path / "saved/README.md").read_text()
     head = yaml.safe_load(card.split("---\n")[1])
     assert (head["pipeline_tag"], head["license"]) == ("audio-classification", "cc-by-4.0")
-    assert "78.6 ± 0.5 % accuracy on clips that were held out (5-fold;" in card
+    assert "78.6 ± 0.5 % accuracy (5-fold) on clips that were held out," in card
     assert "| high, loud | 0.400 |" in card
     assert "| dataset | birds |" in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,9 +207,12 @@ def test_the_command_writes_a_folder_that_is_whole(project, checkpoint, embedded
     command = ["fit", "tones", "--checkpoint", str(checkpoint)]
     for _ in range(2):
         done = CliRunner().invoke(app, command, catch_exceptions=False)
-        assert done.output.splitlines()[-1].startswith("data/classifiers/tones: 3 classes, accuracy "), (
-            done.output
-        )
+        last = done.output.splitlines()[-1]
+        assert last.startswith("data/classifiers/tones: 3 classes, "), done.output
+    said = CliRunner().invoke(app, ["info", "data/classifiers/tones"], catch_exceptions=False).output
+    assert re.search(r"^held out score +[\d.]+ ± [\d.]+ % accuracy \(3-fold\)$", said, re.MULTILINE)
+    assert re.search(r"^classes +low, middle, high$", said, re.MULTILINE)
+    assert re.search(r"^embedding dim +16$", said, re.MULTILINE)
     assert matpac.load_classifier("data/classifiers/tones").classes == CLASSES
     assert [path.name for path in (tmp_path / "data/classifiers").iterdir()] == ["tones"]
     (tmp_path / "taken").mkdir()

@@ -77,6 +77,7 @@ def test_a_second_repro_runs_no_stage_and_is_quick(project):
         ("datasets.demo_corpus.seed", 9, {"download", "shards", "report"}),
         ("embed.batch_size", 8, {"embed", "report"}),
         ("embed.others", {"own": {"module": "matpac.hear", "model": None}}, {"embed", "report"}),
+        ("finetune.mixup", 0.5, {"record", "report"}),
         ("shards.num_workers", 1, set()),
     ],
 )

@@ -5,6 +5,7 @@ A fit that was killed goes on from its last saved state, in mid-epoch and with t
 
 import json
 import math
+import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -214,8 +215,11 @@ class Learner:
             write_tensors(path, plain, {"history": json.dumps(asdict(self.history))})
 
     def resume_(self, path: Path) -> None:
-        """Go on from a saved state."""
-        tensors, history = read_tensors(path), read_metadata(path, "history")
+        """Go on from a saved state. Raises ValueError if it is damaged."""
+        try:
+            tensors, history = read_tensors(path), read_metadata(path, "history")
+        except ValueError as error:
+            raise ValueError(f"{error} To begin this fit again: rm {shlex.quote(str(path))}") from None
         self.history = History(**history)
         self.networks.load_state_dict(part_of(tensors, "now."))
         self.best = part_of(tensors, "best.")

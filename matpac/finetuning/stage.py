@@ -120,14 +120,22 @@ class Run:
         return fits
 
     def _do(self, plan: Plan, *, wait: bool) -> None:
-        finished = self.work / f"{plan.name}{FINISHED}"
+        finished, lock = self.work / f"{plan.name}{FINISHED}", self.work / f"{plan.name}.lock"
         if finished.exists():
             return
-        with locked(self.work / f"{plan.name}.lock", wait=wait) as held:
-            if held is not None and not finished.exists():
-                learner = self._trained(plan)
-                write_fit(finished, learner)
-                self._state(plan).unlink(missing_ok=True)
+        with locked(lock) as held:
+            if held is not None:
+                self._finish(plan, finished)
+                return
+        if wait:
+            say(f"{plan.title}: waiting for the process that does it.")
+            with locked(lock, wait=True):
+                self._finish(plan, finished)
+
+    def _finish(self, plan: Plan, finished: Path) -> None:
+        if not finished.exists():
+            write_fit(finished, self._trained(plan))
+            self._state(plan).unlink(missing_ok=True)
 
     def _trained(self, plan: Plan) -> Learner:
         learner = Learner(plan, self.labelled, deepcopy(self.encoder), self.means, self.params)

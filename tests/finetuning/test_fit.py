@@ -1,5 +1,6 @@
 """One fit: losses by hand, resuming, stopping."""
 
+import dataclasses
 import math
 from copy import deepcopy
 
@@ -9,6 +10,7 @@ import torch
 
 from matpac.finetuning import fit as fitting
 from matpac.finetuning.fit import History, Learner, Plan, loss_of, means_of, smoothed, train_
+from matpac.params import SpecAugment
 from matpac.probing.folds import folds_of
 
 
@@ -96,6 +98,15 @@ def test_a_fit_that_was_cut_off_ends_with_the_same_bits(labelled, encoder, secti
     assert same(whole.networks.state_dict(), resumed.networks.state_dict())
 
 
+def test_a_damaged_state_is_named_with_what_to_do(labelled, encoder, section, tmp_path):
+    learner = new_learner(labelled, encoder, section)
+    learner.save(tmp_path / "state")
+    whole = (tmp_path / "state").read_bytes()
+    (tmp_path / "state").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"^\S+/state: need .* To begin this fit again: rm \S+/state$"):
+        train_(learner, tmp_path / "state", 1000)
+
+
 def test_labels_of_test_clips_decide_nothing(labelled, encoder, section, tmp_path):
     fold = folds_of(labelled.clips)[0]
     wrong = deepcopy(labelled.clips)
@@ -126,3 +137,44 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(labelled, encoder, secti
     ids = ", ".join(learner.batches.ids(0))
     with pytest.raises(SystemExit, match=rf"^Stopped: need finite .* in update 0 of .* clips {ids}\. The"):
         train_(learner, tmp_path / "state", 1000)
+
+
+MASKS = SpecAugment(num_freq_masks=1, max_freq_mels=4, num_time_masks=1, max_time_frames=10)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_balance": "weights", "label_smoothing": 0.1},
+        {"class_balance": "sampling", "crop_frames": None},
+        {"spec_augment": MASKS, "mixup": 0.8},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_every_option_trains_single_and_several_labels(labelled, encoder, section, changes, multi_label):
+    clips = labelled.clips
+    if multi_label:
+        observed = (np.random.default_rng(0).random(clips.labels.shape) < 0.8).astype(np.uint8)
+        task = dataclasses.replace(clips.task, multi_label=True, metric="mAP")
+        clips = dataclasses.replace(clips, task=task, labels=clips.labels * observed, observed=observed)
+    learner = new_learner(labelled._replace(clips=clips), encoder, section.model_copy(update=changes))
+    before = learner.encoder.patches.projection.weight.clone()
+    # The rate is 0 at the first update.
+    for update, batch in enumerate(learner.batches(range(2), encoder.device)):
+        assert math.isfinite(learner.update_(batch, update))
+    assert not learner.encoder.patches.projection.weight.equal(before)
+    learner.end_epoch_()
+    assert learner.history.best_epoch == 1
+
+
+def test_bfloat16_is_near_float32(labelled, encoder, section):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        encoder.precision = precision
+        learner = new_learner(labelled, encoder, section)
+        [batch] = learner.batches(range(1), encoder.device)
+        losses.append(learner.update_(batch, 0))
+        assert {value.dtype for value in learner.networks.parameters()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

@@ -6,6 +6,8 @@ RUN := PATH="$(abspath $(BIN)):$$PATH"
 UV ?= $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --python .venv,$(BIN)/python -m pip install --no-compile)
 export DO_NOT_TRACK := 1
+# Images of containers set it. Nothing is compiled at installation, so each of many processes would compile anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests run in as many processes, each on one thread; those of a file stay together and share what is prepared.
 WORKERS ?= 2
 PYTEST := python -m pytest --numprocesses $(WORKERS) --dist loadfile

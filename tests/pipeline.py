@@ -30,7 +30,11 @@ def sources() -> list[str]:
 
 
 class Pipeline:
-    """The project in `folder`; `temporary` beside it is where its processes put temporary files."""
+    """The project in `folder`; `temporary` beside it is where its processes put temporary files.
+
+    A server that stops within `server_idle_s` between two stages is started again by the next one, which
+    takes ten seconds on a busy machine.
+    """
 
     def __init__(self, folder: Path, *, server_idle_s: int = 30) -> None:
         self.folder, self.temporary = folder / "project", folder / "temporary"

@@ -25,7 +25,7 @@ NUM_KILLS = int(os.environ.get("MATPAC_KILLS", "3"))
 def first_run(tmp_path_factory):
     """A project after `dvc repro`, what that left behind, and the same project before it."""
     project = Pipeline(tmp_path_factory.mktemp("pipeline"))
-    other = Pipeline(tmp_path_factory.mktemp("killed"), server_idle_s=5)
+    other = Pipeline(tmp_path_factory.mktemp("killed"), server_idle_s=15)
     started = time.monotonic()
     said = project.dvc("repro")
     assert "log-mel statistics" in said

@@ -33,7 +33,7 @@ class Project:
         self.change()
 
     def change(
-        self, online: str | None = None, save_every_s: float = 0.05, size: str = "custom", **pretrain
+        self, online: str | None = None, save_every_s: float = 0.2, size: str = "custom", **pretrain
     ) -> None:
         """Write params.yaml for a tiny run, with changes to its section `pretrain`.
 

@@ -218,5 +218,5 @@ def test_classification_alone_raises_the_alarm_once_it_is_judged(folder):
 
 
 def test_a_sound_run_raises_no_alarm(folder):
-    folder.change(size="tiny", alpha=0.5, num_epochs=200, save_every_s=60)
-    assert "seems to collapse" not in folder.pretrain()
+    folder.change(size="tiny", alpha=0.5, num_epochs=200, save_every_s=1)
+    assert "seems to collapse" not in folder.pretrain(stop_after=150)

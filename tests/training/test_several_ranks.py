@@ -48,16 +48,16 @@ def together(project_of_noise, alone):
 
 
 def test_told_to_stop_ranks_stop_after_one_update_and_another_number_goes_on(project_of_noise, alone):
-    code, said = project_of_noise.interrupt(signal.SIGTERM, updates=10, ranks=2)
+    project_of_noise.pretrain(stop_after=10)
+    begun = project_of_noise.saved_updates()
+    code, said = project_of_noise.interrupt(signal.SIGTERM, updates=begun + 10, ranks=2)
     assert code == 128 + signal.SIGTERM
+    assert f"Going on from update {begun} of 68." in said
     assert said.count("the next run goes on from there") == 1
     saved = project_of_noise.saved_updates()
     assert f"Stopped after update {saved};" in said
-    assert 10 <= saved < 68
-    assert f"Going on from update {saved} of 68." in project_of_noise.pretrain(stop_after=saved + 10)
-    saved = project_of_noise.saved_updates()
-    assert saved < 68
-    assert f"Going on from update {saved} of 68." in project_of_noise.run(ranks=2)
+    assert begun + 10 <= saved < 68
+    assert f"Going on from update {saved} of 68." in project_of_noise.pretrain()
     expect_the_same(project_of_noise, alone)
 
 

@@ -127,7 +127,11 @@ def test_the_lines_of_python_that_use_an_encoder_run(project, tmp_path, monkeypa
     blocks = [block for path in PAGES for block in blocks_of_python(path) if "matpac.load(" in block]
     assert len(blocks) >= 2
     for block in blocks:
-        names = {"waveform": np.zeros(8_000, dtype=np.float32), "sample_rate": 8_000}
+        names = {
+            "waveform": np.zeros(8_000, dtype=np.float32),
+            "sample_rate": 8_000,
+            "batch": torch.zeros(2, 16_000),
+        }
         exec(block, names)
         assert np.isfinite(names["embeddings"]).all()
 

@@ -984,7 +984,11 @@ def _checked(kind: type[Read], raw: Any, where: str) -> Read:  # noqa: ANN401 - 
         # As JSON, whose lists may become tuples in strict mode too.
         return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        problems = "\n".join(_problem(where, item) for item in _with_guesses(error.errors()))
+        remedy = ". Copy it from presets/demo.yaml." if kind is Params else ""
+        problems = "\n".join(
+            _problem(where, item) + (remedy if item["type"] == "missing" and len(item["loc"]) == 1 else "")
+            for item in _with_guesses(error.errors())
+        )
         raise ValueError(problems) from None
 
 

@@ -210,6 +210,13 @@ def test_a_missing_key_is_named(raw):
         parse_params(without)
 
 
+def test_a_section_of_a_newer_version_is_found_in_the_preset(raw):
+    without = {key: section for key, section in raw.items() if key != "finetune"}
+    said = r"^params: finetune: this key is missing. Copy it from presets/demo.yaml.$"
+    with pytest.raises(ValueError, match=said):
+        parse_params(without)
+
+
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"no such file. Run from the project's folder"):
         load_params(tmp_path / "params.yaml")

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from matpac.classifier.saved import Description, score_in_words
-from matpac.weights.describe import METHOD, NO_LICENSE, PLACEHOLDER, cell, in_words
+from matpac.weights.describe import PLACEHOLDER, card_of, cell, in_words
 
 USE = """\
 ```python
@@ -39,16 +37,9 @@ def model_card(
     Returns:
         Markdown with a head of YAML.
     """
-    head = {
-        "library_name": "matpac",
-        **({"license": license} if license else {}),
-        "pipeline_tag": "audio-classification",
-        "tags": ["audio", "audio-classification", "matpac"],
-    }
     measured = scores or _measured(about.scores)
     kind = "any of" if about.multi_label else "one of"
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         "# Audio classifier (MATPAC)",
         f"Says which sounds a recording of any length and rate holds: {kind} {len(about.classes):,} classes.",
         "## Use",
@@ -58,12 +49,8 @@ def model_card(
         _table(["class", "threshold"], [(name, f"{at:.3f}") for name, at in _thresholds(about)]),
         "## What is known of it",
         _table(["", ""], [*in_words(about.origin).items(), *in_words(facts).items()]),
-        "## Licence",
-        license or NO_LICENSE,
-        "## Method",
-        METHOD,
     ]
-    return "\n\n".join(parts) + "\n"
+    return card_of("audio-classification", ["audio", "audio-classification", "matpac"], license, parts)
 
 
 def _measured(scores: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +189,8 @@ def model_card(
     Returns:
         Markdown with a head of YAML.
     """
-    head = {
-        "library_name": "matpac",
-        **({"license": license} if license else {}),
-        "pipeline_tag": "feature-extraction",
-        "tags": ["audio", "audio-embeddings", "matpac", "self-supervised-learning"],
-    }
     rows = [f"| {label} | {cell(words)} |" for label, words in in_words(facts).items()]
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         "# Audio encoder (MATPAC)",
         _summary(facts),
         "## Use",
@@ -206,12 +199,21 @@ def model_card(
         *(["## Scores", scores] if scores else []),
         "## What is known of it",
         "\n".join(["| | |", "|---|---|", *rows]),
-        "## Licence",
-        license or NO_LICENSE,
-        "## Method",
-        METHOD,
     ]
-    return "\n\n".join(parts) + "\n"
+    tags = ["audio", "audio-embeddings", "matpac", "self-supervised-learning"]
+    return card_of("feature-extraction", tags, license, parts)
+
+
+def card_of(pipeline_tag: str, tags: Sequence[str], license: str | None, parts: Sequence[str]) -> str:
+    """A model card: its head of YAML, `parts`, then license and method, which are those of every card."""
+    head = {
+        "library_name": "matpac",
+        **({"license": license} if license else {}),
+        "pipeline_tag": pipeline_tag,
+        "tags": list(tags),
+    }
+    known = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---", *parts]
+    return "\n\n".join([*known, "## Licence", license or NO_LICENSE, "## Method", METHOD]) + "\n"
 
 
 def _summary(facts: Mapping[str, Any]) -> str:

@@ -20,9 +20,9 @@ from matpac.encoder.hub import TrainedEncoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
 from matpac.encoder.over_time import OverTime
 from matpac.encoder.shifts import in_order_of_time, with_shifts
+from matpac.model.patches import steps_of
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
-from matpac.model.steps import steps_of
 from matpac.params import LogMel, Precision
 from matpac.signal.mel import mel_filters
 from matpac.weights.checkpoint import Standard, new_pretext, read_meta

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from matpac.encoder.front_end import LogMels
 from matpac.encoder.inputs import check_batch
 from matpac.model.encoder import Encoder
-from matpac.model.patches import Patches
+from matpac.model.patches import Patches, steps_of
 from matpac.model.sizes import PATCH
-from matpac.model.steps import steps_of
 from matpac.params import LogMel, Precision
 from matpac.weights.checkpoint import Standard
 

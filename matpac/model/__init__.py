@@ -5,10 +5,9 @@ flops.py      networks -> floating-point operations of a training step
 head.py       latents -> class logits
 losses.py     Eqs. (1) to (5) of the paper
 masking.py    patch grid -> visible and masked patches
-patches.py    log-mel -> patches with sine-cosine positions
+patches.py    log-mel -> patches with sine-cosine positions; their latents -> steps over time
 predictor.py  visible latents -> predicted latents
 pretext.py    Figure 1 of the paper, as code
 sizes.py      model sizes `tiny` and `base`
-steps.py      latents of patches -> steps over time
 teacher.py    moving averages: teacher encoder, teacher head, center
 """

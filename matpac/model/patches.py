@@ -1,4 +1,4 @@
-"""log-mel -> patches with positions: X in the paper."""
+"""log-mel -> patches with positions, X in the paper; latents of patches -> steps over time."""
 
 import torch
 from jaxtyping import Float
@@ -60,3 +60,10 @@ def sine_cosine(num_freq: int, num_time: int, dim: int) -> Float[Tensor, "patch 
     time = encode(torch.arange(num_time)).repeat(num_freq, 1)
     freq = encode(torch.arange(num_freq)).repeat_interleave(num_time, dim=0)
     return torch.cat([time, freq], dim=1).float()
+
+
+def steps_of(latents: Float[Tensor, "*batch patch dim"], num_freq: int) -> Float[Tensor, "*batch step _"]:
+    """Put the latents of all frequencies at one time side by side."""
+    by_freq = latents.unflatten(-2, (num_freq, -1))
+    steps: Tensor = by_freq.transpose(-3, -2).flatten(-2)
+    return steps

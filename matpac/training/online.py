@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
+from matpac.model.patches import steps_of
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
-from matpac.model.steps import steps_of
 from matpac.neighbors import nearest_votes
 from matpac.params import Online
 from matpac.shards.folder import ShardFolder, read_task

@@ -60,6 +60,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
 Precision = Literal["float32", "bfloat16"]
+ScoreOn = Literal["test", "validation"]
 
 
 class Section(BaseModel):
@@ -583,6 +584,9 @@ class Probe(Section):
     """Most epochs of training."""
     patience_epochs: PositiveInt
     """Training stops if the validation loss has not improved for this many epochs."""
+    score_on: ScoreOn
+    """Clips that scores, tables and records speak of. `test` for results; `validation` to choose
+    settings: a fold's test clips are then never read. See docs/results.md."""
     standardize: bool
     """Scale every feature by the train split's mean and deviation before the linear layer and
     `knn`."""
@@ -784,6 +788,15 @@ class Params(Section):
     def _attention_has_steps(self) -> "Params":
         if self.probe.attentive is not None and not self.embed.over_time:
             raise ValueError("probe.attentive: need embed.over_time: true, got false")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_chosen_without_test_clips(self) -> "Params":
+        if self.probe.score_on == "validation" and self.finetune.datasets:
+            raise ValueError(
+                "finetune.datasets: need [] with probe.score_on: validation, because fine-tuning is scored "
+                f"on test clips, got {', '.join(self.finetune.datasets)}"
+            )
         return self
 
     @model_validator(mode="after")

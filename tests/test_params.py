@@ -511,3 +511,12 @@ def test_own_data_needs_a_kind_and_a_source_only(raw, kind):
         ValueError, match=r"got new, which has none. Set datasets.new.labels; `matpac inspect new` says what"
     ):
         parse_params(changed(changed(raw, "datasets.new", section), "probe.datasets", ["new"]))
+
+
+def test_settings_are_not_chosen_on_validation_clips_beside_fine_tuning_on_test_clips():
+    raw = yaml.safe_load(Path("presets/demo.yaml").read_text())
+    raw["probe"]["score_on"] = "validation"
+    parse_params(raw)
+    raw["finetune"]["datasets"] = ["demo_melodies"]
+    with pytest.raises(ValueError, match=r"finetune.datasets: need \[\] with probe.score_on: validation"):
+        parse_params(raw)

@@ -106,7 +106,7 @@ class HeldOut:
             on_epoch,
         )
         head = self.head(fit).to(self.means.device)
-        probe = self.params.model_dump(mode="json", exclude={"datasets", "knn", "attentive"})
+        probe = self.params.model_dump(mode="json", exclude={"datasets", "knn", "attentive", "score_on"})
         return self.classifier(
             self.fits,
             head,
@@ -150,6 +150,8 @@ def held_out(
     on_epoch: Callable[[], object] = lambda: None,
 ) -> HeldOut:
     """Train the probes of a dataset as `matpac.probing.probe` does, and keep what it throws away.
+
+    Scores are on test clips whatever `params.score_on` says: a classifier is a result.
 
     Args:
         embeddings: Store of embeddings, data/embeddings/<dataset>.

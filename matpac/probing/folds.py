@@ -5,21 +5,26 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from matpac.params import ScoreOn
 from matpac.probing.store import EmbeddedClips
 
 
 class Fold(NamedTuple):
-    """Indices of clips. `validation` decides when to stop; `test` decides nothing."""
+    """Indices of clips. `validation` decides when to stop; `test` is scored and decides nothing.
+
+    With `probe.score_on: validation`, `test` holds the validation clips again.
+    """
 
     train: Int64[np.ndarray, " train"]
     validation: Int64[np.ndarray, " validation"]
     test: Int64[np.ndarray, " test"]
 
 
-def folds_of(clips: EmbeddedClips) -> list[Fold]:
+def folds_of(clips: EmbeddedClips, score_on: ScoreOn = "test") -> list[Fold]:
     """One fold from the dataset's splits, or all K folds of a cross-validation.
 
-    Clips without split or fold are not used. Raises ValueError if a part has no clips or observed
+    Clips without split or fold are not used. With `score_on: validation`, neither are a fold's test
+    clips: the validation clips take their place. Raises ValueError if a part has no clips or observed
     labels, no class can be scored, or a clip of a single-label task has not exactly one label.
     """
     num_folds = clips.task.num_folds
@@ -29,6 +34,8 @@ def folds_of(clips: EmbeddedClips) -> list[Fold]:
         folds = [Fold(*(np.flatnonzero(splits == part) for part in parts))]
     else:
         folds = [cross_validation_fold(clips.folds, test, num_folds) for test in range(1, num_folds + 1)]
+    if score_on == "validation":
+        folds = [fold._replace(test=fold.validation) for fold in folds]
     for number, fold in enumerate(folds, start=1):
         for part, indices in fold._asdict().items():
             name = f"the {part} {'split' if num_folds is None else f'part of fold {number}'}"
@@ -41,7 +48,7 @@ def folds_of(clips: EmbeddedClips) -> list[Fold]:
                 raise ValueError(f"{clips.dataset}: need observed labels in {name}, found none")
         if not scored_classes(clips, fold).any():
             raise ValueError(
-                f"{clips.dataset}: need a class that some test clips have and others do not, found none"
+                f"{clips.dataset}: need a class that some {score_on} clips have and others do not, found none"
             )
     if not clips.task.multi_label:
         _check_one_label_each(clips, np.concatenate(folds[0]))

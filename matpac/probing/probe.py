@@ -22,6 +22,7 @@ from matpac.probing.scores import (
     details_of,
     fold_scores,
     mean_and_interval,
+    num_members,
     repeat_scores,
     summary_of,
 )
@@ -38,12 +39,13 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
 
     In each repeat, all features share the order of clips, and features of equal length (those of
     the trained and the untrained encoder) share the first weights, so differences are paired.
-    Second readings (`params.knn`, `params.attentive`) appear in the details and in no score. Raises
+    Second readings (`params.knn`, `params.attentive`) appear in the details and in no score. With
+    `params.score_on: validation`, validation clips stand for test clips in all of them. Raises
     ValueError, before any training, if the store cannot be probed: without validation clips, for
     example, or without embeddings over time for an attentive probe.
     """
     clips = read_clips(embeddings)
-    folds = folds_of(clips)
+    folds = folds_of(clips, params.score_on)
     over_time = {}
     if params.attentive is not None:
         over_time = {name: Steps(embeddings, name) for name in OVER_TIME}
@@ -112,17 +114,17 @@ def write_scores(
     params: Probe,
 ) -> None:
     """Write `out`, the few numbers that `dvc metrics` compares, and the details beside it."""
-    tested = np.concatenate([fold.test for fold in folds])
-    summary = summary_of(details, clips, folds)
+    scored = np.concatenate([fold.test for fold in folds])
+    summary = summary_of(details, clips, folds, params.score_on)
     write_json(
         out.with_suffix(DETAILS),
         {
             "probe": params.model_dump(mode="json", exclude={"datasets"}),
             "summary": summary,
             "classes": list(clips.task.classes),
-            "num_test_clips": clips.labels[tested].sum(0).tolist(),
-            "num_observed_test_clips": clips.observed[tested].sum(0).tolist(),
-            "folds": [{part: len(members) for part, members in fold._asdict().items()} for fold in folds],
+            "num_clips_scored": clips.labels[scored].sum(0).tolist(),
+            "num_observed_clips_scored": clips.observed[scored].sum(0).tolist(),
+            "folds": [num_members(fold, params.score_on) for fold in folds],
             "checkpoint": clips.checkpoint,
             "others": {name: origin._asdict() for name, origin in clips.others.items()},
             "features": details,

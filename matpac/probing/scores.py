@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
 from matpac.files import read_json
+from matpac.params import ScoreOn
 from matpac.probing.folds import Fold, both_kinds, scored_classes
 from matpac.probing.store import FEATURES, EmbeddedClips
 from matpac.progress import in_columns
@@ -147,29 +148,30 @@ def details_of(fits: Sequence[Fit], clips: EmbeddedClips, folds: Sequence[Fold])
 
 
 def summary_of(
-    details: dict[str, dict[str, Any]], clips: EmbeddedClips, folds: Sequence[Fold]
+    details: dict[str, dict[str, Any]], clips: EmbeddedClips, folds: Sequence[Fold], score_on: ScoreOn
 ) -> dict[str, Any]:
     """Scores of a dataset for tables and the report, as fractions.
 
     `num_classes_scored` is the number of classes behind accuracy or mAP, in the fold with the
-    fewest. `observed` is the share of entries [test clip, class] that were observed. `others` holds
+    fewest. `observed` is the share of entries [scored clip, class] that were observed. `others` holds
     the scores of other encoders, and their lead over the trained encoder, repeat by repeat.
     """
-    task, tested = clips.task, np.concatenate([fold.test for fold in folds])
+    task, scored = clips.task, np.concatenate([fold.test for fold in folds])
     repeats = {name: repeat_scores(details[name]["scores"]) for name in clips.features}
     gain = np.subtract(repeats["pretrained"], repeats["random_init"])
     ahead = {name: np.subtract(repeats[name], repeats["pretrained"]).tolist() for name in clips.others}
     return {
         "dataset": clips.dataset,
         "metric": task.metric,
+        "score_on": score_on,
         "protocol": protocol(task.num_folds),
-        "num_clips": num_clips(folds, task.num_folds),
+        "num_clips": num_clips(folds, task.num_folds, score_on),
         "num_classes": len(task.classes),
         "num_classes_scored": min(int(scored_classes(clips, fold).sum()) for fold in folds),
-        "observed": float(clips.observed[tested].mean()),
+        "observed": float(clips.observed[scored].mean()),
         "official_split": task.official_split,
         "num_repeats": len(gain),
-        "chance": chance(clips.labels[tested], clips.observed[tested], task.metric),
+        "chance": chance(clips.labels[scored], clips.observed[scored], task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},
         "gain_over_random_init": mean_and_interval(gain.tolist()),
         "others": {
@@ -180,23 +182,64 @@ def summary_of(
 
 
 def compared(summary: dict[str, Any]) -> dict[str, float]:
-    """A row of `dvc metrics show`, short enough for a terminal; fractions."""
-    return {
+    """A row of `dvc metrics show`, short enough for a terminal; fractions.
+
+    Scores on validation clips have names of their own, so that `dvc metrics diff` never subtracts
+    them from scores on test clips.
+    """
+    prefix = "validation." if on_validation(summary) else ""
+    values = {
         "chance": summary["chance"],
         **{name: summary[name]["mean"] for name in FEATURES},
         "gain": summary["gain_over_random_init"]["mean"],
         **{f"others.{name}": score["mean"] for name, score in summary["others"].items()},
     }
+    return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+def on_validation(summary: Mapping[str, Any]) -> bool:
+    """Whether these are scores on validation clips. Scores from before `probe.score_on` are on test clips."""
+    return bool(summary.get("score_on") == "validation")
+
+
+def measured_by(summary: Mapping[str, Any]) -> str:
+    """The metric, marked if it was measured on validation clips."""
+    return f"{summary['metric']} on VALIDATION" if on_validation(summary) else summary["metric"]
+
+
+def about_validation(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences on what the validation scores among these are worth; none if all are on test clips."""
+    chosen = [summary for summary in summaries if on_validation(summary)]
+    if not chosen:
+        return []
+    which = "" if len(chosen) == len(summaries) else f" of {', '.join(one['dataset'] for one in chosen)}"
+    sentences = [
+        f"The scores{which} are on VALIDATION clips (probe.score_on: validation): for choosing settings, not "
+        "results.",
+        "Probes stop by the loss on these clips, so the scores are slightly high, for all encoders alike.",
+    ]
+    if folds := [one["dataset"] for one in chosen if "all_folds" in one["num_clips"]]:
+        sentences.append(
+            f"{', '.join(folds)}: a validation clip of one fold is a test clip of another, so settings "
+            "chosen here have an advantage in the test score, too. Judge them on other datasets."
+        )
+    return sentences
 
 
 def protocol(num_folds: int | None) -> str:
     return "train/validation/test" if num_folds is None else f"{num_folds}-fold"
 
 
-def num_clips(folds: Sequence[Fold], num_folds: int | None) -> dict[str, int]:
+def num_clips(folds: Sequence[Fold], num_folds: int | None, score_on: ScoreOn) -> dict[str, int]:
     if num_folds is None:
-        return {part: len(indices) for part, indices in folds[0]._asdict().items()}
+        return num_members(folds[0], score_on)
     return {"all_folds": sum(len(fold.test) for fold in folds)}
+
+
+def num_members(fold: Fold, score_on: ScoreOn) -> dict[str, int]:
+    """Clips in each part of a fold; without `test`, if validation clips stand in its place."""
+    counts = {part: len(indices) for part, indices in fold._asdict().items()}
+    return counts if score_on == "test" else {part: counts[part] for part in ("train", "validation")}
 
 
 def chance(labels: Labels, observed: Labels, metric: str) -> float:
@@ -248,7 +291,7 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
     lines = [
         [
             summary["dataset"],
-            summary["metric"],
+            measured_by(summary),
             f"{100 * summary['chance']:.1f}",
             *(percent(summary[name]) for name in FEATURES),
             gap_cell(summary["gain_over_random_init"]),
@@ -262,6 +305,7 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
         "gain (encoder minus random init) and minus encoder are differences repeat by repeat;",
         "* if the interval of the difference excludes 0.",
         f"Ahead of random init by more than both intervals: {', '.join(ahead) or 'none'}.",
+        *about_validation(summaries),
     ]
     return "\n".join([*aligned(header, lines), *others_table(summaries), *notes])
 

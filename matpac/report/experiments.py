@@ -15,7 +15,7 @@ import numpy as np
 from matpac.files import WORK, read_json, write_json, write_text
 from matpac.finetuning.scores import DESCRIPTION
 from matpac.git import git_revision
-from matpac.params import BEFORE, Params, digest, flat
+from matpac.params import BEFORE, Params, ScoreOn, digest, flat
 from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.probing.store import BASELINES
 from matpac.shards.corpus import fingerprint
@@ -34,6 +34,7 @@ SECTIONS_OF_FINETUNED = ("logmel", "model", "pretrain", "finetune")
 SECTIONS_OF_OTHERS = ("logmel", "probe")
 """The same for other encoders: `logmel` has the resampler, and decides which clips are too short."""
 
+SCORE_ON = "probe.score_on"
 SECOND_READINGS = ("probe.knn", "probe.attentive")
 """Keys that change no score; older records name them."""
 
@@ -192,6 +193,8 @@ def read_experiment(path: Path) -> Experiment:
     if found != FORMAT:
         raise ValueError(f"{path}: need an experiment of format {FORMAT}, found {found}. Remove the file.")
     older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
+    if not is_finetuned(raw["settings"]):
+        older |= {SCORE_ON: "test"}
     settings = older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
     return Experiment(settings, {name: Result(**result) for name, result in raw["results"].items()})
 
@@ -234,6 +237,11 @@ def is_other(settings: Settings) -> bool:
 def is_finetuned(settings: Settings) -> bool:
     """Whether these are settings of fine-tuning, not of probes."""
     return "finetune.num_epochs" in settings
+
+
+def scored_on(experiments: Iterable[Experiment], score_on: ScoreOn) -> list[Experiment]:
+    """Records of probes that were scored on these clips, so that no table mixes the two."""
+    return [one for one in experiments if one.settings.get(SCORE_ON) == score_on]
 
 
 def repeats_of(experiment: Experiment, datasets: Sequence[str]) -> list[float] | None:

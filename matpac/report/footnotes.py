@@ -26,6 +26,7 @@ def notes_of(
     `reference` was probed on today's recordings; `grids` are the table's grids in presets/grids.
     """
     notes = [
+        on_validation_clips(params),
         not_run(runs),
         not_probed_here(columns, params),
         not_probed_there(runs, base, reference, columns),
@@ -33,6 +34,15 @@ def notes_of(
         revisions(runs),
     ]
     return [note for note in notes if note]
+
+
+def on_validation_clips(params: Params) -> str:
+    if params.probe.score_on == "test":
+        return ""
+    return (
+        "Ours are scores on VALIDATION clips (`probe.score_on: validation`), printed ones on test clips: "
+        "they cannot be compared. Records of test scores are kept; `probe.score_on: test` shows them."
+    )
 
 
 def not_run(runs: Sequence[Run]) -> str:

@@ -8,6 +8,7 @@ from matpac.report.curves import training_section
 from matpac.report.experiments import (
     is_finetuned,
     read_experiments,
+    scored_on,
     settings_of,
     settings_of_finetuned,
 )
@@ -38,7 +39,7 @@ def write_report(root: Path, out: Path, params: Params) -> None:
     scores, shards, checkpoint = data / "scores", data / "shards", data / "checkpoints" / "pretrained"
     meta, corpus = read_optional(checkpoint / "meta.json"), read_optional(data / "corpus.json")
     experiments = read_experiments(data / "experiments")
-    probed = [one for one in experiments if not is_finetuned(one.settings)]
+    probed = scored_on(experiments, params.probe.score_on)
     finetuned = [one for one in experiments if is_finetuned(one.settings)]
     settings = settings_of(params, corpus, meta)
     sections = [

@@ -82,7 +82,7 @@ def draw_figure_2(experiments: Sequence[Experiment], settings: Settings, params:
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
     axes.set_xlabel("classes K")
-    axes.set_ylabel("percent")
+    axes.set_ylabel("percent" if params.probe.score_on == "test" else "percent, validation clips")
     unbox_(axes)
     drawing.legend(frameon=False, fontsize=8, loc="outside right upper")
     return svg_of(drawing)

@@ -73,6 +73,8 @@ def run_facts(meta: dict[str, Any], params: Params) -> dict[str, str]:
         "Model": f"{params.model.size}, {params.model.num_clusters:,} classes, "
         f"{params.model.mask_ratio:.0%} hidden",
     }
+    if params.probe.score_on == "validation":
+        known["Scores on"] = "VALIDATION clips, to choose settings; test clips were not read"
     if params.pretrain.init is not None:
         known["Initial weights"] = params.pretrain.init
     if meta.get("update"):

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matpac.files import read_json
-from matpac.probing.scores import DETAILS, beats_random_init, percent, read_summaries
+from matpac.probing.scores import (
+    DETAILS,
+    about_validation,
+    beats_random_init,
+    measured_by,
+    on_validation,
+    percent,
+    read_summaries,
+)
 from matpac.report.html import Section, section
 
 NAMES = {
@@ -28,7 +36,8 @@ class SecondReading(NamedTuple):
 
 class ClassScores(NamedTuple):
     name: str
-    num_test_clips: int
+    num_clips: int
+    """Clips of the class among those that are scored."""
     encoder: float | None
     """Score as a fraction; None if the class cannot be scored."""
     untrained: float | None
@@ -45,6 +54,8 @@ class Task(NamedTuple):
     """A probed dataset, class by class."""
 
     dataset: str
+    scored: str
+    """`Test clips`, or what else was scored."""
     remarks: list[str]
     classes: list[ClassScores]
     """Best recognized first."""
@@ -65,6 +76,8 @@ def scores_section(scores: Path, datasets: Sequence[str]) -> Section:
         names=NAMES,
         others=others,
         lead=lead(summaries),
+        warning=" ".join(about_validation(summaries)),
+        measured_by=measured_by,
         second_readings=second_readings(scores, summaries, [*NAMES, *others]),
     )
 
@@ -95,7 +108,7 @@ def second_readings(
         for kind, reading in readings.items():
             cells = [score_cell(reading[name]) if name in reading else "" for name in features]
             read_by = READ_BY[kind].format(**reading)
-            rows.append(SecondReading(kind, [summary["dataset"], summary["metric"], read_by, *cells]))
+            rows.append(SecondReading(kind, [summary["dataset"], measured_by(summary), read_by, *cells]))
     return rows
 
 
@@ -119,6 +132,7 @@ def task_of(summary: dict[str, Any], details: dict[str, Any]) -> Task:
     matrix = None if confusion is None else [shares(row) for row in confusion]
     return Task(
         summary["dataset"],
+        "Validation clips" if on_validation(summary) else "Test clips",
         uncounted(summary),
         classes_of(details),
         None if matrix is None else mistakes(names, matrix),
@@ -131,14 +145,13 @@ def uncounted(summary: dict[str, Any]) -> list[str]:
     """Sentences about classes and labels that do not count."""
     sentences = []
     number = summary["num_classes"] - summary["num_classes_scored"]
+    clip = "validation clip" if on_validation(summary) else "test clip"
     if number:
-        unscored = (
-            "have no test clip" if summary["metric"] == "accuracy" else "have no test clip, or no other"
-        )
+        unscored = f"have no {clip}" if summary["metric"] == "accuracy" else f"have no {clip}, or no other"
         sentences.append(f"{number} of {summary['num_classes']} classes {unscored}, and do not count.")
     if summary["observed"] < 1:
         sentences.append(
-            f"Annotators looked at {summary['observed']:.0%} of all pairs of a test clip and a class; "
+            f"Annotators looked at {summary['observed']:.0%} of all pairs of a {clip} and a class; "
             "the others count neither in training nor in scores."
         )
     return sentences
@@ -147,7 +160,7 @@ def uncounted(summary: dict[str, Any]) -> list[str]:
 def classes_of(details: dict[str, Any]) -> list[ClassScores]:
     """Best recognized first."""
     encoder, untrained = (details["features"][name]["per_class"] for name in ("pretrained", "random_init"))
-    found = map(ClassScores, details["classes"], details["num_test_clips"], encoder, untrained)
+    found = map(ClassScores, details["classes"], details["num_clips_scored"], encoder, untrained)
     # Ties in reverse order of the classes.
     return sorted(found, key=lambda one: -1 if one.encoder is None else one.encoder)[::-1]
 

@@ -15,7 +15,7 @@ from matpac.report.columns import (
     columns_of_paper,
     printed,
 )
-from matpac.report.experiments import Experiment, Settings, is_other
+from matpac.report.experiments import SCORE_ON, Experiment, Settings, is_other
 from matpac.report.footnotes import notes_of
 from matpac.report.rows import (
     ALPHA,
@@ -196,6 +196,8 @@ def our_rows(
     Only scores on the same recordings as `reference` are shown.
     """
     source = "measured here" if is_other(run.settings) else "ours"
+    if run.settings.get(SCORE_ON) == "validation":
+        source += ", VALIDATION"
     num_seeds = len(run.seeds.keys() - {None})
     num_shared = len(shared_seeds(run.seeds, base.seeds))
     scores = [score_cell(run, num_seeds, reference, column) for column in columns]

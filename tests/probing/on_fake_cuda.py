@@ -17,6 +17,7 @@ PARAMS = Probe(
     learning_rate=0.001,
     max_epochs=1,
     patience_epochs=2,
+    score_on="test",
     standardize=True,
     knn=None,
     attentive=None,

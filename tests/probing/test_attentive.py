@@ -26,6 +26,7 @@ PARAMS = Probe(
     learning_rate=0.01,
     max_epochs=60,
     patience_epochs=15,
+    score_on="test",
     standardize=True,
     knn=None,
     attentive=4,

@@ -34,6 +34,7 @@ PROBE = Probe(
     learning_rate=0.01,
     max_epochs=60,
     patience_epochs=20,
+    score_on="test",
     standardize=True,
     knn=3,
     attentive=None,

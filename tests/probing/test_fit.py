@@ -32,6 +32,7 @@ PARAMS = Probe(
     learning_rate=0.01,
     max_epochs=8,
     patience_epochs=4,
+    score_on="test",
     standardize=True,
     knn=None,
     attentive=None,

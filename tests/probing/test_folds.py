@@ -87,3 +87,12 @@ def test_a_part_that_nobody_annotated_is_named(clip, part):
     observed[clip] = 0
     with pytest.raises(ValueError, match=f"need observed labels in the {part} split, found none"):
         folds_of(tags(np.eye(5, 4) * observed, observed))
+
+
+def test_scored_on_validation_clips_a_fold_holds_no_test_clip():
+    splits = ["test", "train", "validation", "validation", "train"]
+    [fold] = folds_of(single_label(splits=splits), "validation")
+    assert [part.tolist() for part in fold] == [[1, 4], [2, 3], [2, 3]]
+    folds = folds_of(single_label(folds=[1, 2, 3, 4, 0], num_folds=4), "validation")
+    assert [fold.test.tolist() for fold in folds] == [[1], [2], [3], [0]]
+    assert [fold.train.tolist() for fold in folds] == [[2, 3], [0, 3], [0, 1], [1, 2]]

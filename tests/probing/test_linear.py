@@ -20,6 +20,7 @@ def probe_params(**changes):
         "learning_rate": 0.02,
         "max_epochs": 12,
         "patience_epochs": 3,
+        "score_on": "test",
         "standardize": False,
         "knn": None,
         "attentive": None,

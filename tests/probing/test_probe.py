@@ -9,7 +9,7 @@ from matpac.clip import Task
 from matpac.encoder.over_time import OverTime
 from matpac.params import Probe
 from matpac.probing.probe import probe
-from matpac.probing.scores import beats_random_init, read_summaries, score_table
+from matpac.probing.scores import DETAILS, beats_random_init, read_summaries, score_table
 from matpac.probing.store import EmbeddedClips, write_embeddings
 
 PARAMS = Probe(
@@ -19,6 +19,7 @@ PARAMS = Probe(
     learning_rate=0.05,
     max_epochs=40,
     patience_epochs=10,
+    score_on="test",
     standardize=False,
     knn=None,
     attentive=None,
@@ -99,7 +100,7 @@ def test_classes_without_test_clips_are_left_out_and_counted(tmp_path):
     assert (summary["num_classes"], summary["num_classes_scored"]) == (3, 2)
     assert summary["observed"] == 1.0
     assert details["features"]["pretrained"]["per_class"][2] is None
-    assert details["num_test_clips"][2] == 0
+    assert details["num_clips_scored"][2] == 0
     assert summary["pretrained"]["mean"] == pytest.approx(1.0)
 
 
@@ -110,8 +111,8 @@ def test_only_what_was_observed_is_learned_and_scored(tmp_path):
     assert summary["pretrained"]["mean"] == pytest.approx(1.0)
     test = np.array(clips.splits) == "test"
     assert summary["observed"] == pytest.approx(clips.observed[test].mean())
-    assert details["num_observed_test_clips"] == clips.observed[test].sum(0).tolist()
-    assert details["num_test_clips"] == clips.labels[test].sum(0).tolist()
+    assert details["num_observed_clips_scored"] == clips.observed[test].sum(0).tolist()
+    assert details["num_clips_scored"] == clips.labels[test].sum(0).tolist()
     taken_as_absent, _ = probed(
         tmp_path, (dataclasses.replace(clips, observed=np.ones_like(clips.labels)), features)
     )
@@ -129,7 +130,7 @@ def test_accuracy_is_defined_if_classes_lack_test_or_training_clips(tmp_path):
     assert details["features"]["pretrained"]["per_class"][2] is None
     unheard, heard, _ = details["features"]["pretrained"]["per_class"]
     assert heard == 1.0
-    num_unheard, num_heard, _ = details["num_test_clips"]
+    num_unheard, num_heard, _ = details["num_clips_scored"]
     right = unheard * num_unheard + num_heard
     assert summary["pretrained"]["mean"] == pytest.approx(right / (num_unheard + num_heard))
 
@@ -197,3 +198,64 @@ def test_an_impossible_attentive_probe_is_refused_before_any_probe_is_trained(
     # A finished feature would have printed its progress.
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "scores").exists()
+
+
+def validated(tmp_path, embedded, **changes):
+    """Everything that a probe on validation clips writes and prints."""
+    clips, features = embedded
+    folder, out = tmp_path / "embeddings" / clips.dataset, tmp_path / "scores" / f"{clips.dataset}.json"
+    write_embeddings(folder, clips, features)
+    probe(clips.dataset, folder, out, PARAMS.model_copy(update={"score_on": "validation"} | changes))
+    return [out.read_text(), out.with_suffix(DETAILS).read_text(), score_table(out.parent)]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_scored_on_validation_clips_a_probe_never_reads_test_clips(tmp_path, multi_label):
+    clips, features = toy("voices", multi_label=multi_label)
+    over_time = {name: [OverTime(row, row[None]) for row in features[name]] for name in features}
+    changes = {"knn": 3, "attentive": 2, "max_epochs": 4, "num_repeats": 2}
+    first = validated(tmp_path / "first", (clips, features | over_time), **changes)
+
+    test, random = np.array(clips.splits) == "test", np.random.default_rng(1)
+    labels = clips.labels.copy()
+    labels[test] = random.permutation(labels[test])
+    noise = {name: random.normal(0, 1000, rows.shape) for name, rows in features.items()}
+    spoilt = {
+        name: np.where(test[:, None], noise[name], rows).astype(np.float32) for name, rows in features.items()
+    }
+    over_time = {name: [OverTime(row, row[None]) for row in rows] for name, rows in spoilt.items()}
+    changed = dataclasses.replace(clips, labels=labels)
+    assert not np.array_equal(changed.labels, clips.labels)
+    assert validated(tmp_path / "second", (changed, spoilt | over_time), **changes) == first
+    on_test = [
+        validated(tmp_path / name, embedded, score_on="test", max_epochs=4)
+        for name, embedded in (("third", (clips, features)), ("fourth", (changed, spoilt)))
+    ]
+    assert on_test[0] != on_test[1]
+
+
+def test_scores_on_validation_clips_say_so_wherever_they_stand(tmp_path):
+    metrics, details, table = validated(tmp_path, toy("voices"))
+    assert {name.split(".")[0] for name in json.loads(metrics)} == {"validation"}
+    summary = json.loads(details)["summary"]
+    assert (summary["score_on"], summary["num_clips"]) == ("validation", {"train": 50, "validation": 20})
+    assert "accuracy on VALIDATION" in table
+    assert "for choosing settings, not results" in table
+    assert "is a test clip of another" not in table
+
+
+def test_with_folds_the_table_says_whose_test_scores_the_choice_favours(tmp_path):
+    *_, table = validated(tmp_path, toy("notes", num_folds=5))
+    assert "notes: a validation clip of one fold is a test clip of another" in table
+
+
+def test_a_score_on_validation_clips_is_that_of_the_kept_epoch_on_these_clips(tmp_path):
+    """By hand: 20 validation clips, so every score is a number of twentieths."""
+    clips, features = toy("voices")
+    validated(tmp_path, (clips, features))
+    details = json.loads((tmp_path / "scores/voices.details.json").read_text())
+    confusion = np.array(details["features"]["random_init"]["confusion"])
+    validation = np.array(clips.splits) == "validation"
+    assert details["num_clips_scored"] == clips.labels[validation].sum(0).tolist()
+    assert confusion.sum(1).tolist() == (3 * clips.labels[validation].sum(0)).tolist()
+    assert details["folds"] == [{"train": 50, "validation": 20}]

@@ -27,6 +27,7 @@ PARAMS = Probe(
     learning_rate=0.05,
     max_epochs=60,
     patience_epochs=10,
+    score_on="test",
     standardize=True,
     knn=15,
     attentive=None,

@@ -1,3 +1,4 @@
+import csv
 from datetime import UTC, datetime
 from shutil import copytree, rmtree
 
@@ -6,10 +7,13 @@ import pytest
 from matpac.files import read_json, write_json
 from matpac.git import git_revision
 from matpac.params import BEFORE, flat, parse_params
+from matpac.probing.probe import probe
 from matpac.probing.scores import DETAILS, repeat_scores
 from matpac.report.experiments import KEPT, is_other, read_experiments, record_run
+from matpac.report.page import write_report
 from matpac.report.rows import what_differs
 from matpac.report.tables import table_2
+from tests.pages import parse, section
 
 
 def test_settings_are_flat():
@@ -127,6 +131,7 @@ def test_a_record_that_is_older_than_a_key_did_what_was_done_before(copy, params
         raw = read_json(path)
         for key in BEFORE:
             raw["settings"].pop(f"pretrain.{key}", None)
+        del raw["settings"]["probe.score_on"]
         write_json(path, raw)
     assert read_experiments(copy / "data/experiments") == new
 
@@ -193,6 +198,46 @@ def test_scores_are_not_recorded_under_parameters_that_were_edited_after_their_s
     with pytest.raises(ValueError, match=rf"need results of {key}: {value}, as in params.yaml; {what} was"):
         record_run(copy, parse_params(raw))
     assert records(copy) == before
+
+
+def on_validation(params):
+    raw = params.model_dump(mode="json")
+    raw["probe"]["score_on"] = "validation"
+    return parse_params(raw)
+
+
+def test_scores_on_validation_clips_are_not_recorded_as_scores_on_test_clips(copy, params):
+    record_run(copy, params)
+    before = records(copy)
+    with pytest.raises(ValueError, match=r"need results of probe.score_on: validation, as in params.yaml"):
+        record_run(copy, on_validation(params))
+    assert records(copy) == before
+
+
+def test_validation_scores_have_records_and_tables_of_their_own(project, copy, params):
+    record_run(copy, params)
+    on_test = records(copy)
+    for dataset in ("notes", "tags"):
+        folder = project / "data/embeddings" / dataset
+        probe(dataset, folder, copy / f"data/scores/{dataset}.json", on_validation(params).probe)
+    record_run(copy, on_validation(params))
+    now = records(copy)
+    assert len(now) == 4
+    assert [one for one in now if one in on_test] == on_test
+    assert {one["settings"]["probe.score_on"] for one in now} == {"test", "validation"}
+
+    write_report(copy, copy / "report", on_validation(params))
+    page = parse((copy / "report/index.html").read_text(encoding="utf-8"))
+    [warning, *_] = [part for part in section(page, "scores").iter("p") if part.get("class") == "warning"]
+    assert "for choosing settings, not results" in "".join(warning.itertext())
+    table = list(csv.DictReader((copy / "report/table_2.csv").read_text().splitlines()))
+    ours = [row["Source"] for row in table if "MATPAC" not in row["Source"] and "here" not in row["Source"]]
+    assert "ours, VALIDATION" in ours
+    assert "ours" not in ours
+    assert len([row for row in table if row["Encoder"] == "ast"]) == 1
+
+    write_report(copy, copy / "report", params)
+    assert "VALIDATION" not in (copy / "report/table_2.csv").read_text()
 
 
 @pytest.mark.parametrize(("field", "value"), [("module", "hear_b"), ("model", "b.pt"), ("digest", "cafe")])

@@ -23,7 +23,7 @@ def details(confusion):
         name: {"per_class": [0.5] * size, "confusion": confusion} for name in ("pretrained", "random_init")
     }
     names = [f"class {number}" for number in range(size)]
-    return {"classes": names, "num_test_clips": [1] * size, "features": features}
+    return {"classes": names, "num_clips_scored": [1] * size, "features": features}
 
 
 def test_lost_tasks_are_named():

@@ -288,6 +288,31 @@ def pretrain(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command()
+def reference(
+    preset: Annotated[str, typer.Argument(help="Name of the preset, as in presets/<name>.yaml.")],
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs of the preset, one a seed, a finished one first.", show_default=False),
+    ] = None,
+) -> None:
+    """Make runs the reference of a preset.
+
+    `matpac pretrain` and the report lay later runs over their curves. A seed that the reference has
+    is replaced, others stay.
+
+    matpac reference demo data/checkpoints/pretrained
+    """
+    from matpac.training.references import SHIPPED, add_to_reference
+
+    folder = SHIPPED / preset
+    for checkpoint in checkpoints or [CHECKPOINT]:
+        number = add_to_reference(checkpoint, folder)
+        say(
+            f"{folder}: {checkpoint} is added; it has {number} seed{'s' if number > 1 else ''} now.", out=True
+        )
+
+
+@app.command()
 def embed(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Audio files, and folders to search for them.")

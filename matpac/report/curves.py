@@ -1,7 +1,7 @@
-"""metrics.csv and online.csv of a pre-training run -> small charts."""
+"""metrics.csv and online.csv of a pre-training run -> small charts, over the reference of its preset."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -9,9 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from matpac.report.html import COLORS, Section, data_url, section, styled, svg_of, unbox_
-from matpac.training.history import METRICS, ONLINE, describe_collapse, read_rows
+from matpac.training.history import METRICS, ONLINE, History, describe_collapse, read_rows
+from matpac.training.references import Band, Comparison, compare, edges_of, facts_of, read_references
 
 MAX_POINTS = 400
+
+
+class Curve(NamedTuple):
+    """A band of the reference."""
+
+    epochs: Float[np.ndarray, " stretch"]
+    """Middles of its stretches."""
+    band: Band
 
 
 class Chart(NamedTuple):
@@ -100,15 +109,21 @@ CHARTS = (
 )
 
 
-def training_section(checkpoint: Path, num_clusters: int) -> Section | None:
+def training_section(checkpoint: Path, meta: dict[str, Any], num_clusters: int) -> Section | None:
     columns = columns_of(checkpoint / METRICS)
     if "epoch" not in columns:
         return None
     online = columns_of(checkpoint / ONLINE)
     if online:
         online["epoch"] = np.interp(online["step"], columns["step"], columns["epoch"])
+    comparison = compare(facts_of(meta), read_references()) if "pretrain" in meta else ""
+    bands: dict[str, Curve] = {}
+    if isinstance(comparison, Comparison):
+        edges = edges_of(comparison.total_updates) * meta["pretrain"]["num_epochs"] / comparison.total_updates
+        middles = (edges[:-1] + edges[1:]) / 2
+        bands = {column: Curve(middles, band) for column, band in comparison.bands().items()}
     charts = [
-        (chart, data_url(draw(chart, table), "image/svg+xml"))
+        (chart, data_url(draw(chart, table, bands), "image/svg+xml"))
         for chart in CHARTS
         for table in (columns, online)
         if table.keys() & chart.columns.keys()
@@ -126,9 +141,22 @@ def training_section(checkpoint: Path, num_clusters: int) -> Section | None:
         "How training went",
         "training.html.j2",
         alarm=alarm(columns, num_clusters),
+        compared=in_words(comparison, checkpoint),
         about=about,
         charts=charts,
     )
+
+
+def in_words(comparison: Comparison | str, checkpoint: Path) -> str:
+    """Where the run leaves the reference, that it does not, or why there is none."""
+    if isinstance(comparison, str):
+        return comparison
+    online = checkpoint / ONLINE
+    history = History(read_rows(checkpoint / METRICS), read_rows(online) if online.exists() else [])
+    gray = "Gray: values of a run that is like the reference."
+    if departures := comparison.departures(history):
+        return f"The run left its reference: {comparison.describe(departures)}. {gray}"
+    return f"{comparison.introduce()} The run stayed near them. {gray}"
 
 
 def columns_of(path: Path) -> dict[str, Float[np.ndarray, " row"]]:
@@ -150,11 +178,14 @@ def alarm(columns: dict[str, Float[np.ndarray, " row"]], num_clusters: int) -> s
 
 
 @styled()
-def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]]) -> bytes:
+def draw(chart: Chart, columns: dict[str, Float[np.ndarray, " row"]], bands: dict[str, Curve]) -> bytes:
     drawing = Figure(figsize=(3.7, 2.3), layout="constrained")
     axes = drawing.subplots()
     for color, (column, label) in zip(COLORS, chart.columns.items(), strict=False):
         if column in columns:
+            if column in bands:
+                at, band = bands[column]
+                axes.fill_between(at, band.lower, band.upper, color="#dee2e6", linewidth=0)
             epochs, values = thinned(columns["epoch"]), thinned(columns[column])
             axes.plot(epochs, values, color=color, linewidth=1.4, label=label)
     axes.set_xlabel("epoch")

@@ -45,7 +45,7 @@ def write_report(root: Path, out: Path, params: Params) -> None:
     sections = [
         scores_section(scores, params.probe.datasets),
         finetuned_section(data, params, finetuned, settings_of_finetuned(params, corpus, meta)),
-        training_section(checkpoint, params.model.num_clusters),
+        training_section(checkpoint, meta, params.model.num_clusters),
         classes_section(scores, params.probe.datasets),
         maps_section(data / "embeddings", params.probe.datasets),
         crops_section(shards, params),

@@ -10,6 +10,7 @@ loop.py       one optimizer update, and the loop around it
 objective.py  one forward pass to the losses, as one module
 online.py     k-NN accuracy and rank of labelled clips, while training
 ranks.py      processes that train together, one a GPU or a core
+references.py curves of a run over those of its preset, and where it leaves them
 run.py        a run that can be killed at any time and resumes
 schedules.py  update number -> learning rate, temperatures and decays
 """

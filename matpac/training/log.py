@@ -6,6 +6,7 @@ from matpac.params import Params
 from matpac.progress import Progress, say
 from matpac.training.history import History, LivePlots, Row, describe_collapse
 from matpac.training.loop import Report
+from matpac.training.references import Comparison
 from matpac.training.schedules import Durations
 
 MIN_UPDATES = 80
@@ -13,7 +14,7 @@ MIN_UPDATES = 80
 
 
 class Log:
-    """Rows of metrics.csv and online.csv, DVCLive's plots, progress, and a warning of collapse."""
+    """Rows of metrics.csv and online.csv, DVCLive's plots, progress, and warnings."""
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class Log:
         *,
         flops_per_crop: float,
         first_update: int,
+        comparison: Comparison | None = None,
     ) -> None:
         """New rows are appended to `history`. `flops_per_crop` are the share of one process."""
         self.history = history
@@ -32,6 +34,8 @@ class Log:
         self._progress = Progress("pretrain", durations.total, "updates", done=first_update)
         self._last = (first_update, time.monotonic(), 0.0)
         self._late: tuple[Report, float] | None = None
+        self._comparison = comparison
+        self._has_left = comparison is not None and bool(comparison.departures(history))
 
     def add_update(self, report: Report, waited_s: float) -> None:
         """`waited_s`: seconds spent waiting for data since the run began.
@@ -62,6 +66,7 @@ class Log:
             say(f"WARNING: this run seems to collapse at update {row['step']:,}: {collapse}.")
         rows.append(row | {"collapsing": int(collapse is not None)})
         self._live.log(rows[-1])
+        self._say_if_it_leaves()
 
     def add_online(self, row: Row) -> None:
         """Add a row of online.csv; the time it took does not count as training."""
@@ -69,6 +74,14 @@ class Log:
         self._live.log(row)
         done, before, waited_s = self._last
         self._last = (done, before + row["seconds"], waited_s)
+
+    def _say_if_it_leaves(self) -> None:
+        """Warn once if a curve leaves those of the reference."""
+        if self._comparison is None or self._has_left:
+            return
+        if departures := self._comparison.departures(self.history):
+            self._has_left = True
+            say(f"WARNING: this run has left its reference: {self._comparison.describe(departures)}.")
 
     def _speed(self, done: int, waited_s: float) -> Row:
         """Speed since the last row, and the share of the time that was spent waiting for data."""

@@ -37,6 +37,7 @@ from matpac.training.log import Log
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
 from matpac.training.online import OnlineProbe
 from matpac.training.ranks import Ranks, all_ranks
+from matpac.training.references import Comparison, Facts, compare, read_references
 from matpac.training.schedules import durations_of
 from matpac.weights.checkpoint import (
     SMALLEST_STD,
@@ -397,7 +398,27 @@ class Run:
             LivePlots(self.work / "dvclive", history),
             flops_per_crop=flops.total / self.ranks.number,
             first_update=first,
+            comparison=self._comparison(),
         )
+
+    def _comparison(self) -> Comparison | None:
+        """The run laid over reference curves; says which, or why there are none."""
+        params = self.params
+        facts = Facts(
+            logmel=params.logmel,
+            model=params.model,
+            pretrain=params.pretrain,
+            online=params.online,
+            num_clips=self.crops.num_clips,
+            mean=self.standard.mean,
+            std=self.standard.std,
+        )
+        found = compare(facts, read_references())
+        if isinstance(found, str):
+            say(found)
+            return None
+        say(found.introduce())
+        return found
 
     def _say(self, line: str) -> None:
         if self.ranks.is_first:

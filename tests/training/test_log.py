@@ -7,6 +7,7 @@ from matpac.training.health import Health
 from matpac.training.history import History, LivePlots
 from matpac.training.log import Log
 from matpac.training.loop import OnHost, Report
+from matpac.training.references import Comparison, read_references
 from matpac.training.schedules import Durations, knobs_at
 
 DURATIONS = Durations(total=100, warmup=2, teacher_temperature=4)
@@ -58,3 +59,27 @@ def test_a_row_waits_for_the_next_update_if_the_device_is_not_done(log):
     log.make_row()
     log.make_row()
     assert logged(log) == [0, 1]
+
+
+def test_a_run_that_leaves_its_reference_is_warned_of_once(log, capsys):
+    [reference] = [one for one in read_references() if one.name == "demo"]
+    params, total = log.params, reference.about.total_updates
+    suspects = {"pretrain.peak_learning_rate": (0.01, 0.001)}
+
+    def new_log(history):
+        comparison = Comparison(reference, suspects, total, same_online=False)
+        durations = DURATIONS._replace(total=total)
+        return Log(
+            history, params, durations, NoPlots(), flops_per_crop=1.0, first_update=0, comparison=comparison
+        )
+
+    one = new_log(History([], []))
+    for update in range(0, 60, 10):  # Latents of noise, and a prediction loss of 1 throughout.
+        one.add_update(report_of(one, update, OnHost), 0.0)
+    [said] = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert said.startswith("WARNING: this run has left its reference: ")
+    assert said.endswith("pretrain.peak_learning_rate is 0.01, reference 0.001.")
+
+    resumed = new_log(one.history)
+    resumed.add_update(report_of(one, 60, OnHost), 0.0)
+    assert "WARNING" not in capsys.readouterr().err

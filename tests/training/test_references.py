@@ -92,7 +92,9 @@ def test_a_departure_says_where_it_began_and_what_the_seeds_have_there(reference
 
 def test_two_stretches_outside_or_three_on_both_sides_are_none(reference):
     assert not leaves(reference, curve(lambda step: 3.0 if 496 <= step < 532 else 1.0))
-    assert not leaves(reference, curve(lambda step: 1.0 if step < 500 else 3.0 if (step - 100) // 36 % 2 else 0.3))
+    assert not leaves(
+        reference, curve(lambda step: 1.0 if step < 500 else 3.0 if (step - 100) // 36 % 2 else 0.3)
+    )
 
 
 def test_a_run_is_judged_while_it_goes_on(reference):

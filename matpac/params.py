@@ -61,6 +61,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 Precision = Literal["float32", "bfloat16"]
 ScoreOn = Literal["test", "validation"]
+Pooling = Literal["mean", "mean_and_deviation"]
 
 
 class Section(BaseModel):
@@ -524,6 +525,7 @@ TAKEN = (
     *("pretrained", "random_init", "logmel_statistics"),
     *("ids", "split", "fold", "labels", "observed"),
     *("pretrained_steps", "pretrained_num_steps", "random_init_steps", "random_init_num_steps"),
+    *("pretrained_deviation", "random_init_deviation"),
 )
 """Names that a store of embeddings uses itself (matpac/probing/store.py)."""
 
@@ -587,6 +589,10 @@ class Probe(Section):
     score_on: ScoreOn
     """Clips that scores, tables and records speak of. `test` for results; `validation` to choose
     settings: a fold's test clips are then never read. See docs/results.md."""
+    pooling: Pooling
+    """What linear probes and `knn` read of our encoder's steps over a clip: their mean (the paper), or mean
+    and standard deviation side by side, as x-vectors do (https://doi.org/10.1109/ICASSP.2018.8461375).
+    Other encoders and log-mel statistics, which have a deviation already, stay as they are."""
     standardize: bool
     """Scale every feature by the train split's mean and deviation before the linear layer and
     `knn`."""

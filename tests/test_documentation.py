@@ -220,7 +220,7 @@ def embedded_noise(store: Path, checkpoint: Path) -> None:
         observed=np.ones_like(labels),
     )
     steps = [random.normal(size=(4, 16)).astype(np.float32) + number % 2 for number in range(12)]
-    write_embeddings(store, clips, {"pretrained": [OverTime(one.mean(0), one) for one in steps]})
+    write_embeddings(store, clips, {"pretrained": [OverTime(one.mean(0), one.std(0), one) for one in steps]})
 
 
 def test_the_front_page_is_short(project):

@@ -18,7 +18,14 @@ from matpac.classifier.calibration import DEFAULT_THRESHOLD, probabilities_of
 from matpac.classifier.card import model_card
 from matpac.classifier.distances import distances
 from matpac.classifier.events import Event, events_of, smoothed
-from matpac.classifier.heads import HEADS, AttentiveHead, Head, logits_of_clip, logits_of_steps
+from matpac.classifier.heads import (
+    AttentiveHead,
+    Head,
+    LinearHead,
+    logits_of_clip,
+    logits_of_steps,
+    new_head,
+)
 from matpac.classifier.saved import (
     DESCRIPTION,
     FILES,
@@ -32,7 +39,7 @@ from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
 from matpac.encoder.published import Published
 from matpac.model.sizes import PATCH
-from matpac.params import Channels
+from matpac.params import Channels, Pooling
 from matpac.weights.pretrained import CONFIG, WEIGHTS
 
 WINDOW_MS = 800.0
@@ -184,7 +191,8 @@ class Classifier(nn.Module, Published):
         Args:
             waveform: Clips, as for `predict`.
             sample_rate: Rate in Hz, as for `predict`.
-            window_ms: Time around each step whose logits are averaged; 0 takes each step by itself.
+            window_ms: Time around each step whose logits are averaged; 0 averages none. A head that reads
+                deviations takes them from seven steps (1.1 s) for each.
 
         Returns:
             For each clip, probabilities `[step, class]`, times `[step]` and events.
@@ -202,22 +210,35 @@ class Classifier(nn.Module, Published):
         """Answers for log-mels, by the numbers of their clips.
 
         Log-mels are rounded to float16, as those in shards are that a probe learns from. A linear head
-        reads a clip's mean, so memory does not grow with its length; an attentive one reads all steps.
+        reads a clip's moments, so memory does not grow with its length; an attentive one reads all steps.
         """
-        in_time = isinstance(self.head, AttentiveHead)
-        found = self.encoder.embed_pieces(_rounded(pieces), in_time=in_time)
+        found = self.encoder.embed_pieces(
+            _rounded(pieces), in_time=isinstance(self.head, AttentiveHead), pooling=self._pooling
+        )
         for number, parts in groupby(found, itemgetter(0)):
-            steps = np.concatenate([part for _, part in parts])
-            logits = self._logits(steps, logits_of_clip)
-            probabilities = probabilities_of(logits[None], self.temperature, multi_label=self.multi_label)
-            yield number, Answer(probabilities[0], self._unlike(steps.mean(0)))
+            rows = np.concatenate([part for _, part in parts])
+            if isinstance(self.head, AttentiveHead):
+                logits, pooled = self._logits(rows, logits_of_clip)[None], rows.mean(0)
+            else:
+                logits, pooled = self._logits(rows, LinearHead.of_pooled), rows[0]
+            probabilities = probabilities_of(logits, self.temperature, multi_label=self.multi_label)
+            yield number, Answer(probabilities[0], self._unlike(pooled))
 
     def heard(self, pieces: Pieces) -> Iterator[tuple[int, Heard]]:
-        """Logits of every step of log-mels, by the numbers of their clips."""
+        """Logits of every step of log-mels, by the numbers of their clips.
+
+        A head that reads deviations looks at neighbors, so all steps of a clip are held in memory.
+        """
         found = self.encoder.embed_pieces(_rounded(pieces), in_time=True)
         for number, parts in groupby(found, itemgetter(0)):
+            of_clip: Iterable[NDArray[np.float32]] = (part for _, part in parts)
+            if self._pooling != "mean":
+                steps = np.concatenate(list(of_clip))
+                moments = np.concatenate([steps.mean(0), steps.std(0)])
+                yield number, Heard(self._logits(steps, logits_of_steps), self._unlike(moments))
+                continue
             logits, total = [], np.zeros(self.encoder.dim)
-            for _, steps in parts:
+            for steps in of_clip:
                 logits.append(self._logits(steps, logits_of_steps))
                 total += steps.sum(0)
             whole = np.concatenate(logits)
@@ -268,9 +289,15 @@ class Classifier(nn.Module, Published):
             tensors[REFERENCES] = self.references.half().cpu().contiguous()
         return tensors
 
+    @property
+    def _pooling(self) -> Pooling:
+        """What the head, and the references, know of a clip's steps."""
+        return self.head.pooling if isinstance(self.head, LinearHead) else "mean"
+
     def _description(self) -> Description:
         return Description(
             head="attentive" if isinstance(self.head, AttentiveHead) else "linear",
+            pooling=self._pooling,
             classes=self.classes,
             multi_label=self.multi_label,
             temperature=self.temperature,
@@ -304,10 +331,10 @@ class Classifier(nn.Module, Published):
         return logits
 
     @torch.inference_mode()
-    def _unlike(self, mean: Float32[np.ndarray, " dim"]) -> float:
+    def _unlike(self, pooled: Float32[np.ndarray, " dim"]) -> float:
         if self.references is None or self.usual_distance is None:
             return float("nan")
-        found = distances(self._on_device(mean[None]), self.head, self.references)
+        found = distances(self._on_device(pooled[None]), self.head, self.references)
         return float(found[0]) / self.usual_distance
 
     def _on_device(self, values: NDArray[np.float32]) -> Tensor:
@@ -329,7 +356,7 @@ def load_classifier(path: str | Path, device: str | None = None) -> Classifier:
     references = tensors.pop(REFERENCES, None)
     return Classifier(
         encoder,
-        HEADS[description.head](**tensors),
+        new_head(description.head, tensors, description.pooling),
         classes=description.classes,
         multi_label=description.multi_label,
         temperature=description.temperature,

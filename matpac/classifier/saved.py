@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from torch import Tensor
 
 from matpac.files import check_place, move_into_place, partial_path, room_for, write_json
-from matpac.params import Channels, Fraction, Precision, Section, read_section
+from matpac.params import Channels, Fraction, Pooling, Precision, Section, read_section
 from matpac.weights.pretrained import HEAD
 from matpac.weights.tensors import first_misfit, read_tensors, shapes_of, write_tensors
 
@@ -31,6 +31,8 @@ class Description(Section):
     """classifier.json."""
 
     head: Literal["linear", "attentive"]
+    pooling: Pooling = "mean"
+    """What a linear head reads of a clip's steps; older files do not say."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     multi_label: bool
     """Whether a clip can have several classes."""
@@ -150,14 +152,15 @@ def read_classifier_tensors(folder: Path, description: Description, dim: int) ->
     path = folder / TENSORS
     tensors = read_tensors(path)
     found, num_classes = shapes_of(tensors), len(description.classes)
-    needed = {"weight": [num_classes, dim], "bias": [num_classes], "mean": [dim], "factor": [dim]}
+    pooled = dim if description.pooling == "mean" else 2 * dim
+    needed = {"weight": [num_classes, pooled], "bias": [num_classes], "mean": [pooled], "factor": [pooled]}
     if description.head == "attentive":
         num_heads = _rows(found, "queries")
         if dim % num_heads:
             raise ValueError(f"{path}: queries: need a number that divides {dim}, found {num_heads}")
         needed |= {"queries": [num_heads, dim], "step_factor": [dim]}
     if description.usual_distance is not None:
-        needed[REFERENCES] = [_rows(found, REFERENCES), dim]
+        needed[REFERENCES] = [_rows(found, REFERENCES), pooled]
     if misfit := first_misfit(needed, found):
         raise ValueError(
             f"{path}: {misfit.name}: need {misfit.needed}, which fits {DESCRIPTION} and the encoder, "

@@ -39,6 +39,8 @@ class Output(NamedTuple):
 
     sums: Tensor
     """Sums over the steps `[chunk, layer, 1, dim]`; of one clip `[layer, chunk, dim]`."""
+    squares: Tensor
+    """Of the differences between steps and the chunk's mean, summed like `sums`; none unless asked for."""
     steps: Tensor
     """Steps `[chunk, layer, step, dim]`, of one clip `[layer, step, dim]`; none unless asked for."""
     ready: "torch.cuda.Event | None" = None
@@ -84,18 +86,20 @@ class Window:
 
     def by_clip(self) -> Iterator[tuple[Chunk, Output]]:
         """Each clip and its output, once the window is whole."""
-        of_chunks: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(self.chunks)
+        nothing = torch.empty(0)
+        of_chunks: list[tuple[Tensor, Tensor, Tensor]] = [(nothing, nothing, nothing)] * len(self.chunks)
         for batch, output in zip(self.batches, self.outputs, strict=True):
             if output.ready is not None:
                 output.ready.synchronize()
-            for position, of_chunk in zip(batch, zip(output.sums, output.steps, strict=True), strict=True):
+            kinds = output.sums, output.squares, output.steps
+            for position, of_chunk in zip(batch, zip(*kinds, strict=True), strict=True):
                 of_chunks[position] = of_chunk
-        of_clips: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.clips]
+        of_clips: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in self.clips]
         for (clip, _), of_chunk in zip(self.chunks, of_chunks, strict=True):
             of_clips[clip].append(of_chunk)
         for log_mel, parts in zip(self.clips, of_clips, strict=True):
-            sums, steps = (torch.cat(kind, dim=1) for kind in zip(*parts, strict=True))
-            yield log_mel, Output(sums, steps)
+            sums, squares, steps = (torch.cat(kind, dim=1) for kind in zip(*parts, strict=True))
+            yield log_mel, Output(sums, squares, steps)
 
 
 def outputs_of(
@@ -138,6 +142,34 @@ def outputs_of(
 def num_patches(num_frames: int) -> int:
     """Patches in time; the last one may be filled in part."""
     return math.ceil(num_frames / PATCH)
+
+
+def num_steps_of(num_frames: int, chunk_frames: int) -> list[int]:
+    """Steps of each chunk of a clip."""
+    return [
+        num_patches(min(chunk_frames, num_frames - first)) for first in range(0, num_frames, chunk_frames)
+    ]
+
+
+def mean_of(sums: NDArray[np.float32], num_steps: Sequence[int]) -> NDArray[np.float32]:
+    """Mean over all steps `[layer, dim]`, from the sums of chunks `[layer, chunk, dim]`."""
+    mean: NDArray[np.float32] = sums.sum(axis=1) / sum(num_steps)
+    return mean
+
+
+def deviation_of(
+    sums: NDArray[np.float32], squares: NDArray[np.float32], num_steps: Sequence[int]
+) -> NDArray[np.float32]:
+    """Standard deviation over all steps `[layer, dim]`, from `Output.sums` and `.squares` of chunks.
+
+    Nothing large is subtracted from anything large: Chan, Golub, LeVeque: "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979.
+    """
+    lengths = np.array(num_steps, dtype=np.float32)[:, None]
+    apart = sums / lengths - mean_of(sums, num_steps)[:, None]
+    variance = (squares + lengths * np.square(apart)).sum(axis=1) / sum(num_steps)
+    deviation: NDArray[np.float32] = np.sqrt(variance)
+    return deviation
 
 
 def windows_of(log_mels: Iterable[Chunk]) -> Iterator[list[Chunk]]:

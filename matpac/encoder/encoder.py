@@ -15,7 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from matpac.clip import REJECT
 from matpac.devices import SLOW_BFLOAT16, device_or_default, is_bfloat16_slow
-from matpac.encoder.batches import WIDE, Output, Window, num_patches, outputs_of, windows_of
+from matpac.encoder.batches import (
+    WIDE,
+    Output,
+    Window,
+    deviation_of,
+    mean_of,
+    num_patches,
+    num_steps_of,
+    outputs_of,
+    windows_of,
+)
 from matpac.encoder.hub import TrainedEncoder
 from matpac.encoder.inputs import Rates, clips_of, rates_of
 from matpac.encoder.over_time import OverTime
@@ -23,7 +33,7 @@ from matpac.encoder.shifts import in_order_of_time, with_shifts
 from matpac.model.patches import steps_of
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import PATCH
-from matpac.params import LogMel, Precision
+from matpac.params import LogMel, Pooling, Precision
 from matpac.signal.mel import mel_filters
 from matpac.weights.checkpoint import Standard, new_pretext, read_meta
 from matpac.weights.open import open_weights
@@ -44,8 +54,8 @@ class Piece(NamedTuple):
 
     clip: int
     num_frames: int
-    sums: NDArray[np.float32]
-    """Sums over the plain steps of each chunk `[layer, chunk, dim]`."""
+    plain: Output
+    """Of the plain steps."""
     steps: NDArray[np.float32]
     """`[layer, step, dim]`."""
 
@@ -87,6 +97,7 @@ class AudioEncoder(TrainedEncoder):
         sample_rate: Rates,
         *,
         layers: bool = False,
+        pooling: Pooling = "mean",
     ) -> NDArray[np.float32]:
         """Embed clips, each by the mean over its steps. The result of a clip does not depend on the others.
 
@@ -97,16 +108,20 @@ class AudioEncoder(TrainedEncoder):
             sample_rate: Rate in Hz, one for all clips or a list with one for each. Clips are resampled
                 to the rate of the encoder.
             layers: Whether to return the output of every block instead of only the last.
+            pooling: "mean", or "mean_and_deviation", which puts the standard deviation over the steps
+                behind the mean, so that an embedding is twice as long.
 
         Returns:
             `[clip, dim]`, or `[clip, layer, dim]` with `layers`.
 
         Raises:
-            ValueError: A clip is empty; a sample is NaN or infinite; samples are integers or look like
-                them (beyond 100), so that their full scale is unknown; the last axis looks like
-                channels; or a rate is not a whole number of Hz above 0.
+            ValueError: `pooling` is another word; a clip is empty; a sample is NaN or infinite; samples are
+                integers or look like them (beyond 100), so that their full scale is unknown; the last
+                axis looks like channels; or a rate is not a whole number of Hz above 0.
         """
-        return np.stack(list(self.embed_log_mels(self._log_mels(waveform, sample_rate), layers=layers)))
+        check_pooling(pooling)
+        log_mels = self._log_mels(waveform, sample_rate)
+        return np.stack(list(self.embed_log_mels(log_mels, layers=layers, pooling=pooling)))
 
     def embed_in_time(
         self,
@@ -137,30 +152,38 @@ class AudioEncoder(TrainedEncoder):
         self.shifts(hop_ms)
         timed = []
         log_mels = self._log_mels(waveform, sample_rate)
-        for _, steps in self.embed_log_mels_in_time(log_mels, layers=layers, hop_ms=hop_ms):
+        for over_time in self.embed_log_mels_in_time(log_mels, layers=layers, hop_ms=hop_ms):
+            steps = over_time.steps
+            assert steps is not None
             *_, num_steps, _ = steps.shape
             embeddings = self._by_patch(steps) if patches else steps
             timed.append(Timed(embeddings, self.step_centers_ms(num_steps, hop_ms)))
         return timed
 
-    def embed_file(self, path: str | Path, *, reject: Collection[str] = REJECT) -> NDArray[np.float32]:
+    def embed_file(
+        self, path: str | Path, *, reject: Collection[str] = REJECT, pooling: Pooling = "mean"
+    ) -> NDArray[np.float32]:
         """Embed an audio file of any rate, length and number of channels.
 
         Args:
             path: Audio file, of a format that shards are made of, too.
             reject: Reasons to refuse audio that can be decoded: "truncated", "silent".
+            pooling: As for `embed`.
 
         Returns:
-            Mean embedding `[dim]`.
+            Embedding `[dim]`.
 
         Raises:
+            ValueError: `pooling` is another word.
             matpac.UnusableAudio: The file holds no usable audio; the error says why.
         """
         from matpac.encoder.reading import begin
 
+        check_pooling(pooling)
         _, reading = begin(Path(path), self.logmel, self.mel_filters, self.chunk_frames, reject)
-        [(_, mean)] = self.embed_pieces(((0, piece) for piece in reading.pieces), in_time=False)
-        embedding: NDArray[np.float32] = mean[0]
+        pieces = ((0, piece) for piece in reading.pieces)
+        [(_, pooled)] = self.embed_pieces(pieces, in_time=False, pooling=pooling)
+        embedding: NDArray[np.float32] = pooled[0]
         return embedding
 
     def _log_mels(
@@ -190,6 +213,7 @@ class AudioEncoder(TrainedEncoder):
         *,
         batch_size: int = 32,
         layers: bool = False,
+        pooling: Pooling = "mean",
     ) -> Iterator[NDArray[np.float32]]:
         """Embed log-mels, each by the mean over its steps.
 
@@ -199,12 +223,14 @@ class AudioEncoder(TrainedEncoder):
             log_mels: Log-mels `[frame, mel]` of the encoder's front end, not standardized.
             batch_size: Chunks in one forward pass.
             layers: Whether to return the output of every block instead of only the last.
+            pooling: As for `embed`.
 
         Returns:
             `[dim]`, or `[layer, dim]` with `layers`, for each log-mel in order.
         """
-        for clip, (sums, _, _) in self._outputs(log_mels, batch_size, layers=layers, steps=False):
-            pooled = sums.numpy().sum(axis=1) / num_patches(len(clip))
+        outputs = self._outputs(log_mels, batch_size, layers=layers, squares=pooling != "mean", steps=False)
+        for clip, output in outputs:
+            pooled = np.concatenate(self._moments([(len(clip), output)], pooling), axis=-1)
             yield pooled if layers else pooled[-1]
 
     def embed_log_mels_in_time(
@@ -219,10 +245,17 @@ class AudioEncoder(TrainedEncoder):
         of_pieces = self._in_time(enumerate(log_mels), batch_size, layers=layers, hop_ms=hop_ms)
         for _, of_clip in groupby(of_pieces, lambda piece: piece.clip):
             found = list(of_clip)
-            sums = np.concatenate([piece.sums for piece in found], axis=1).sum(axis=1)
-            mean = sums / num_patches(sum(piece.num_frames for piece in found))
+            mean, deviation = self._moments([(piece.num_frames, piece.plain) for piece in found])
             steps = found[0].steps if len(found) == 1 else np.concatenate([piece.steps for piece in found], 1)
-            yield OverTime(mean, steps) if layers else OverTime(mean[-1], steps[-1])
+            yield OverTime(mean, deviation, steps) if layers else OverTime(mean[-1], deviation[-1], steps[-1])
+
+    def moments_of_log_mels(
+        self, log_mels: Iterable[NDArray[np.floating]], *, batch_size: int = 32
+    ) -> Iterator[OverTime]:
+        """Mean and deviation over the steps of log-mels, without the steps."""
+        for clip, output in self._outputs(log_mels, batch_size, layers=False, squares=True, steps=False):
+            mean, deviation = self._moments([(len(clip), output)])
+            yield OverTime(mean[-1], deviation[-1], None)
 
     def embed_pieces(
         self,
@@ -230,6 +263,7 @@ class AudioEncoder(TrainedEncoder):
         *,
         in_time: bool,
         hop_ms: float | None = None,
+        pooling: Pooling = "mean",
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Embed log-mels that are too long to be held: the bits are those of the whole.
 
@@ -238,13 +272,14 @@ class AudioEncoder(TrainedEncoder):
                 each other; each but the last is a multiple of `chunk_frames`.
             in_time: Whether to return steps instead of the mean of the clip.
             hop_ms: Time from step to step, as for `embed_in_time`.
+            pooling: As for `embed`; steps are not pooled.
 
         Returns:
-            Number of the clip with its mean `[1, dim]`, or with the steps `[step, dim]` of each piece.
+            Number of the clip with its embedding `[1, dim]`, or with the steps `[step, dim]` of each piece.
         """
         if in_time:
-            for clip, _, _, steps in self._in_time(pieces, 32, layers=False, hop_ms=hop_ms):
-                yield clip, steps[-1]
+            for piece in self._in_time(pieces, 32, layers=False, hop_ms=hop_ms):
+                yield piece.clip, piece.steps[-1]
             return
         numbers: deque[int] = deque()
 
@@ -253,11 +288,10 @@ class AudioEncoder(TrainedEncoder):
                 numbers.append(number)
                 yield log_mel
 
-        outputs = self._outputs(log_mels(), 32, layers=False, steps=False)
+        outputs = self._outputs(log_mels(), 32, layers=False, squares=pooling != "mean", steps=False)
         for number, of_clip in groupby(outputs, lambda _: numbers.popleft()):
-            found = [(len(log_mel), output.sums.numpy()) for log_mel, output in of_clip]
-            sums = np.concatenate([of_piece for _, of_piece in found], axis=1).sum(axis=1)
-            yield number, (sums / num_patches(sum(num_frames for num_frames, _ in found)))[-1:]
+            found = [(len(log_mel), output) for log_mel, output in of_clip]
+            yield number, np.concatenate(self._moments(found, pooling), axis=-1)[-1:]
 
     def _in_time(
         self,
@@ -275,14 +309,29 @@ class AudioEncoder(TrainedEncoder):
                 waiting.append((shifted.clip, shifted.piece))
                 yield shifted.log_mel
 
-        outputs = self._outputs(log_mels(), batch_size, layers=layers, steps=True)
+        outputs = self._outputs(log_mels(), batch_size, layers=layers, squares=True, steps=True)
         both = ((waiting.popleft(), output) for output in outputs)
         for (clip, _), of_piece in groupby(both, itemgetter(0)):
             found = [output for _, output in of_piece]
-            # The mean is that of the plain steps.
+            # The moments are those of the plain steps.
             log_mel, plain = found[0]
             steps = in_order_of_time([output.steps.numpy() for _, output in found])
-            yield Piece(clip, len(log_mel), plain.sums.numpy(), steps)
+            yield Piece(clip, len(log_mel), plain, steps)
+
+    def _moments(
+        self, pieces: Sequence[tuple[int, Output]], pooling: Pooling = "mean_and_deviation"
+    ) -> list[NDArray[np.float32]]:
+        """Mean and, unless `pooling` is "mean", deviation `[layer, dim]` over the steps of a clip.
+
+        `pieces`: length in frames, and output, of each of its pieces.
+        """
+        num_steps = [num for length, _ in pieces for num in num_steps_of(length, self.chunk_frames)]
+        sums = np.concatenate([output.sums.numpy() for _, output in pieces], axis=1)
+        mean = mean_of(sums, num_steps)
+        if pooling == "mean":
+            return [mean]
+        squares = np.concatenate([output.squares.numpy() for _, output in pieces], axis=1)
+        return [mean, deviation_of(sums, squares, num_steps)]
 
     def _by_patch(self, over_time: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[..., step, dim]` -> `[..., freq, step, dim / freq]`."""
@@ -290,17 +339,25 @@ class AudioEncoder(TrainedEncoder):
         return np.moveaxis(by_freq, -2, -3)
 
     def _outputs(
-        self, log_mels: Iterable[NDArray[np.floating]], batch_size: int, *, layers: bool, steps: bool
+        self,
+        log_mels: Iterable[NDArray[np.floating]],
+        batch_size: int,
+        *,
+        layers: bool,
+        squares: bool,
+        steps: bool,
     ) -> Iterator[tuple[NDArray[np.floating], Output]]:
-        """Each log-mel with the sums over the steps of its chunks and, if asked for, its steps."""
+        """Each log-mel with the sums over the steps of its chunks and, if asked for, more."""
         windows = (
             Window(clips, self.chunk_frames, batch_size, self.device) for clips in windows_of(log_mels)
         )
-        forward = partial(self._forward, layers=layers, steps=steps)
+        forward = partial(self._forward, layers=layers, squares=squares, steps=steps)
         return outputs_of(windows, forward, self.device, wide=self.encoder.blocks.dim >= WIDE)
 
     @torch.inference_mode()
-    def _forward(self, chunks: Sequence[NDArray[np.floating]], *, layers: bool, steps: bool) -> Output:
+    def _forward(
+        self, chunks: Sequence[NDArray[np.floating]], *, layers: bool, squares: bool, steps: bool
+    ) -> Output:
         """Embed chunks with the same number of patches in time; the mean fills up their last patch."""
         on_gpu = self.device.type == "cuda"
         shape = len(chunks), PATCH * num_patches(len(chunks[0])), self.logmel.num_mels
@@ -312,9 +369,13 @@ class AudioEncoder(TrainedEncoder):
         latents = self.latents(self.standardized(log_mel).transpose(1, 2), layers=layers)
         outputs = steps_of(latents.float(), self.patches.num_freq)
         sums = outputs.sum(dim=2, keepdim=True)
-        kept = outputs if steps else torch.empty_like(sums[:, :, :0])
-        sums, kept = (values.to("cpu", non_blocking=on_gpu) for values in (sums, kept))
-        return Output(sums, kept, torch.cuda.current_stream(self.device).record_event() if on_gpu else None)
+        nothing = torch.empty_like(sums[:, :, :0])
+        apart = (outputs - sums / outputs.shape[2]).square().sum(dim=2, keepdim=True) if squares else nothing
+        sums, apart, kept = (
+            values.to("cpu", non_blocking=on_gpu) for values in (sums, apart, outputs if steps else nothing)
+        )
+        event = torch.cuda.current_stream(self.device).record_event() if on_gpu else None
+        return Output(sums, apart, kept, event)
 
 
 def load_encoder(
@@ -347,6 +408,11 @@ def check_hop(encoder: AudioEncoder, hop_ms: float | None, *, in_time: bool) -> 
     if hop_ms is not None and not in_time:
         raise ValueError("hop_ms: need in_time (--in-time): the mean over time has no hop")
     encoder.shifts(hop_ms)
+
+
+def check_pooling(pooling: str) -> None:
+    if pooling not in get_args(Pooling):
+        raise ValueError(f"pooling: need {' or '.join(get_args(Pooling))}, got {pooling!r}")
 
 
 def checked(precision: str) -> Precision:

@@ -13,8 +13,9 @@ from matpac.encoder.front_end import LogMels
 from matpac.encoder.inputs import check_batch
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches, steps_of
+from matpac.model.pooling import pooled
 from matpac.model.sizes import PATCH
-from matpac.params import LogMel, Precision
+from matpac.params import LogMel, Pooling, Precision
 from matpac.weights.checkpoint import Standard
 
 
@@ -31,9 +32,11 @@ class Encoded(NamedTuple):
     @property
     def mean(self) -> Float[Tensor, "batch dim"]:
         """Mean over the steps that heard the clip: what `AudioEncoder.embed` gives."""
-        heard = self.mask[:, :, None].to(self.steps.dtype)
-        mean: Tensor = (self.steps * heard).sum(1) / heard.sum(1)
-        return mean
+        return self.pooled("mean")
+
+    def pooled(self, pooling: Pooling) -> Float[Tensor, "batch pooled"]:
+        """The mean or, for "mean_and_deviation", mean and standard deviation side by side."""
+        return pooled(self.steps, self.mask, pooling)
 
 
 class EncoderModule(nn.Module):

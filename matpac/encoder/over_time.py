@@ -1,4 +1,4 @@
-"""The embeddings of one clip over time; stores and probes use them without loading PyTorch."""
+"""What is known of one clip over time; stores and probes use it without loading PyTorch."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,10 @@ from jaxtyping import Float32
 
 
 class OverTime(NamedTuple):
-    """Embeddings of one clip."""
+    """The steps of one clip, and their moments, taken before steps are rounded."""
 
     mean: Float32[np.ndarray, "*layer dim"]
-    """Mean of the steps, taken before they are rounded."""
-    steps: Float32[np.ndarray, "*layer step dim"]
+    deviation: Float32[np.ndarray, "*layer dim"]
+    """Standard deviation, not corrected for the number of steps; 0 for a single one."""
+    steps: Float32[np.ndarray, "*layer step dim"] | None
+    """None unless asked for."""

@@ -41,7 +41,7 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     batch_size = params.batch_size
     features: dict[str, Iterator[NDArray[np.float32] | OverTime]] = {}
     for name, encoder in (("pretrained", trained), ("random_init", untrained)):
-        embed = encoder.embed_log_mels_in_time if params.over_time else encoder.embed_log_mels
+        embed = encoder.embed_log_mels_in_time if params.over_time else encoder.moments_of_log_mels
         features[name] = iter(embed(log_mels(), batch_size=batch_size))
     features["logmel_statistics"] = map(statistics, log_mels())
     recordings = recordings_of(table["path"].to_pylist(), located) if others else []

@@ -13,10 +13,10 @@ from torch import Tensor
 from matpac.classifier.calibration import calibrated
 from matpac.classifier.classifier import Classifier
 from matpac.classifier.distances import distances, references_of, usual_distance
-from matpac.classifier.heads import HEADS, Head
+from matpac.classifier.heads import Head, Kind, new_head
 from matpac.classifier.saved import score_in_words
 from matpac.encoder.encoder import AudioEncoder, load_encoder
-from matpac.params import Channels, Precision, Probe
+from matpac.params import Channels, Pooling, Precision, Probe
 from matpac.probing.attentive import check_heads, fit_attentive_probes
 from matpac.probing.folds import Fold, folds_of
 from matpac.probing.held_out import num_epochs_of, scores_of, truth_of
@@ -49,6 +49,7 @@ class HeldOut:
     inputs: Tensor | Steps
     """What the probes read."""
     means: Float32[Tensor, "clip dim"]
+    """What linear probes read."""
     fits: list[Fit]
     """Repeats first, then folds."""
 
@@ -77,9 +78,10 @@ class HeldOut:
         return self.classifier([fit], self.head(fit), self._references(fit))
 
     def head(self, fit: Fit) -> Head:
-        kind = "linear" if self.num_heads is None else "attentive"
+        kind: Kind = "linear" if self.num_heads is None else "attentive"
         # Copied, since a classifier may be trained further.
-        return HEADS[kind](**{name: torch.from_numpy(values.copy()) for name, values in fit.head.items()})
+        tensors = {name: torch.from_numpy(values.copy()) for name, values in fit.head.items()}
+        return new_head(kind, tensors, self.params.pooling)
 
     def truth(
         self, fits: Sequence[Fit], part: str
@@ -175,7 +177,8 @@ def held_out(
             f"found those of another ({clips.checkpoint[:8]}...). Run `dvc repro embed@{clips.dataset}`."
         )
     encoder = load_encoder(checkpoint, precision=precision)
-    means = torch.from_numpy(read_feature(embeddings, READ)).to(encoder.device)
+    pooling: Pooling = params.pooling if num_heads is None else "mean"
+    means = torch.from_numpy(read_feature(embeddings, READ, pooling=pooling)).to(encoder.device)
     inputs: Tensor | Steps = means
     if num_heads is not None:
         inputs = Steps(embeddings, READ)

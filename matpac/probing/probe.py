@@ -27,11 +27,8 @@ from matpac.probing.scores import (
     summary_of,
 )
 from matpac.probing.steps import Steps
-from matpac.probing.store import EmbeddedClips, read_clips, read_feature
+from matpac.probing.store import OVER_TIME, EmbeddedClips, read_clips, read_feature
 from matpac.progress import Progress
-
-OVER_TIME = ("pretrained", "random_init")
-"""Features that an attentive probe reads: those stored step by step."""
 
 
 def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
@@ -78,7 +75,7 @@ def probe(dataset: str, embeddings: Path, out: Path, params: Probe) -> None:
     if params.knn is not None:
         second_reading["knn"] = {"num_neighbours": params.knn}
     for name in clips.features:
-        features = torch.from_numpy(read_feature(embeddings, name)).to(device)
+        features = torch.from_numpy(read_feature(embeddings, name, pooling=params.pooling)).to(device)
         if params.knn is not None:
             votes = neighbor_votes(
                 features, labels, observed, folds, params.knn, standardize=params.standardize

@@ -18,12 +18,17 @@ from matpac.clip import Task
 from matpac.encoder.over_time import OverTime
 from matpac.encoder.zarr import CLIPS_PER_CHUNK, check_whole, consolidate, create_array, put_array
 from matpac.files import check_seal, move_into_place, partial_path, remedy, seal
+from matpac.params import Pooling
 from matpac.probing.steps import StepWriter
 
 BASELINES = ("random_init", "logmel_statistics")
 FEATURES = ("pretrained", *BASELINES)
 """Features of every store: embeddings of the encoder, embeddings of the same encoder before
 training, and mean, standard deviation and maximum of the log-mel over time."""
+OVER_TIME = ("pretrained", "random_init")
+"""Features that have steps over time: their array holds the mean, another the standard deviation."""
+DEVIATION = "_deviation"
+"""Ending of the name of that other array."""
 ARRAYS = ("ids", "split", "fold", "labels", "observed")
 """Arrays of every store besides its features."""
 
@@ -73,10 +78,11 @@ def write_embeddings(
 ) -> None:
     """Replace the store `folder`; its bytes depend on the values only.
 
-    `features` (keys: `clips.features`) give a row per clip, in order. An `OverTime` row also has
-    its steps stored (matpac/probing/steps.py). Features are consumed one after another, with at
-    most CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps in memory. The store gets its name once it
-    is whole. Raises ValueError if lengths differ, an id occurs twice or a value is not finite.
+    `features` (keys: `clips.features`) give a row per clip, in order. An `OverTime` row also has its
+    deviation stored, and its steps if it has any (matpac/probing/steps.py). Features are consumed one
+    after another, with at most CLIPS_PER_CHUNK rows and STEPS_PER_FILE steps in memory. The store gets
+    its name once it is whole. Raises ValueError if lengths differ, an id occurs twice or a value is not
+    finite.
     """
     check(clips)
     partial = partial_path(folder)
@@ -171,7 +177,11 @@ def read_clips(folder: Path) -> EmbeddedClips:
 
 
 def read_feature(
-    folder: Path, name: str, chosen: Int64[np.ndarray, " chosen"] | None = None
+    folder: Path,
+    name: str,
+    chosen: Int64[np.ndarray, " chosen"] | None = None,
+    *,
+    pooling: Pooling = "mean",
 ) -> Float32[np.ndarray, "clip dim"]:
     """Read one feature of a store.
 
@@ -179,12 +189,24 @@ def read_feature(
         folder: A store of embeddings, data/embeddings/<dataset>.
         name: One of `clips.features`.
         chosen: Positions of clips [chosen]; None for all clips.
+        pooling: Whether to put deviations behind the means, for the features in `OVER_TIME`.
 
     Returns:
         Embeddings [clip, dim], float32.
+
+    Raises:
+        ValueError: The store is older than its deviations.
     """
-    array = cast("zarr.Array[Any]", zarr.open_group(folder, mode="r")[name])
-    return cast(np.ndarray, array[...] if chosen is None else array.oindex[chosen])
+    group = zarr.open_group(folder, mode="r")
+    names = [name, f"{name}{DEVIATION}"] if pooling != "mean" and name in OVER_TIME else [name]
+    if names[-1] not in group:
+        raise ValueError(
+            f"{folder}: need deviations for probe.pooling: {pooling}, found a store without them. "
+            f"{remedy(folder, f'embed@{folder.name}')}"
+        )
+    arrays = [cast("zarr.Array[Any]", group[one]) for one in names]
+    parts = [cast(np.ndarray, array[...] if chosen is None else array.oindex[chosen]) for array in arrays]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def check(clips: EmbeddedClips) -> None:
@@ -217,28 +239,38 @@ def _put_feature(
 ) -> None:
     writer = StepWriter(group, name)
 
-    def means() -> Iterator[Float32[np.ndarray, " dim"]]:
+    def moments() -> Iterator[tuple[Float32[np.ndarray, " dim"], ...]]:
         for clip, row in zip(clips.ids, rows, strict=False):
-            if isinstance(row, OverTime):
+            if not isinstance(row, OverTime):
+                yield (row,)
+                continue
+            if row.steps is not None:
                 writer.append(row.steps, clip)
-            yield row.mean if isinstance(row, OverTime) else row
+            yield row.mean, row.deviation
 
-    num_clips, source = len(clips.ids), means()
+    num_clips, source = len(clips.ids), moments()
+    arrays: list[zarr.Array[Any]] = []
     for start in range(0, num_clips, CLIPS_PER_CHUNK):
         ids = clips.ids[start : start + CLIPS_PER_CHUNK]
         chunk = list(islice(source, len(ids)))
         if len(chunk) < len(ids):
             raise ValueError(f"{clips.dataset}: {name}: need {num_clips} clips, got {start + len(chunk)}")
-        values = np.stack(chunk)
-        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        values = [np.stack(kind) for kind in zip(*chunk, strict=True)]
+        # Where a deviation is not finite, neither is the mean.
+        broken = np.flatnonzero(~np.isfinite(values[0]).all(axis=1))
         if len(broken):
             raise ValueError(
                 f"{clips.dataset}: {name}: need finite values, got others for clip {ids[broken[0]]}"
             )
         if start == 0:
-            shape = (num_clips, values.shape[1])
-            array = create_array(group, name, shape, values.dtype, "clip", f"{name}_dim")
-        array[start : start + len(ids)] = values
+            arrays = [
+                create_array(
+                    group, f"{name}{ending}", (num_clips, one.shape[1]), one.dtype, "clip", f"{name}_dim"
+                )
+                for one, ending in zip(values, ("", DEVIATION), strict=False)
+            ]
+        for array, one in zip(arrays, values, strict=True):
+            array[start : start + len(ids)] = one
     writer.close()
 
 

@@ -194,7 +194,7 @@ def read_experiment(path: Path) -> Experiment:
         raise ValueError(f"{path}: need an experiment of format {FORMAT}, found {found}. Remove the file.")
     older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
     if not is_finetuned(raw["settings"]):
-        older |= {SCORE_ON: "test"}
+        older |= {SCORE_ON: "test", "probe.pooling": "mean"}
     settings = older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
     return Experiment(settings, {name: Result(**result) for name, result in raw["results"].items()})
 

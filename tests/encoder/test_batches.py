@@ -54,6 +54,28 @@ def test_a_clip_has_the_same_bits_alone_and_among_others(encoder, log_mels, core
         np.testing.assert_array_equal(alone, expected)
 
 
+def test_moments_are_those_of_the_steps_of_all_chunks(encoder, log_mels):
+    few = log_mels[:60]
+    pooled = encoder.embed_log_mels(few, pooling="mean_and_deviation")
+    without_steps = encoder.moments_of_log_mels(few)
+    for over_time, both, moments in zip(
+        encoder.embed_log_mels_in_time(few), pooled, without_steps, strict=True
+    ):
+        expected = over_time.steps.astype(np.float64).std(axis=0)
+        np.testing.assert_allclose(over_time.deviation, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(both, np.concatenate([over_time.mean, over_time.deviation]))
+        np.testing.assert_array_equal(both, np.concatenate([moments.mean, moments.deviation]))
+
+
+def test_moments_of_the_pieces_of_a_clip_are_those_of_the_whole(encoder):
+    log_mel = np.random.default_rng(1).normal(AUDIOSET.mean, AUDIOSET.std, (5 * encoder.chunk_frames + 7, 80))
+    cut = 2 * encoder.chunk_frames
+    pieces = [(0, log_mel[:cut]), (0, log_mel[cut:])]
+    [(_, found)] = encoder.embed_pieces(pieces, in_time=False, pooling="mean_and_deviation")
+    [whole] = encoder.embed_log_mels([log_mel], pooling="mean_and_deviation")
+    np.testing.assert_array_equal(found[0], whole)
+
+
 def test_every_core_computes_batches_of_its_own_in_a_single_thread(encoder, log_mels, cores, monkeypatch):
     both, seen = threading.Barrier(2, timeout=20), []
     forward = AudioEncoder._forward

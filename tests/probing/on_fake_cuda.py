@@ -18,6 +18,7 @@ PARAMS = Probe(
     max_epochs=1,
     patience_epochs=2,
     score_on="test",
+    pooling="mean",
     standardize=True,
     knn=None,
     attentive=None,

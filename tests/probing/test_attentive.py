@@ -27,6 +27,7 @@ PARAMS = Probe(
     max_epochs=60,
     patience_epochs=15,
     score_on="test",
+    pooling="mean",
     standardize=True,
     knn=None,
     attentive=4,
@@ -37,7 +38,9 @@ FEW_STEPS = PARAMS.model_copy(update={"batch_size": 150, "learning_rate": 0.02})
 
 
 def stored(folder, clips):
-    rows = [OverTime(steps.mean(0), steps) for steps in (clip.astype(np.float32) for clip in clips)]
+    rows = [
+        OverTime(steps.mean(0), steps.std(0), steps) for steps in (clip.astype(np.float32) for clip in clips)
+    ]
     write_embeddings(folder, many_clips(len(rows)), {"pretrained": rows})
     return Steps(folder, "pretrained")
 

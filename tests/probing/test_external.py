@@ -35,6 +35,7 @@ PROBE = Probe(
     max_epochs=60,
     patience_epochs=20,
     score_on="test",
+    pooling="mean",
     standardize=True,
     knn=3,
     attentive=None,

@@ -33,6 +33,7 @@ PARAMS = Probe(
     max_epochs=8,
     patience_epochs=4,
     score_on="test",
+    pooling="mean",
     standardize=True,
     knn=None,
     attentive=None,

@@ -21,6 +21,7 @@ def probe_params(**changes):
         "max_epochs": 12,
         "patience_epochs": 3,
         "score_on": "test",
+        "pooling": "mean",
         "standardize": False,
         "knn": None,
         "attentive": None,

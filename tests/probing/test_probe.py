@@ -20,6 +20,7 @@ PARAMS = Probe(
     max_epochs=40,
     patience_epochs=10,
     score_on="test",
+    pooling="mean",
     standardize=False,
     knn=None,
     attentive=None,
@@ -190,7 +191,7 @@ def test_an_impossible_attentive_probe_is_refused_before_any_probe_is_trained(
     clips, features = toy("voices")
     rows = {name: list(values) for name, values in features.items()}
     if over_time:
-        rows = {name: [OverTime(row, row[None]) for row in rows[name]] for name in rows}
+        rows = {name: [OverTime(row, 0 * row, row[None]) for row in rows[name]] for name in rows}
     write_embeddings(tmp_path / "embeddings", clips, rows)
     params = PARAMS.model_copy(update={"attentive": 3})
     with pytest.raises(ValueError, match=message):
@@ -212,7 +213,7 @@ def validated(tmp_path, embedded, **changes):
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_scored_on_validation_clips_a_probe_never_reads_test_clips(tmp_path, multi_label):
     clips, features = toy("voices", multi_label=multi_label)
-    over_time = {name: [OverTime(row, row[None]) for row in features[name]] for name in features}
+    over_time = {name: [OverTime(row, 0 * row, row[None]) for row in features[name]] for name in features}
     changes = {"knn": 3, "attentive": 2, "max_epochs": 4, "num_repeats": 2}
     first = validated(tmp_path / "first", (clips, features | over_time), **changes)
 
@@ -223,7 +224,7 @@ def test_scored_on_validation_clips_a_probe_never_reads_test_clips(tmp_path, mul
     spoilt = {
         name: np.where(test[:, None], noise[name], rows).astype(np.float32) for name, rows in features.items()
     }
-    over_time = {name: [OverTime(row, row[None]) for row in rows] for name, rows in spoilt.items()}
+    over_time = {name: [OverTime(row, 0 * row, row[None]) for row in rows] for name, rows in spoilt.items()}
     changed = dataclasses.replace(clips, labels=labels)
     assert not np.array_equal(changed.labels, clips.labels)
     assert validated(tmp_path / "second", (changed, spoilt | over_time), **changes) == first
@@ -259,3 +260,27 @@ def test_a_score_on_validation_clips_is_that_of_the_kept_epoch_on_these_clips(tm
     assert details["num_clips_scored"] == clips.labels[validation].sum(0).tolist()
     assert confusion.sum(1).tolist() == (3 * clips.labels[validation].sum(0)).tolist()
     assert details["folds"] == [{"train": 50, "validation": 20}]
+
+
+def test_a_class_that_only_deviations_hold_is_found_by_the_pooling_that_reads_them(tmp_path):
+    clips, features = toy("voices")
+    for name in ("pretrained", "random_init"):
+        features[name] = [OverTime(np.zeros(4, np.float32), row, None) for row in features[name]]
+    folder, out = tmp_path / "embeddings" / "voices", tmp_path / "scores" / "voices.json"
+    write_embeddings(folder, clips, features)
+    accuracy = {}
+    for pooling in ("mean", "mean_and_deviation"):
+        probe("voices", folder, out, PARAMS.model_copy(update={"pooling": pooling}))
+        [summary] = read_summaries(out.parent)
+        accuracy[pooling] = summary["pretrained"]["mean"]
+    assert accuracy["mean"] < 0.6
+    assert accuracy["mean_and_deviation"] > 0.95
+
+
+def test_a_store_without_deviations_is_made_again(tmp_path):
+    clips, features = toy("voices")
+    folder = tmp_path / "embeddings" / "voices"
+    write_embeddings(folder, clips, features)
+    params = PARAMS.model_copy(update={"pooling": "mean_and_deviation"})
+    with pytest.raises(ValueError, match=r"need deviations for probe.pooling: .* `dvc repro .*embed@voices"):
+        probe("voices", folder, tmp_path / "scores" / "voices.json", params)

@@ -28,6 +28,7 @@ PARAMS = Probe(
     max_epochs=60,
     patience_epochs=10,
     score_on="test",
+    pooling="mean",
     standardize=True,
     knn=15,
     attentive=None,
@@ -55,7 +56,7 @@ def probed(tmp_path, features, labels, *, observed=None, multi_label=False, num_
     )
     rows: list = list(features.astype(np.float32))
     if params.attentive is not None:
-        rows = [OverTime(row, np.stack([row - 1, row + 1])) for row in rows]
+        rows = [OverTime(row, np.ones_like(row), np.stack([row - 1, row + 1])) for row in rows]
     write_embeddings(tmp_path / "known", clips, dict.fromkeys(FEATURES, rows))
     probe("known", tmp_path / "known", tmp_path / "known.json", params)
     return json.loads((tmp_path / "known.details.json").read_text())

@@ -19,7 +19,7 @@ from tests.probing.test_store import digests, many_clips
 def ragged(lengths, dim=6):
     random = np.random.default_rng(0)
     clips = [random.normal(size=(length, dim)).astype(np.float32) for length in lengths]
-    return [OverTime(steps.mean(0), steps) for steps in clips]
+    return [OverTime(steps.mean(0), steps.std(0), steps) for steps in clips]
 
 
 def written(folder, rows):
@@ -87,7 +87,7 @@ def test_writing_and_reading_hold_a_small_part_in_memory(tmp_path):
     """60 MB of steps pass through; writing needs a few copies of a file of 4 MB."""
     dim, num_clips = 256, 2000
     rows = (
-        OverTime(np.ones(dim, np.float32), np.full((60, dim), clip % 7, np.float32))
+        OverTime(*np.ones((2, dim), np.float32), np.full((60, dim), clip % 7, np.float32))
         for clip in range(num_clips)
     )
     file_bytes = STEPS_PER_FILE * dim * 2

@@ -101,8 +101,8 @@ def embeddings(name, multi_label):
     )
     seen = noise + np.tile(labels.astype(np.float32), 4)
     features = {
-        "pretrained": [OverTime(row, np.stack([row, row])) for row in seen],
-        "random_init": [OverTime(row, row[None]) for row in noise],
+        "pretrained": [OverTime(row, 0 * row, np.stack([row, row])) for row in seen],
+        "random_init": [OverTime(row, 0 * row, row[None]) for row in noise],
         "logmel_statistics": noise[:, :3],
         "ast": 2 * np.tile(labels.astype(np.float32), 3),
     }

@@ -280,7 +280,8 @@ def band(reference: Reference, column: str) -> Band | None:
         return None
     # Of a seed that was stopped early, the rest is NaN; fmin and fmax pass over it.
     least, most = np.fmin.reduce(seeds), np.fmax.reduce(seeds)
-    at_least = LEAST_WIDENING[column] * np.maximum(1, 3 / np.sum(~np.isnan(seeds), axis=0))
+    num_seeds = np.sum(~np.isnan(seeds), axis=0)
+    at_least = LEAST_WIDENING[column] * np.maximum(1, 3 / np.maximum(1, num_seeds))
     widening = np.maximum(_around(most - least, 4).max(1), at_least)
     lower, upper = _around(least, 1).min(1) - widening, _around(most, 1).max(1) + widening
     return Band(*map(np.exp, (least, most, lower, upper)))

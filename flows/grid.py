@@ -1,9 +1,11 @@
-"""presets/grids/<name>.yaml -> an experiment for each of its values, then a report on all of them.
+"""presets/grids/<name>.yaml -> an experiment for each of its settings, then a report on all of them.
 
 python -m flows.grid alpha            one after another, here
 python -m flows.grid alpha --seeds 3  each with three seeds of pre-training
 python -m flows.grid alpha --queue    queue them for `dvc queue start --jobs <GPUs>`
 python -m flows.grid alpha --cost     print what pre-training would cost; run nothing
+
+matpac/grids.py says what a grid looks like.
 
 Experiments run in this folder and not in DVC's copies of it, so that recordings, half-finished
 trainings and records of other experiments stay at hand. Run the grid without `--queue` once the
@@ -11,7 +13,6 @@ queue is empty: its results come from DVC's run cache, and the report is written
 """
 
 import argparse
-import copy
 import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,10 +26,10 @@ import yaml
 from flows.dvc import dvc
 from flows.temporary_params import restore, temporary_params
 from matpac.files import WORK, line_of, locked
+from matpac.grids import GRIDS, changed, read_grid
 from matpac.params import PARAMS, Params, load_params, parse_params, read_yaml
 from matpac.progress import say, stop
 
-GRIDS = Path("presets/grids")
 SHARDS = Path("data/shards")
 FOLDER = WORK / "grid"
 SEED = "pretrain.seed"
@@ -40,6 +41,8 @@ class Cell(NamedTuple):
     raw: dict[str, Any]
     """The whole params.yaml with the changes, as YAML holds it."""
     params: Params
+    label: str = ""
+    """Name of the setting in its grid, if it has one."""
 
     @property
     def assignments(self) -> list[str]:
@@ -48,7 +51,8 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        return " ".join(self.assignments) or str(PARAMS)
+        changes = " ".join(self.assignments)
+        return f"{self.label}: {changes or PARAMS}" if self.label else changes or str(PARAMS)
 
     @property
     def text(self) -> str:
@@ -58,14 +62,8 @@ class Cell(NamedTuple):
 
     def with_changes(self, changes: Mapping[str, Any], where: str) -> "Cell":
         """Raises ValueError for values that params.yaml cannot have."""
-        raw = copy.deepcopy(self.raw)
-        for key, value in changes.items():
-            *sections, last = key.split(".")
-            section = raw
-            for name in sections:
-                section = section.setdefault(name, {})
-            section[last] = value
-        return Cell({**self.changes, **changes}, raw, parse_params(raw, where))
+        raw = changed(self.raw, changes)
+        return Cell({**self.changes, **changes}, raw, parse_params(raw, where), self.label)
 
 
 def cell_of(params: Path) -> Cell:
@@ -73,20 +71,21 @@ def cell_of(params: Path) -> Cell:
     return Cell({}, read_yaml(params), checked)
 
 
-def cells_of(grid: Path, params: Path) -> list[Cell]:
-    """One cell for each value of the grid.
+def cells_of(grid: Path, params: Path, shards: Path = SHARDS) -> list[Cell]:
+    """One cell for each setting of the grid, with equal compute if the grid asks for it.
 
     Raises ValueError if the grid does not exist or has values that `params` cannot take.
     """
-    if not grid.is_file():
-        names = ", ".join(path.stem for path in sorted(grid.parent.glob("*.yaml")))
-        raise ValueError(f"need a grid of {grid.parent} ({names}), found {grid.stem}")
-    base = cell_of(params)
-    return [
-        base.with_changes({key: value}, f"{params} with {grid}")
-        for key, values in read_yaml(grid).items()
-        for value in values
+    found, base, where = read_grid(grid), cell_of(params), f"{params} with {grid}"
+    cells = [
+        base._replace(label=label).with_changes(changes, f"{where}, {label}" if label else where)
+        for label, changes in found.settings
     ]
+    if found.equal_compute:
+        from matpac.training.cost import equal_compute
+
+        cells = [cell.with_changes(equal_compute(cell.params, base.params, shards), where) for cell in cells]
+    return cells
 
 
 def with_seeds(base: Cell, cells: Sequence[Cell], num_seeds: int) -> list[Cell]:
@@ -237,19 +236,24 @@ def main() -> None:
 def do(wanted: argparse.Namespace, lock: int) -> None:
     if wanted.seeds < 1:
         raise ValueError(f"--seeds: need 1 or more, found {wanted.seeds}")
-    base, cells = cell_of(PARAMS), cells_of(GRIDS / f"{wanted.name}.yaml", PARAMS)
+    grid = GRIDS / f"{wanted.name}.yaml"
+    base, cells = cell_of(PARAMS), cells_of(grid, PARAMS)
     if not (wanted.cost or wanted.queue) and not succeeds(["repro", "corpus"], lock):
         raise RuntimeError(f"the shards of {PARAMS} cannot be made, see above; nothing was run.")
-    cells, lines = possible(base, cells, SHARDS)
+    # Again: finished shards tell how many clips are long enough for each setting.
+    cells, lines = possible(base, cells_of(grid, PARAMS), SHARDS)
     for line in lines:
         say(f"grid: {line}")
-    cells = with_seeds(base, cells, wanted.seeds)
-    if wanted.cost:
+    named = [cell for cell in cells if cell.label]
+    rows, cells = [base, *cells], with_seeds(base, cells, wanted.seeds)
+    if wanted.cost or named:
         from matpac.training.cost import cost_table
 
-        runs = {cell.name: cell.params for cell in [base, *cells]}
+        runs = {cell.label or cell.name: cell.params for cell in (rows if named else [base, *cells])}
         say(*cost_table(runs, SHARDS).split("\n"), out=True)
-    elif wanted.queue:
+    if wanted.cost:
+        return
+    if wanted.queue:
         for cell in cells:
             changes = [part for one in cell.assignments for part in ("--set-param", one)]
             if not succeeds(["exp", "run", "--queue", *changes, "record"], lock):

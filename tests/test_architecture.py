@@ -24,7 +24,19 @@ PACKAGES = sorted(
     | {PROJECT / "flows"}
 )
 SHARED = {
-    *("params", "clip", "files", "progress", "threads", "git", "walk", "devices", "elsewhere", "neighbors"),
+    *(
+        "params",
+        "clip",
+        "files",
+        "progress",
+        "threads",
+        "git",
+        "walk",
+        "devices",
+        "elsewhere",
+        "neighbors",
+        "grids",
+    ),
 }
 """Root modules that import none of ours but each other; every package may use them."""
 AT_THE_TOP = {"hear": {"encoder"}, "verify": {"datasets"}}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matpac.files import write_text
+from matpac.grids import GRIDS
 from matpac.params import Params
 from matpac.report.curves import training_section
 from matpac.report.experiments import (
@@ -50,7 +51,7 @@ def write_report(root: Path, out: Path, params: Params) -> None:
         maps_section(data / "embeddings", params.probe.datasets),
         crops_section(shards, params),
         data_section(shards, params),
-        paper_section(shards, out, probed, settings, params),
+        paper_section(shards, out, probed, settings, params, root / GRIDS),
         provenance_section(meta, corpus, experiments, settings, params),
     ]
     page = render(

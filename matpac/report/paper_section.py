@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from matpac.files import write_text
+from matpac.grids import GRIDS
 from matpac.params import Params
 from matpac.report.columns import columns_of_figure, printed
 from matpac.report.experiments import Experiment, Settings
@@ -20,15 +21,22 @@ from matpac.report.tables import (
     Table,
     cluster_runs,
     find,
+    named_settings,
     paper_tables,
 )
 
 
 def paper_section(
-    shards: Path, out: Path, experiments: Sequence[Experiment], settings: Settings, params: Params
+    shards: Path,
+    out: Path,
+    experiments: Sequence[Experiment],
+    settings: Settings,
+    params: Params,
+    grids: Path = GRIDS,
 ) -> Section:
     """The tables as a section; in `out`, a CSV of each table, and the figure."""
     tables = paper_tables(shards, experiments, settings, params)
+    tables += named_settings(experiments, settings, params, shards, grids)
     for table in tables:
         write_text(out / f"{table.name}.csv", csv_of(table))
     svg = draw_figure_2(experiments, settings, params)

@@ -5,18 +5,23 @@ Scores and differences are taken over the seeds of pre-training.
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from matpac.grids import Grid, changed
+from matpac.params import Params, flat, parse_params
 from matpac.probing.scores import mean_and_interval
 from matpac.report.experiments import (
+    SECTIONS,
     Experiment,
     Result,
     Settings,
     is_finetuned,
     is_other,
     repeats_of,
+    sections_of,
 )
 
 ALPHA, N_TAU, CLUSTERS = "pretrain.alpha", "pretrain.teacher_temperature_epochs", "model.num_clusters"
@@ -85,6 +90,24 @@ def varied(experiments: Sequence[Experiment], base: Run, key: str, value: float)
     named = NAMES_IN_PAPER.get((key, value))
     label = what_differs(wanted, base.settings)
     return Run(f"{named}, {label}" if named else label, wanted, seeds_of(experiments, wanted), GRIDS[key])
+
+
+def named_runs(
+    experiments: Sequence[Experiment], base: Run, name: str, grid: Grid, params: Params, shards: Path
+) -> list[tuple[Run, Params]]:
+    """Runs of a grid's settings, by their names, and their parameters."""
+    raw, found = params.model_dump(mode="json"), []
+    for label, changes in grid.settings:
+        ours = parse_params(changed(raw, changes), f"presets/grids/{name}.yaml, {label}")
+        if grid.equal_compute:
+            from matpac.training.cost import equal_compute
+
+            ours = parse_params(
+                changed(ours.model_dump(mode="json"), equal_compute(ours, params, shards)), label
+            )
+        wanted = without_seed(base.settings | flat(sections_of(ours, SECTIONS)))
+        found.append((Run(label, wanted, seeds_of(experiments, wanted), name), ours))
+    return found
 
 
 def runs_along(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from matpac.datasets.registry import READERS
 from matpac.files import read_json
+from matpac.grids import read_grid
 from matpac.params import Params
 from matpac.probing.scores import percent, protocol, with_star
 from matpac.report.columns import (
@@ -27,6 +28,7 @@ from matpac.report.rows import (
     Run,
     baselines_of,
     difference,
+    named_runs,
     on_same_data,
     remaining_runs,
     runs_along,
@@ -162,6 +164,62 @@ def figure_2(experiments: Sequence[Experiment], settings: Settings, params: Para
 def cluster_runs(experiments: Sequence[Experiment], settings: Settings) -> list[tuple[float, Run]]:
     """Runs of Figure 2 by their number of classes K."""
     return runs_along(experiments, this_run(experiments, settings), CLUSTERS, printed()["figure_2"]["rows"])
+
+
+def named_settings(
+    experiments: Sequence[Experiment], settings: Settings, params: Params, shards: Path, grids: Path
+) -> list[Table]:
+    """A table for each grid with named settings, once one of them has been run beside this run."""
+    tables = []
+    for path in sorted(grids.glob("*.yaml")):
+        grid = read_grid(path)
+        base = this_run(experiments, settings)
+        if not params.pretrain.num_epochs or not any(label for label, _ in grid.settings):
+            continue
+        runs = named_runs(experiments, base, path.stem, grid, params, shards)
+        if any(run.seeds and run.settings != base.settings for run, _ in runs):
+            tables.append(table_of_names(path.stem, runs, base, experiments, settings, params, shards))
+    return tables
+
+
+def table_of_names(
+    name: str,
+    named_as: Sequence[tuple[Run, Params]],
+    base: Run,
+    experiments: Sequence[Experiment],
+    settings: Settings,
+    params: Params,
+    shards: Path,
+) -> Table:
+    from matpac.training.cost import clips_in, crops_of, flops_of
+
+    def compute(ours: Params) -> list[str]:
+        per_crop, crops = flops_of(ours).total, crops_of(ours, clips_in(shards, ours))
+        whole = "" if crops is None else f"{per_crop * crops / 1e15:.3g}"
+        return [f"{ours.pretrain.num_epochs:.4g}", f"{per_crop / 1e9:.3g}", whole]
+
+    reference = find(experiments, settings)
+    columns = [column for column in columns_of_paper(params) if column.datasets]
+    rows = []
+    missing = all(run.settings != base.settings for run, _ in named_as)
+    for run, ours in [*([(base, params)] if missing else []), *named_as]:
+        label = run.label if run.label == base.label else named(run.label, run, base)
+        for number, row in enumerate(our_rows(run, label, base, reference, columns)):
+            rows.append([*row[:3], *(["", "", ""] if number else compute(ours)), *row[3:]])
+    runs = [run for run, _ in named_as]
+    first, *titles = header("Setting", columns)
+    names = [first, *titles[:2], "Epochs", "GFLOP a crop", "PFLOP", *titles[2:]]
+    return Table(
+        f"grid_{name}",
+        f"The settings of presets/grids/{name}.yaml",
+        names,
+        rows,
+        [
+            "Compute is counted, not measured: crops times the operations for a crop (`matpac cost`).",
+            *notes_of(runs, base, reference, columns, (name,), params),
+        ],
+        begun=True,
+    )
 
 
 def begun(runs: Sequence[Run], base: Run, columns: Sequence[Column]) -> bool:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from matpac.grids import EPOCHS
 from matpac.model.flops import Flops, training_flops, training_memory
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import num_visible
@@ -226,6 +227,24 @@ def assumptions(gpu: Gpu, num_gpus: int, price: float | None) -> str:
     if price is not None:
         lines.append(f"- An hour of one GPU costs {price:g}. Preparing, embedding and probing are not in it.")
     return "\n".join(lines)
+
+
+def equal_compute(params: Params, base: Params, shards: Path) -> dict[str, float]:
+    """Epochs with which `params` costs as many operations as `base`; empty if nothing has to change.
+
+    The run, its warm-up and its rise of the temperature are scaled alike, so phases keep their shares.
+    Before the shards are finished, both are taken to have clips for as many crops an epoch.
+    """
+    if not params.pretrain.num_epochs or not base.pretrain.num_epochs:
+        return {}
+    ours, theirs = clips_in(shards, params), clips_in(shards, base)
+    clips = theirs / ours if ours and theirs else 1
+    num_epochs = base.pretrain.num_epochs * clips * flops_of(base).total / flops_of(params).total
+    factor = num_epochs / params.pretrain.num_epochs
+    if factor == 1:
+        return {}
+    epochs = {key: getattr(params.pretrain, key.removeprefix("pretrain.")) for key in EPOCHS}
+    return {key: float(f"{value * factor:.6g}") for key, value in epochs.items()}
 
 
 def flops_of(params: Params) -> Flops:

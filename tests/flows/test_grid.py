@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.grid import GRIDS, cell_of, cells_of, main, possible, with_seeds
+from flows.grid import cell_of, cells_of, main, possible, with_seeds
+from matpac.grids import GRIDS
+from matpac.training.cost import crops_of, equal_compute, flops_of
 from tests.flows.conftest import REPOSITORY
 from tests.recordings import LOGMEL, build, plan_of, write_recordings
 
@@ -48,7 +50,8 @@ def test_a_value_that_cannot_be_is_refused_before_anything_runs(tmp_path, line, 
 
 def test_an_unknown_grid_is_answered_with_those_there_are():
     with pytest.raises(
-        ValueError, match=r"need a grid of presets/grids \(alpha, clusters, crop, mask_ratio, temperature\)"
+        ValueError,
+        match=r"need a grid of presets/grids \(alpha, clusters, crop, mask_ratio, study, temperature\)",
     ):
         cells_of(GRIDS / "beta.yaml", PARAMS)
 
@@ -161,3 +164,76 @@ def test_outside_of_the_project_it_says_so_and_leaves_nothing(tmp_path):
     assert "Run from the project's folder" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def named_grid(folder, text, params=PARAMS):
+    path = folder / "named.yaml"
+    path.write_text(text)
+    return cells_of(path, params, folder / "no shards")
+
+
+def test_a_named_setting_changes_several_keys_at_once(tmp_path):
+    text = "settings:\n  plain: {}\n  m2d: {pretrain.alpha: 1.0, model.mask_ratio: 0.7}\n"
+    plain, m2d = named_grid(tmp_path, text)
+    assert (plain.name, plain.raw) == ("plain: params.yaml", cell_of(PARAMS).raw)
+    assert m2d.name == "m2d: pretrain.alpha=1.0 model.mask_ratio=0.7"
+    assert (m2d.params.pretrain.alpha, m2d.params.model.mask_ratio) == (1.0, 0.7)
+    names = [cell.name for cell in with_seeds(cell_of(PARAMS), [plain, m2d], 2)]
+    assert names == [plain.name, m2d.name, "plain: pretrain.seed=1", f"{m2d.name} pretrain.seed=1"]
+
+
+def test_with_equal_compute_crops_times_operations_are_those_of_params_yaml(tmp_path):
+    settings = "{cheap: {pretrain.alpha: 1.0}, dear: {model.num_predictor_heads: 5}}"
+    text = f"equal_compute: true\nsettings: {settings}\n"
+    base, (cheap, dear) = cell_of(PARAMS), named_grid(tmp_path, text)
+    assert (
+        cheap.params.pretrain.num_epochs > base.params.pretrain.num_epochs > dear.params.pretrain.num_epochs
+    )
+    whole = crops_of(base.params, 10_000) * flops_of(base.params).total
+    for cell in (cheap, dear):
+        ours, theirs = cell.params.pretrain, base.params.pretrain
+        assert crops_of(cell.params, 10_000) * flops_of(cell.params).total == pytest.approx(whole, rel=1e-3)
+        for phase in ("warmup_epochs", "teacher_temperature_epochs"):
+            share = getattr(ours, phase) / ours.num_epochs
+            assert share == pytest.approx(getattr(theirs, phase) / theirs.num_epochs, rel=1e-5)
+
+
+def test_equal_compute_counts_the_clips_that_are_long_enough(tmp_path, shards, base):
+    """Crops of 48 frames leave out one of four clips: an epoch shows three quarters as many crops."""
+    pretrain = base.params.pretrain.model_copy(update={"crop_frames": 48})
+    longer = base.params.model_copy(update={"pretrain": pretrain})
+    factor = flops_of(base.params).total / flops_of(longer).total * 4 / 3
+    found = equal_compute(longer, base.params, shards)
+    assert found["pretrain.num_epochs"] == pytest.approx(factor * base.params.pretrain.num_epochs, rel=1e-5)
+    assert equal_compute(base.params, base.params, shards) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("settings: [1]", r"settings: need names, each with its keys and values"),
+        ("settings: {a: 1}", r"settings: need names, each with its keys and values"),
+        ("equal_compute: 1\nsettings: {a: {}}", r"equal_compute: need true or false, found 1"),
+        ("budget: 1\nsettings: {a: {}}", r"need settings and equal_compute only, found budget"),
+        ("pretrain.alpha: 0.5", r"pretrain\.alpha: need a list of values, found 0\.5"),
+        (
+            "equal_compute: true\nsettings: {a: {pretrain.num_epochs: 3}}",
+            r"settings\.a: need no pretrain\.num_epochs with equal_compute: true, which sets it, found 3",
+        ),
+        ("settings: {a: {pretrain.alhpa: 1}}", r", a: pretrain\.alhpa: unknown key"),
+    ],
+)
+def test_a_grid_of_neither_form_is_refused(tmp_path, text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        named_grid(tmp_path, text)
+
+
+def test_the_study_has_the_budget_of_instruments(tmp_path):
+    """Which methods they are, says the file; here, that none gets more or changes the networks."""
+    preset = Path("presets/instruments.yaml")
+    base, cells = cell_of(preset), cells_of(GRIDS / "study.yaml", preset, tmp_path)
+    assert [cell.label for cell in cells][:4] == ["released", "paper", "m2d", "matpac_plus"]
+    whole = crops_of(base.params, 14_000) * flops_of(base.params).total
+    for cell in cells:
+        assert crops_of(cell.params, 14_000) * flops_of(cell.params).total == pytest.approx(whole, rel=1e-3)
+        assert (cell.params.model.size, cell.params.probe) == (base.params.model.size, base.params.probe)

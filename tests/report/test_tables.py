@@ -13,7 +13,8 @@ from matpac.report.columns import printed
 from matpac.report.experiments import Experiment, Result, settings_of
 from matpac.report.paper_section import csv_of, draw_figure_2, paper_section
 from matpac.report.rows import what_differs
-from matpac.report.tables import figure_2, table_1, table_2, table_3
+from matpac.report.tables import figure_2, named_settings, table_1, table_2, table_3
+from matpac.training.cost import equal_compute
 from tests.pages import parse
 from tests.pages import rows_of as rows_of_page
 
@@ -89,6 +90,34 @@ def test_a_table_has_begun_when_a_run_beside_this_one_or_a_dataset_of_the_paper_
     assert [table([this, quarter], this.settings, params).begun for table in tables] == [True, True, False]
     gtzan = experiment(paper_params, [0.5, 0.5], datasets=["gtzan"])
     assert [table([gtzan], gtzan.settings, paper_params).begun for table in tables] == [True, False, False]
+
+
+def test_settings_with_names_have_a_table_with_their_compute(params, tmp_path):
+    (tmp_path / "some.yaml").write_text(
+        "equal_compute: true\n"
+        "settings: {whole: {}, cheap: {pretrain.alpha: 1.0}, late: {pretrain.alpha: 0.1}}\n"
+    )
+    cheap = params.pretrain.model_copy(update={"alpha": 1.0})
+    epochs = equal_compute(params.model_copy(update={"pretrain": cheap}), params, tmp_path)
+    longer = {key.replace(".", "__"): value for key, value in epochs.items()}
+    ours = [experiment(params, [0.5, 0.6], pretrain__seed=seed) for seed in range(3)]
+    theirs = [
+        experiment(params, [0.51 + 0.01 * seed, 0.61], pretrain__alpha=1.0, pretrain__seed=seed, **longer)
+        for seed in range(3)
+    ]
+    shorter = experiment(params, [0.9, 0.9], pretrain__alpha=1.0)
+    assert named_settings(ours, ours[0].settings, params, tmp_path, tmp_path) == []
+    [table] = named_settings([*ours, *theirs, shorter], ours[0].settings, params, tmp_path, tmp_path)
+    rows = rows_of(table)
+    assert [row["Setting"] for row in rows] == ["whole (this run)", "cheap", "minus this run", "late"]
+    # By hand: seeds lead by 1, 1.5 and 2 points; Student's t 4.303 x 0.5 / sqrt(3) = 1.2.
+    assert rows[2]["demo_scenes"] == "+1.5 ± 1.2 *"
+    assert [row["Seeds"] for row in rows] == ["3", "3", "3", ""]
+    assert float(rows[1]["Epochs"]) > float(rows[0]["Epochs"]) == params.pretrain.num_epochs
+    per_crop = [float(row["Epochs"]) * float(row["GFLOP a crop"]) for row in rows[:2]]
+    assert per_crop[1] == pytest.approx(per_crop[0], rel=0.01)
+    assert rows[3]["demo_scenes"] == "not run"
+    assert "Not run: late. To run: `python -m flows.grid some`." in table.notes
 
 
 def test_runs_that_differ_in_more_than_the_weight_are_not_in_table_3(params):

@@ -1,0 +1,77 @@
+"""presets/grids/<name>.yaml -> settings to compare, by name.
+
+A grid has one of two forms. One key and its values:
+
+    pretrain.alpha: [0.25, 0.5, 0.75, 1.0]
+
+or settings with names, which may change several keys at once:
+
+    equal_compute: true
+    settings:
+      paper: {}
+      m2d: {pretrain.alpha: 1.0, pretrain.adam_eps: 1.0e-8}
+
+With `equal_compute`, the epochs of each setting are scaled until it costs what params.yaml costs.
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matpac.params import read_yaml
+
+GRIDS = Path("presets/grids")
+EPOCHS = ("pretrain.num_epochs", "pretrain.warmup_epochs", "pretrain.teacher_temperature_epochs")
+"""Lengths of the run and of its phases, which equal compute scales together."""
+
+
+class Grid(NamedTuple):
+    settings: list[tuple[str, dict[str, Any]]]
+    """Name and changes to params.yaml (`pretrain.alpha: 0.5`) of each run; values have no names."""
+    equal_compute: bool
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a grid.
+
+    Raises:
+        ValueError: There is no such grid, it has neither form, or it sets what `equal_compute` scales.
+    """
+    if not path.is_file():
+        names = ", ".join(one.stem for one in sorted(path.parent.glob("*.yaml")))
+        raise ValueError(f"need a grid of {path.parent} ({names}), found {path.stem}")
+    raw = read_yaml(path)
+    if not isinstance(raw, dict) or not raw:
+        raise ValueError(f"{path}: need a key with its values, or `settings`, found {raw!r}")
+    if "settings" not in raw:
+        for key, values in raw.items():
+            if not isinstance(values, list):
+                raise ValueError(f"{path}: {key}: need a list of values, found {values!r}")  # noqa: TRY004
+        return Grid([("", {key: value}) for key, values in raw.items() for value in values], False)
+    settings, equal_compute = raw["settings"], raw.get("equal_compute", False)
+    if unknown := raw.keys() - {"settings", "equal_compute"}:
+        raise ValueError(f"{path}: need settings and equal_compute only, found {', '.join(sorted(unknown))}")
+    if not isinstance(equal_compute, bool):
+        raise ValueError(f"{path}: equal_compute: need true or false, found {equal_compute!r}")  # noqa: TRY004
+    if not isinstance(settings, dict) or not all(isinstance(one, dict) for one in settings.values()):
+        raise ValueError(f"{path}: settings: need names, each with its keys and values ({{}} for none)")
+    for name, changes in settings.items():
+        if equal_compute and EPOCHS[0] in changes:
+            raise ValueError(
+                f"{path}: settings.{name}: need no {EPOCHS[0]} with equal_compute: true, which sets it, "
+                f"found {changes[EPOCHS[0]]}. Set it in params.yaml, for all."
+            )
+    return Grid(list(settings.items()), equal_compute)
+
+
+def changed(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of params.yaml as YAML holds it, with other values of some keys."""
+    copied = copy.deepcopy(dict(raw))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = copied
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return copied

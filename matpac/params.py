@@ -418,8 +418,11 @@ class Pretrain(Section):
     the choice is hard."""
     choice_decay: Fraction
     """MATPAC++: factor of the choice temperature at every update."""
+    mixup: Annotated[float, Field(ge=0, le=0.5)]
+    """Largest share of another crop's energy in each crop that is learned from; shares are uniform from 0.
+    Neither the paper nor M2D mixes: 0. BYOL-A: 0.4."""
     seed: NonNegativeInt
-    """Seed of initial weights, order of clips, crops and masks."""
+    """Seed of initial weights, order of clips, crops, masks and mixtures."""
     precision: Precision
     """Precision of the forward pass (autocast). Weights, optimizer and teacher stay in float32."""
 
@@ -469,6 +472,7 @@ BEFORE = {
     "weight_decay_on": "all",
     "teacher_follows": "before_step",
     "standardize_targets": False,
+    "mixup": 0.0,
 }
 """Behavior of pre-training before these keys existed, for files on the disk that are older."""
 

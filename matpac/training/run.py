@@ -23,7 +23,7 @@ from matpac.devices import SLOW_BFLOAT16, is_bfloat16_slow
 from matpac.files import WORK, exclusive, move_into_place, room_for, seal
 from matpac.git import git_revision
 from matpac.model.flops import training_flops
-from matpac.model.masking import Split, split_by
+from matpac.model.masking import Mixing, Split, mixed, new_mixing, shares_of, split_by, whole_pairs
 from matpac.model.pretext import Pretext
 from matpac.params import Params, digest
 from matpac.progress import printable, say
@@ -53,7 +53,9 @@ from matpac.weights.open import Weights, open_weights
 
 BATCHES_AHEAD = 4
 
-Batch = tuple[Float16[Tensor, "batch frame mel"], Split]
+Batch = tuple[Float16[Tensor, "row frame mel"], Split, Mixing | None]
+"""Rows are the clips of a batch or, if they are mixed, those of whole pairs."""
+
 """Log-mels as stored, and which patches of them are masked."""
 
 
@@ -300,28 +302,35 @@ class Run:
         device, standard = self.ranks.device, self.standard
         empty = pinned if device.type == "cuda" else ReusedMemory()
         reads = (functools.partial(self.read, update, num_patches, empty) for update in updates)
-        for stored, split in self._timed(ahead(reads, BATCHES_AHEAD + 1, num_threads=1)):
-            log_mel = stored.to(device, non_blocking=True)
-            log_mel = (log_mel.float() - standard.mean) / standard.std
+        for stored, split, mixing in self._timed(ahead(reads, BATCHES_AHEAD + 1, num_threads=1)):
+            log_mel = stored.to(device, non_blocking=True).float()
+            if mixing is not None:
+                log_mel = mixed(log_mel, Mixing(*(part.to(device, non_blocking=True) for part in mixing)))
+            log_mel = (log_mel - standard.mean) / standard.std
             visible, masked = (index.to(device, non_blocking=True) for index in split)
             yield Example(log_mel.transpose(1, 2), Split(visible, masked))
 
     def read(self, update: int, num_patches: int, empty: Empty) -> Batch:
         """Log-mels and masks of this rank's part of a batch, in pinned memory if it goes to a GPU.
 
-        Masks depend on the seed and the update only.
+        Masks and shares of mixtures depend on the seed and the update only.
         """
         params = self.params.pretrain
         part = self.ranks.part(params.batch_size)
         first = update * params.batch_size
-        log_mel, _ = self.crops.batch(first + part.start, part.stop - part.start, empty)
+        samples = range(first + part.start, first + part.stop)
+        rows = whole_pairs(samples) if params.mixup else samples
+        log_mel, _ = self.crops.batch(rows.start, len(rows), empty)
         generator = torch.Generator().manual_seed(mask_seed(params.seed, update))
         # Drawn for the whole batch, so that each clip's mask is the same on any number of ranks.
         noise = torch.rand(params.batch_size, num_patches, generator=generator)[part]
-        split = split_by(noise, self.params.model.mask_ratio)
+        split, mixing = split_by(noise, self.params.model.mask_ratio), None
+        if params.mixup:
+            mixing = new_mixing(samples, shares_of(params.batch_size, params.mixup, generator)[part])
         if self.ranks.device.type == "cuda":
             split = Split(*(index.pin_memory() for index in split))
-        return torch.from_numpy(log_mel), split
+            mixing = mixing and Mixing(*(values.pin_memory() for values in mixing))
+        return torch.from_numpy(log_mel), split, mixing
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; `waited_s` adds up how long training waited for them."""

@@ -36,13 +36,17 @@ def run_of(project, tmp_path):
     params = load_params(project / "presets/demo.yaml")
     pretrain = params.pretrain.model_copy(update={"batch_size": 7, "seed": 3})
     params = params.model_copy(update={"pretrain": pretrain})
-    return lambda rank, number: Run(
-        tmp_path, Numbered(), params, "", Ranks(rank, number, torch.device("cpu"))
-    )
+
+    def new(rank, number, mixup=0.0):
+        changed = params.model_copy(update={"pretrain": pretrain.model_copy(update={"mixup": mixup})})
+        return Run(tmp_path, Numbered(), changed, "", Ranks(rank, number, torch.device("cpu")))
+
+    return new
 
 
 def read(run, update):
-    log_mel, split = run.read(update, NUM_PATCHES, ReusedMemory())
+    log_mel, split, mixing = run.read(update, NUM_PATCHES, ReusedMemory())
+    assert mixing is None
     return log_mel[:, 0, 0].tolist(), split
 
 
@@ -63,6 +67,32 @@ def test_ranks_share_a_batch_with_the_masks_of_one_rank(run_of):
     for side, whole in enumerate(split):
         assert torch.equal(torch.cat([part[side] for _, part in parts]), whole)
         assert all(part[side].is_contiguous() for _, part in parts)
+
+
+@pytest.mark.parametrize("update", [2, 3])
+def test_ranks_mix_the_crops_that_one_rank_mixes(run_of, update):
+    """Batches of seven, which two and three ranks part within pairs of neighbors."""
+    [whole] = run_of(0, 1, mixup=0.4).examples([update], NUM_PATCHES)
+    for number in (2, 3):
+        parts = [
+            example
+            for rank in range(number)
+            for example in run_of(rank, number, mixup=0.4).examples([update], NUM_PATCHES)
+        ]
+        assert torch.equal(torch.cat([part.log_mel for part in parts]), whole.log_mel)
+    _, split = read(run_of(0, 1), update)
+    assert all(map(torch.equal, whole.split, split)), "mixing draws no other masks"
+
+
+def test_a_mixture_has_a_share_of_the_energy_of_the_neighbor_in_the_stream(run_of):
+    run = run_of(0, 1, mixup=0.4)
+    [example] = run.examples([3], NUM_PATCHES)
+    own = torch.arange(21, 28, dtype=torch.float64)
+    other = torch.tensor([20, 23, 22, 25, 24, 27, 26], dtype=torch.float64)
+    found = example.log_mel[:, 0, 0].double().exp()
+    shares = (found - own.exp()) / (other.exp() - own.exp())
+    assert 0 < shares.min() < shares.max() < 0.4
+    assert len(shares.unique()) == 7
 
 
 def test_masks_are_drawn_by_the_thread_that_reads(run_of, monkeypatch):

@@ -31,6 +31,18 @@ def test_a_preset_differs_from_the_papers_in_the_keys_that_its_header_names(proj
     assert set(re.findall(r"^#   (\S+) ", header, re.MULTILINE)) == differing
 
 
+def test_the_small_preset_differs_from_instruments_in_what_was_chosen_on_validation_clips(project):
+    ours, theirs = (
+        flat(load_params(project / f"presets/{name}.yaml").model_dump())
+        for name in ("matpac_small_compute", "instruments")
+    )
+    differing = {key: ours[key] for key in ours if ours[key] != theirs[key]}
+    assert differing == {"pretrain.mixup": 0.5, "probe.pooling": "mean_and_deviation"}
+    study = cells_of(project / "presets/grids/study.yaml", project / "presets/instruments.yaml")
+    [chosen] = [cell for cell in study if cell.label == "mixtures"]
+    assert chosen.changes["pretrain.mixup"] == ours["pretrain.mixup"]
+
+
 def tiny(project, name):
     """The preset's parameters for networks and batches that a test can bear."""
     params = load_params(project / f"presets/{name}.yaml")

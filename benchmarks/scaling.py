@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
@@ -263,7 +264,8 @@ def cost_lines() -> list[str]:
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     told = assumptions(GPUS["h100"], 1, None).splitlines()
     h200 = assumptions(GPUS["h200"], 1, None).splitlines()[1]
-    return [*lines, "", told[0], "", told[1], h200, *told[2:]]
+    items = (fill(item, 100, subsequent_indent="  ") for item in (told[1], h200, *told[2:]))
+    return [*lines, "", told[0], "", *items]
 
 
 @cache

@@ -54,7 +54,7 @@ their run (prediction, classification, gradient, RankMe, perplexity).
 """
 SHAPING = (
     *("logmel.", "model.", "pretrain.init", "pretrain.crop_frames", "pretrain.short_clips"),
-    *("pretrain.batch_size", "pretrain.num_epochs"),
+    *("pretrain.batch_size", "pretrain.num_epochs", "pretrain.mixup"),
 )
 """Keys without which two runs are no longer of one kind. Other keys of `pretrain` are suspects."""
 NEVER_SUSPECT = ("pretrain.seed", "pretrain.datasets")

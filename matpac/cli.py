@@ -12,7 +12,7 @@ import typer
 
 import matpac
 from matpac.clip import REJECT
-from matpac.files import WORK, exclusive, line_of, read_json, write_json, write_text
+from matpac.files import WORK, check_place, exclusive, line_of, read_json, write_json, write_text
 from matpac.progress import escape_logs, say, stop
 
 app = typer.Typer(
@@ -221,6 +221,37 @@ def corpus(
 
 
 @app.command()
+def compare_corpus(
+    a: Annotated[Path, typer.Argument(help="Checkpoint, saved encoder, shards or a digests.parquet.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    listing: Annotated[
+        Path | None, typer.Option("--list", help="CSV to write of the recordings whose content differs.")
+    ] = None,
+) -> None:
+    """Show which recordings two models or datasets share.
+
+    Of a folder of shards, all recordings are compared; of a checkpoint or saved encoder, those that it
+    learned from. Recordings are the same if their files have the same bytes. Another download or codec of the
+    same clip has the same id and other bytes: copies of AudioSet differ by 10 to 15 %.
+
+    matpac compare-corpus data/shards/audioset /elsewhere/data/shards/audioset    two copies
+
+    matpac compare-corpus data/checkpoints/pretrained data/shards/esc10    test clips learned from?
+
+    matpac compare-corpus first/pretrained second/pretrained --list differ.csv    two runs
+    """
+    from matpac.shards.compare import compare, opened, text_of, write_listing
+
+    if listing is not None:
+        check_place(listing)
+    found = compare(opened(a), opened(b))
+    _print(text_of(found, a, b))
+    if listing is not None:
+        num_rows = write_listing(listing, found)
+        say(f"{listing}: {num_rows:,} recordings whose content the other side lacks.", out=True)
+
+
+@app.command()
 def cost(
     params: Annotated[
         list[Path] | None, typer.Argument(help="Parameter files to compare; by default params.yaml.")
@@ -404,7 +435,7 @@ def export(
         Path | None, typer.Option(help="Export this classifier instead, of `matpac fit`.")
     ] = None,
 ) -> None:
-    """Write an encoder or a classifier with its front end as ONNX.
+    """Write an encoder or a classifier to an ONNX file.
 
     The graph takes waveforms of any length and gives their mean embeddings, those over time, or the
     probabilities of a classifier's classes, which are named in the metadata of the file.

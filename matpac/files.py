@@ -18,6 +18,8 @@ WORK = Path("data/.work")
 """Unfinished work: partial stores and downloads, states for resuming. Never an out of a stage."""
 SUMS = "SHA256SUMS"
 """File of a sealed folder with the checksums of all others; `sha256sum --check` reads it, too."""
+DIGESTS = "digests.parquet"
+"""File of a folder with the recordings behind it; matpac/digests.py reads and writes it."""
 
 
 @contextmanager

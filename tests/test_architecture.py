@@ -36,6 +36,7 @@ SHARED = {
         "elsewhere",
         "neighbors",
         "grids",
+        "digests",
     ),
 }
 """Root modules that import none of ours but each other; every package may use them."""

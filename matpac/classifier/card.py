@@ -58,9 +58,15 @@ def _measured(scores: Mapping[str, Any]) -> str:
     said = score_in_words(scores)
     if not said:
         return ""
+    heard = scores.get("heard") or {}
+    transductive = (
+        f" Of the {heard['tested']:,} test clips, {heard['heard']:,} were in pre-training, without labels."
+        if heard.get("heard")
+        else ""
+    )
     return (
         f"{said} on clips that were held out, mean and 95 % interval over repeats, by models that were "
-        "trained in the same way. This one was trained on all clips afterwards."
+        f"trained in the same way.{transductive} This one was trained on all clips afterwards."
     )
 
 

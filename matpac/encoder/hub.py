@@ -2,12 +2,14 @@
 
 config.json, model.safetensors    see matpac/weights/pretrained.py
 README.md                         the model card
+digests.parquet                   what a checkpoint learned from, if it knows, without readable ids
 
-Folder and repository have the same files.
+Folder and repository have the same files. The last one is not downloaded: no code here needs it.
 """
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -21,13 +23,14 @@ from torch import Tensor
 from matpac.devices import device_or_default
 from matpac.encoder.module import EncoderModule
 from matpac.encoder.published import Published
+from matpac.files import DIGESTS
 from matpac.model.encoder import Encoder
 from matpac.model.patches import Patches
 from matpac.params import LogMel, Precision
 from matpac.weights import describe
 from matpac.weights.checkpoint import Standard
 from matpac.weights.open import Weights, open_saved
-from matpac.weights.pretrained import CONFIG, WEIGHTS, Config, write_saved
+from matpac.weights.pretrained import CONFIG, WEIGHTS, Config, is_saved, write_saved
 from matpac.weights.released import ENCODER
 
 Opened = TypeVar("Opened", bound="TrainedEncoder")
@@ -57,6 +60,8 @@ class TrainedEncoder(EncoderModule, Published):
         """`origin`: facts about the training by name, as JSON holds them. Others as for `EncoderModule`."""
         super().__init__(patches, encoder, logmel, mel_filters, standard, chunk_frames, precision)
         self.origin: Mapping[str, Any] = origin or {}
+        self.learned_from: Path | None = None
+        """Folder with a list of the recordings that the weights have learned from."""
 
     @classmethod
     def from_weights(
@@ -86,6 +91,7 @@ class TrainedEncoder(EncoderModule, Published):
             describe.facts_of_training(weights.origin),
             precision=precision,
         )
+        opened.learned_from = weights.path if (weights.path / DIGESTS).is_file() else None
         return opened.to(device_or_default(device)).eval()
 
     def facts(self) -> dict[str, Any]:
@@ -115,7 +121,20 @@ class TrainedEncoder(EncoderModule, Published):
         return ModelCard(describe.model_card(self.facts(), **about))
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        self._save_digests(save_directory)
         write_saved(save_directory, self._config(), self._weights(), self.mel_filters)
+
+    def _save_digests(self, folder: Path) -> None:
+        """Write the list without readable ids, which may name what nobody else should read."""
+        source, target = self.learned_from, folder / DIGESTS
+        if source is None or not (source / DIGESTS).is_file():
+            target.unlink(missing_ok=True)  # that of another encoder
+        elif not is_saved(source):
+            from matpac.digests import read_digests, without_names, write_digests
+
+            write_digests(folder, without_names(read_digests(source)))
+        elif not target.exists() or not target.samefile(source / DIGESTS):
+            shutil.copyfile(source / DIGESTS, target)
 
     def _weights(self) -> dict[str, Tensor]:
         networks = torch.nn.ModuleDict({"patches": self.patches, "student_encoder": self.encoder})

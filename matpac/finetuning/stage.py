@@ -25,6 +25,7 @@ from matpac.finetuning.fit import Learner, Plan, means_of, read_metadata, train_
 from matpac.git import git_revision
 from matpac.params import Params, digest
 from matpac.probing.folds import Fold, folds_of
+from matpac.probing.heard import say_heard
 from matpac.probing.held_out import num_epochs_of, scores_of, truth_of
 from matpac.probing.labelled import Labelled, open_labelled
 from matpac.probing.scores import Fit, percent
@@ -52,9 +53,9 @@ def finetune_stage(
     rank = this_rank()
     section = params.finetune
     encoder = load_encoder(checkpoint, str(rank.device), precision=section.precision)
-    weights = open_checkpoint(checkpoint).digest
-    labelled = open_labelled(shards, encoder.logmel, weights, "finetune.datasets")
-    key = digest(section.model_dump(mode="json", exclude={"datasets"}), fingerprint(shards), weights)
+    weights = open_checkpoint(checkpoint)
+    labelled = open_labelled(shards, weights, "finetune.datasets")
+    key = digest(section.model_dump(mode="json", exclude={"datasets"}), fingerprint(shards), weights.digest)
     run = Run(WORK / "finetune" / shards.name / key, labelled, encoder, params)
     if not rank.is_first:
         run.take_free_fits()
@@ -64,6 +65,7 @@ def finetune_stage(
         fits = run.all_fits()
         scores = scores_of(fits, labelled.clips, run.folds)
         say(f"{shards.name}: {percent(scores)} {scores['metric']}, {scores['protocol']}.")
+        say_heard(labelled.clips)
         classifier = run.classifier(fits, scores)
         finished = run.work / "classifier"
         shutil.rmtree(finished, ignore_errors=True)

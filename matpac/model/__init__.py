@@ -8,7 +8,6 @@ masking.py    crops -> mixtures of two; patch grid -> visible and masked patches
 patches.py    log-mel -> patches with sine-cosine positions; their latents -> steps over time
 pooling.py    steps over time -> an embedding of the clip
 predictor.py  visible latents -> predicted latents
-pretext.py    Figure 1 of the paper, as code
+pretext.py    Figure 1 of the paper, as code; moving averages: teacher, center
 sizes.py      model sizes `tiny` and `base`
-teacher.py    moving averages: teacher encoder, teacher head, center
 """

@@ -1,4 +1,4 @@
-"""finished shards -> data/shards/<dataset>: index, statistics, rejections, notes, task, front end, sums."""
+"""finished shards -> data/shards/<dataset>: index, digests, statistics, rejections, notes, task, sums, ..."""
 
 import csv
 import math
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from matpac.clip import BY_DESIGN, Note, Rejection, phrase_of, too_many
 from matpac.datasets.inventory import PASSED_OVER, read_passed_over
+from matpac.digests import Digests, content_of, digests, write_digests
 from matpac.files import (
     SUMS,
     checksum,
@@ -213,12 +214,16 @@ def _assemble(plan: Plan, folder: Path) -> None:
 def _gather(
     plan: Plan, folder: Path
 ) -> tuple[Statistics, "array[float]", Counter[str], Counter[str], Counter[str]]:
-    """Write index.parquet, rejected.csv and notes.csv, with one shard's record in memory at a time."""
+    """Write index.parquet, digests.parquet, rejected.csv and notes.csv.
+
+    One shard's record is in memory at a time; of each clip, only its id and a few numbers stay.
+    """
     num_rejected, num_notes = Counter(plan.num_rejected), Counter[str]()
     num_unlisted = Counter[str]()
     num_clips_of_class = Counter[str]()
     durations_s, sums, sums_of_squares = array("d"), array("d"), array("d")
     num_frames = 0
+    listed: list[pa.Table] = []
     index = IndexWriter(folder / "index.parquet")
     shutil.copyfile(plan.workspace.planned_rejections(plan.key), folder / "rejected.csv")
     with (
@@ -233,6 +238,7 @@ def _gather(
             assert record is not None, "checked before"
             rows = record["clips"]
             index.add([{**row, "shard": number} for row in rows])
+            listed.append(_digests(plan, number, [row["id"] for row in rows]))
             durations_s.extend(row["duration_s"] for row in rows)
             sums.extend(row["sum"] for row in rows)
             sums_of_squares.extend(row["sum_of_squares"] for row in rows)
@@ -244,12 +250,24 @@ def _gather(
             notes.writerows([row["path"], row["note"]] for row in record["notes"])
             num_notes.update(phrase_of(row["note"]) for row in record["notes"])
     index.close()
+    write_digests(folder, Digests(pa.concat_tables(listed)))
     num_clips = len(durations_s)
     assert num_clips + num_rejected.total() == plan.num_recordings, "recordings in = clips + rejections"
     _check_rejections(plan, num_clips, num_rejected, num_unlisted, folder / "rejected.csv")
     # fsum rounds once, at the end, so the order of the clips cannot matter.
     statistics = Statistics(num_frames * plan.logmel.num_mels, math.fsum(sums), math.fsum(sums_of_squares))
     return statistics, durations_s, num_rejected, num_notes, num_clips_of_class
+
+
+def _digests(plan: Plan, number: int, ids: list[str]) -> pa.Table:
+    """The clips of a shard, with the digests that their recordings had when it was planned.
+
+    The dataset gets no name: the same folder may be found under any.
+    """
+    planned = planned_rows(plan.workspace.plan(plan.key), number)
+    content = {row["id"]: content_of(row["sha256"], row["bytes"]) for row in planned}
+    columns = pa.array(ids, pa.string()), pa.array([content[clip] for clip in ids], pa.uint64())
+    return digests("", *columns)
 
 
 def _unlisted(plan: Plan, number: int, rejected: list[dict[str, str]]) -> list[str]:

@@ -13,6 +13,7 @@ from matpac.encoder.over_time import OverTime
 from matpac.files import room_for
 from matpac.params import Embed
 from matpac.probing.external import Located, OtherEncoder, load_other, read_sounds, recordings_of
+from matpac.probing.heard import say_heard
 from matpac.probing.labelled import open_labelled
 from matpac.probing.store import write_embeddings
 from matpac.progress import Progress, counted
@@ -30,8 +31,8 @@ def embed_stage(shards: Path, located: Located, checkpoint: Path, out: Path, par
     """
     trained = load_encoder(checkpoint, precision=params.precision)
     untrained = untrained_encoder(checkpoint, precision=params.precision)
-    digest = open_checkpoint(checkpoint).digest
-    folder, chosen, table, clips = open_labelled(shards, trained.logmel, digest, "probe.datasets")
+    folder, chosen, table, clips = open_labelled(shards, open_checkpoint(checkpoint), "probe.datasets")
+    say_heard(clips)
     others = [load_other(name, other) for name, other in params.others.items()]
     clips = replace(clips, others={other.name: other.origin for other in others})
 

@@ -19,6 +19,7 @@ from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.params import Channels, Pooling, Precision, Probe
 from matpac.probing.attentive import check_heads, fit_attentive_probes
 from matpac.probing.folds import Fold, folds_of
+from matpac.probing.heard import heard_in_words
 from matpac.probing.held_out import num_epochs_of, scores_of, truth_of
 from matpac.probing.linear import fit_probes
 from matpac.probing.probe import count_spared
@@ -239,8 +240,9 @@ def fit(
 def summary_of_fit(classifier: Classifier) -> str:
     """One line for people."""
     origin, error = classifier.origin, classifier.scores["calibration_error"]
-    return (
+    said = (
         f"{len(classifier.classes)} classes, {score_in_words(classifier.scores)} on held-out clips; "
         f"calibration error {100 * error['before']:.1f} -> {100 * error['after']:.1f} %; "
         f"{origin['trained']} trained on all {origin['num_clips']:,} clips for {origin['num_epochs']} epochs"
     )
+    return ". ".join([said, *heard_in_words({origin["dataset"]: classifier.scores.get("heard")})])

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from matpac.classifier.calibration import best_temperature, calibration_error, probabilities_of
 from matpac.probing.folds import Fold
+from matpac.probing.heard import heard_of
 from matpac.probing.scores import Fit, chance, details_of, mean_and_interval, protocol, repeat_scores
 from matpac.probing.store import EmbeddedClips
 
@@ -31,6 +32,7 @@ def scores_of(fits: Sequence[Fit], clips: EmbeddedClips, folds: Sequence[Fold]) 
         "chance": chance(clips.labels[tested], clips.observed[tested], task.metric),
         "protocol": protocol(task.num_folds),
         "num_repeats": len(details["scores"]),
+        "heard": heard_of(clips, folds),
         "folds": details["scores"],
         "per_class": dict(zip(task.classes, details["per_class"], strict=True)),
         "calibration_error": {"before": float(before), "after": float(after)},

@@ -1,5 +1,6 @@
 """shards -> clips with their labels, as probes and fine-tuning need them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,12 +9,14 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from matpac.clip import Task
+from matpac.digests import NEW, digests_in, known
 from matpac.files import check_seal
 from matpac.params import LogMel
 from matpac.probing.folds import folds_of
 from matpac.probing.store import EmbeddedClips
 from matpac.shards.folder import ShardFolder, read_task
 from matpac.shards.leaks import refuse_leaks
+from matpac.weights.open import Weights
 
 
 class Labelled(NamedTuple):
@@ -27,13 +30,12 @@ class Labelled(NamedTuple):
     clips: EmbeddedClips
 
 
-def open_labelled(shards: Path, logmel: LogMel, checkpoint: str, key: str) -> Labelled:
+def open_labelled(shards: Path, weights: Weights, key: str) -> Labelled:
     """Open the labelled clips of a dataset, and check that they can be trained and tested on.
 
     Args:
         shards: Folder of the shards.
-        logmel: Front end of the encoder.
-        checkpoint: Digest of the encoder's checkpoint.
+        weights: Weights of the encoder.
         key: Key of params.yaml that names the dataset, for errors.
 
     Returns:
@@ -51,14 +53,18 @@ def open_labelled(shards: Path, logmel: LogMel, checkpoint: str, key: str) -> La
             f"{key}: need datasets with labels, got {shards.name}, which has none. "
             f"It can be used for pre-training (pretrain.datasets)."
         )
-    check_front_end(folder.logmel, logmel, shards)
+    check_front_end(folder.logmel, weights.logmel, shards)
     chosen = taking_part(folder.index.table, task)
     table = folder.index.table.take(chosen)
-    clips = annotated(table, task, shards.name, checkpoint)
+    clips = annotated(table, task, shards.name, weights.digest)
     # Fail now rather than after hours of work.
     folds_of(clips)
     if not task.official_split:
         refuse_leaks(shards.name, table)
+    learned = digests_in(weights.path)
+    if learned is not None:
+        heard = known(folder.recordings(chosen).table, learned.table) != NEW
+        clips = replace(clips, heard=heard.astype(np.uint8), also_heard=learned.unknown)
     return Labelled(folder, chosen, table, clips)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64, UInt8
 from matpac.files import read_json
 from matpac.params import ScoreOn
 from matpac.probing.folds import Fold, both_kinds, scored_classes
+from matpac.probing.heard import heard_in_words, heard_of
 from matpac.probing.store import FEATURES, EmbeddedClips
 from matpac.progress import in_columns
 
@@ -171,6 +172,7 @@ def summary_of(
         "observed": float(clips.observed[scored].mean()),
         "official_split": task.official_split,
         "num_repeats": len(gain),
+        "heard": heard_of(clips, folds),
         "chance": chance(clips.labels[scored], clips.observed[scored], task.metric),
         **{name: mean_and_interval(repeats[name]) for name in FEATURES},
         "gain_over_random_init": mean_and_interval(gain.tolist()),
@@ -299,6 +301,7 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
         for summary in summaries
     ]
     ahead = [summary["dataset"] for summary in summaries if beats_random_init(summary)]
+    heard = {summary["dataset"]: summary.get("heard") for summary in summaries}
     notes = [
         "",
         "Percent: mean and 95 % interval over repeats of the linear probe, one seed of pre-training.",
@@ -306,6 +309,7 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
         "* if the interval of the difference excludes 0.",
         f"Ahead of random init by more than both intervals: {', '.join(ahead) or 'none'}.",
         *about_validation(summaries),
+        *heard_in_words(heard),
     ]
     return "\n".join([*aligned(header, lines), *others_table(summaries), *notes])
 

@@ -31,6 +31,8 @@ DEVIATION = "_deviation"
 """Ending of the name of that other array."""
 ARRAYS = ("ids", "split", "fold", "labels", "observed")
 """Arrays of every store besides its features."""
+HEARD = "heard"
+"""Array of stores whose encoder knows what it was pre-trained on."""
 
 
 class Origin(NamedTuple):
@@ -62,6 +64,10 @@ class EmbeddedClips:
     """1 if the clip has the class; columns in the order of `task.classes`."""
     observed: UInt8[np.ndarray, "clip class"]
     """1 if it is known whether the clip has the class, 0 if nobody checked."""
+    heard: UInt8[np.ndarray, " clip"] | None = None
+    """1 if the encoder was pre-trained on the clip, without its labels; None if nobody knows."""
+    also_heard: tuple[str, ...] = ()
+    """Names of initial weights that were pre-trained on recordings nobody knows."""
     others: Mapping[str, Origin] = field(default_factory=dict)
     """Other encoders with embeddings in the store, by their names."""
 
@@ -111,6 +117,7 @@ def _write(
             "metric": clips.task.metric,
             "num_folds": clips.task.num_folds,
             "official_split": clips.task.official_split,
+            "also_heard": list(clips.also_heard),
             "others": {name: origin._asdict() for name, origin in clips.others.items()},
         }
     )
@@ -119,6 +126,8 @@ def _write(
     put_array(group, "fold", clips.folds, "clip")
     put_array(group, "labels", clips.labels, "clip", "class")
     put_array(group, "observed", clips.observed, "clip", "class")
+    if clips.heard is not None:
+        put_array(group, HEARD, clips.heard, "clip")
     for name, rows in features.items():
         _put_feature(group, name, rows, clips)
     consolidate(group)
@@ -163,6 +172,9 @@ def read_clips(folder: Path) -> EmbeddedClips:
             folds=_get(group, "fold"),
             labels=_get(group, "labels"),
             observed=_get(group, "observed"),
+            # Older stores have neither.
+            heard=_get(group, HEARD) if HEARD in group else None,
+            also_heard=tuple(cast(list[str], attrs.get("also_heard", []))),
             others={
                 name: Origin(**origin)
                 for name, origin in cast(dict[str, dict[str, str]], attrs["others"]).items()

@@ -58,6 +58,8 @@ class Result(NamedTuple):
     """Revision of the code that made the record, with `+` if the tree had changes; empty without git."""
     trained_revision: str = ""
     """Revision of the code that trained the encoder; empty without git, and for other encoders."""
+    heard: Mapping[str, Any] | None = None
+    """How many test clips were in pre-training (`heard_of`); None if nobody knows, as for other encoders."""
 
 
 class Experiment(NamedTuple):
@@ -101,11 +103,12 @@ def record_run(root: Path, params: Params, elsewhere: Sequence[Path] = ()) -> No
             recorded,
             revision,
             trained_revision=meta.get("git_revision", ""),
+            heard=details["summary"].get("heard"),
         )
         add(folder, ours, dataset, result)
         for name, origin in details["others"].items():
             settings = settings_of_other(params, name, origin)
-            other = result._replace(repeats=repeats[name], baselines={}, trained_revision="")
+            other = result._replace(repeats=repeats[name], baselines={}, trained_revision="", heard=None)
             add(folder, settings, dataset, other)
     for dataset in params.finetune.datasets:
         found = read_finished(data / "finetuned" / dataset / DESCRIPTION)
@@ -117,6 +120,7 @@ def record_run(root: Path, params: Params, elsewhere: Sequence[Path] = ()) -> No
             recorded,
             revision,
             trained_revision=found["origin"]["git_revision"],
+            heard=found["scores"].get("heard"),
         )
         add(folder, settings_of_finetuned(params, corpus, meta), dataset, result)
     for path in folder.glob("*.json"):

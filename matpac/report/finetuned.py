@@ -7,6 +7,7 @@ from typing import Any
 from matpac.files import read_json
 from matpac.finetuning.scores import read_finetuned
 from matpac.params import Params
+from matpac.probing.heard import heard_in_words
 from matpac.probing.scores import DETAILS, mean_and_interval, percent
 from matpac.report.experiments import Experiment, Settings
 from matpac.report.html import Section, section
@@ -37,6 +38,7 @@ def finetuned_section(
         "finetuned.html.j2",
         header=HEADER,
         rows=rows,
+        heard=heard_in_words({name: about["scores"].get("heard") for name, about in found.items()}),
         num_repeats=params.finetune.num_repeats,
         runs_header=["Run", *found],
         runs=runs_of(records, settings, list(found)),

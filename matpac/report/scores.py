@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matpac.files import read_json
+from matpac.probing.heard import heard_in_words
 from matpac.probing.scores import (
     DETAILS,
     about_validation,
@@ -78,6 +79,7 @@ def scores_section(scores: Path, datasets: Sequence[str]) -> Section:
         lead=lead(summaries),
         warning=" ".join(about_validation(summaries)),
         measured_by=measured_by,
+        heard=heard_in_words({summary["dataset"]: summary.get("heard") for summary in summaries}),
         second_readings=second_readings(scores, summaries, [*NAMES, *others]),
     )
 

@@ -1,5 +1,6 @@
 """shards -> batches.
 
+compare.py     two lists of recordings -> what they share
 corpus.py      the datasets that pre-training reads, with fingerprints
 crops.py       shards -> batches of random crops
 folder.py      a shard folder, open for reading

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from matpac.digests import Digests, joined
 from matpac.params import LogMel, Pretrain
 from matpac.shards.folder import ShardFolder, read_logmel
 from matpac.shards.statistics import Statistics, combined
@@ -186,6 +187,22 @@ class Crops:
         for folder, rows, clips_there in self._by_folder(clips):
             names[rows] = [f"{folder.path.name}/{name}" for name in folder.index.ids_of(clips_there)]
         return names.tolist()
+
+    def recordings(self, num_samples: int) -> Digests:
+        """Recordings of the clips that the first samples of the stream are drawn from.
+
+        Args:
+            num_samples: Number of samples.
+
+        Returns:
+            Each recording once; none of the clips that are left out for being short.
+
+        Raises:
+            ValueError: The digests.parquet of a folder is damaged.
+        """
+        # Every clip is seen once before any is seen twice.
+        clips = self.clips(0, min(num_samples, self.num_clips))
+        return joined([folder.recordings(there) for folder, _, there in self._by_folder(np.sort(clips))])
 
     def _drawn(self, first_sample: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Epoch and clip of each sample."""

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from matpac.clip import Task
+from matpac.digests import Digests, digests, digests_in, looked_up
 from matpac.files import read_json, remedy
 from matpac.params import LogMel, read_section
 from matpac.shards.index import Index
@@ -61,6 +62,24 @@ class ShardFolder:
         log_mel = np.empty(shape, dtype=np.float16)
         self.frames.read_into(log_mel, clip, 0)
         return log_mel
+
+    def recordings(self, clips: NDArray[np.int64] | None = None) -> Digests:
+        """Ids and digests of the recordings behind clips.
+
+        Args:
+            clips: Numbers of the clips in the index; None for all.
+
+        Returns:
+            A row for each clip, in this order. Contents are unknown if the shards have no digests.parquet,
+            as those of older versions.
+
+        Raises:
+            ValueError: digests.parquet is damaged.
+        """
+        ids = self.index.ids(clips)
+        with damage_mended(self.path):
+            content = looked_up(digests_in(self.path), ids)
+        return Digests(digests(self.path.name, ids, content))
 
 
 @contextmanager

@@ -108,8 +108,13 @@ class Index:
         values: list[Any] = self._column(name).to_pylist()
         return values
 
+    def ids(self, clips: NDArray[np.int64] | None = None) -> pa.Array:
+        """Ids of some clips or all, without a Python object for each."""
+        column = self._column("id").combine_chunks()
+        return column if clips is None else column.take(pa.array(clips))
+
     def ids_of(self, clips: NDArray[np.int64]) -> list[str]:
-        ids: list[str] = self._column("id").take(pa.array(clips)).to_pylist()
+        ids: list[str] = self.ids(clips).to_pylist()
         return ids
 
     def _column(self, name: str) -> pa.ChunkedArray:

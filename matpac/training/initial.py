@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from matpac.digests import SCHEMA, Digests, digests_in
 from matpac.model.pretext import Pretext
 from matpac.params import LogMel
 from matpac.weights.checkpoint import field_of
@@ -49,3 +50,9 @@ def _check_sizes(pretext: Pretext, networks: dict[str, Tensor], initial: Weights
             f"model.size: the weights of pretrain.init ({initial.name}) have another: "
             f"{initial.num_heads} attention heads, {num_heads} in this run"
         )
+
+
+def recordings_of(weights: Weights) -> Digests:
+    """What trained weights have learned from; unknown if no list came with them, as with released files."""
+    found = digests_in(weights.path)
+    return Digests(SCHEMA.empty_table(), (weights.name,)) if found is None else found

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from matpac.devices import SLOW_BFLOAT16, is_bfloat16_slow
+from matpac.digests import Digests, joined, write_digests
 from matpac.files import WORK, exclusive, move_into_place, room_for, seal
 from matpac.git import git_revision
 from matpac.model.flops import training_flops
@@ -32,7 +33,7 @@ from matpac.shards.crops import Crops, Empty, ReusedMemory
 from matpac.signal.mel import mel_filters
 from matpac.threads import ahead
 from matpac.training.history import History, LivePlots, read_history, write_history
-from matpac.training.initial import begin_with_
+from matpac.training.initial import begin_with_, recordings_of
 from matpac.training.log import Log
 from matpac.training.loop import Example, Learner, NonFinite, Report, pretrain
 from matpac.training.online import OnlineProbe
@@ -98,6 +99,9 @@ def pretrain_stage(
             finished = run.finish()
             check()
             LivePlots(finished / "dvclive", read_history(finished))
+            for left in finished.glob(".*.partial"):  # of a process that was killed here
+                left.unlink()
+            write_digests(finished, run.recordings)
             seal(finished)
             move_into_place(finished, out)
             shutil.rmtree(work)
@@ -132,6 +136,7 @@ def export_untrained(initial: Weights, out: Path, params: Params) -> None:
     work = WORK / "pretrain" / digest(params.logmel, params.model, params.pretrain, initial.digest)
     pretext = new_pretext(params.logmel, params.model, params.pretrain)
     begin_with_(pretext, initial, params.logmel)
+    learned = recordings_of(initial)
     meta = Meta(
         update=0,
         total_updates=0,
@@ -146,6 +151,8 @@ def export_untrained(initial: Weights, out: Path, params: Params) -> None:
         versions=versions(),
         duration_s=0.0,
         init_digest=initial.digest,
+        num_recordings=learned.counts(),
+        unknown_recordings=learned.unknown,
     )
     with exclusive(WORK / "pretrain", out):
         partial = work / "initial.partial"
@@ -154,6 +161,7 @@ def export_untrained(initial: Weights, out: Path, params: Params) -> None:
         try:
             with room_for(out):
                 write_history(partial, History([], []))
+                write_digests(partial, learned)
                 save_checkpoint(partial, pretext, torch.optim.AdamW(pretext.parameters()), meta)
                 move_into_place(partial, out)
         finally:
@@ -189,6 +197,12 @@ class Run:
                 f"pretrain.batch_size: need at least one clip for each of {ranks.number} processes, "
                 f"got {params.pretrain.batch_size}"
             )
+
+    @functools.cached_property
+    def recordings(self) -> Digests:
+        """What the finished run and its initial weights have learned from."""
+        ours = self.crops.recordings(self.durations.total * self.params.pretrain.batch_size)
+        return ours if self.initial is None else joined([ours, recordings_of(self.initial)])
 
     def finish(self) -> Path:
         """Train to the last update; return the folder of the finished checkpoint."""
@@ -362,6 +376,7 @@ class Run:
         folder = self.work / state_name(update)
         partial = self.work / f"{folder.name}.partial"
         partial.mkdir(parents=True)
+        learned = self.recordings if update == self.durations.total else None
         meta = Meta(
             update=update,
             total_updates=self.durations.total,
@@ -377,6 +392,8 @@ class Run:
             duration_s=round(duration_s, 1),
             online=self.params.online,
             init_digest="" if self.initial is None else self.initial.digest,
+            num_recordings=None if learned is None else learned.counts(),
+            unknown_recordings=() if learned is None else learned.unknown,
         )
         try:
             with room_for(folder):

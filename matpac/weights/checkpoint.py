@@ -5,6 +5,7 @@ optimizer.safetensors   AdamW's moments and step counts, one per trained weight,
 metrics.csv             one row per logged update
 online.csv              one row per evaluation of the student on labelled clips (`online` in params.yaml)
 meta.json               parameters, front end, statistics, update, data digest, provenance
+digests.parquet         the recordings it learned from (matpac/digests.py); only in a finished checkpoint
 SHA256SUMS              checksums of the others
 
 No file holds code: tensors are safetensors, everything else is text. The states from which a run
@@ -93,6 +94,13 @@ class Meta(Section):
     """Parameters of online.csv."""
     init_digest: str = ""
     """SHA-256 of the weights named by `pretrain.init`; empty if the run began with random ones."""
+
+    num_recordings: dict[str, NonNegativeInt] | None = None
+    """Number of recordings learned from by dataset, those behind the initial weights included. None in the
+    states of a run and in older checkpoints: nobody knows."""
+    unknown_recordings: tuple[str, ...] = ()
+    """Names of initial weights, also those of the initial weights' run, that learned from recordings nobody
+    knows."""
 
     def as_json(self) -> dict[str, Any]:
         return HEAD | self.model_dump(mode="json")

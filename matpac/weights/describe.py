@@ -19,11 +19,15 @@ LABELS = {
     "crop_frames": "longest input (frames)",
     "crop_s": "longest input (s)",
     "num_clips": "clips trained on",
+    "recordings": "recordings learned from",
+    "unknown_recordings": "and unknown ones, with",
     "heard_hours": "hours of crops heard",
     "duration_hours": "hours of training",
     "init_digest": "initial weights (sha256)",
     "init": "initial weights",
 }
+
+UNKNOWN = "unknown"
 
 
 def facts_of(name: str | Path) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def facts_of_training(origin: Meta | ReleasedFile | Mapping[str, Any] | None) ->
         case ReleasedFile():
             return {"model": origin.model, "trained_on": origin.trained_on, "url": origin.url}
         case None:
-            return {"model": "in the authors' format", "trained_on": "unknown", "url": ""}
+            return {"model": "in the authors' format", "trained_on": UNKNOWN, "url": ""}
         case _:
             return dict(origin)
 
@@ -97,6 +101,8 @@ def _facts_of_run(meta: Meta) -> dict[str, Any]:
         f"{meta.model.num_predictor_heads} predictor head(s)",
         "trained_on": list(pretrain.datasets) if meta.update else [],
         "num_clips": meta.num_clips,
+        "recordings": UNKNOWN if meta.num_recordings is None else meta.num_recordings,
+        "unknown_recordings": list(meta.unknown_recordings),
         "updates": meta.update,
         "planned_updates": meta.total_updates,
         "batch_size": pretrain.batch_size,
@@ -217,7 +223,7 @@ def card_of(pipeline_tag: str, tags: Sequence[str], license: str | None, parts: 
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
-    trained_on, init = in_words(facts).get("trained on"), facts.get("init")
+    trained_on, init = learned_from(facts), facts.get("init")
     how = [
         *([f"begins with the weights of {init}"] if init else []),
         *([f"pre-trained without labels on {trained_on}"] if trained_on else []),
@@ -226,6 +232,16 @@ def _summary(facts: Mapping[str, Any]) -> str:
         f"Turns sound of any length and rate into embeddings of {facts['embedding_dim']:,} dimensions; "
         f"{', '.join(how) or 'not trained, as far as is known'}."
     )
+
+
+def learned_from(facts: Mapping[str, Any]) -> str | None:
+    """`12,623 recordings of birds and frogs`, or the names of the datasets; None for nothing."""
+    recordings = facts.get("recordings")
+    if not isinstance(recordings, dict) or not recordings:
+        return in_words(facts).get("trained on")
+    said = f"{sum(recordings.values()):,} recordings of {', '.join(recordings)}"
+    unknown = facts.get("unknown_recordings") or []
+    return f"{said}, after unknown ones by {', '.join(unknown)}" if unknown else said
 
 
 def cell(words: str) -> str:

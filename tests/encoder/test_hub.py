@@ -3,16 +3,19 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
 import matpac
+from matpac.digests import SAME_CONTENT, Digests, digests, digests_in, known, read_digests, write_digests
 from matpac.encoder.encoder import AudioEncoder
 from matpac.weights.describe import facts_of, text_of
 from matpac.weights.released import AUDIOSET
@@ -50,6 +53,21 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(checkpoint):
     return matpac.load(checkpoint, device="cpu")
+
+
+def test_a_published_encoder_carries_what_it_learned_from_without_names(checkpoint, tmp_path):
+    own = shutil.copytree(checkpoint, tmp_path / "pretrained")
+    found = Digests(digests("birds", pa.array(["my_garden"]), pa.array([7], pa.uint64())))
+    write_digests(own, found)
+    for source, target in (("pretrained", "saved"), ("saved", "again"), ("again", "again")):
+        matpac.load(tmp_path / source, device="cpu").save_pretrained(tmp_path / target)
+    for name in ("saved", "again"):
+        table = read_digests(tmp_path / name).table
+        assert known(found.table, table).tolist() == [SAME_CONTENT]
+        assert "my_garden" not in table["id"].to_pylist()
+    # Another encoder in the same folder does not keep it.
+    matpac.load(checkpoint, device="cpu").save_pretrained(tmp_path / "again")
+    assert digests_in(tmp_path / "again") is None
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import soundfile
 from matpac.encoder.encoder import load_encoder
 from matpac.params import Custom, Model, Params, load_params
 from matpac.probing.labelled import Labelled, open_labelled
+from matpac.weights.open import open_checkpoint
 from tests.checkpoints import untrained_checkpoint
 from tests.recordings import LOGMEL, NETWORKS, build, plan_of
 
@@ -56,5 +57,5 @@ def encoder(checkpoint):
 
 
 @pytest.fixture(scope="package")
-def labelled(shards) -> Labelled:
-    return open_labelled(shards, LOGMEL, "abc", "finetune.datasets")
+def labelled(shards, checkpoint) -> Labelled:
+    return open_labelled(shards, open_checkpoint(checkpoint), "finetune.datasets")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from matpac.model.teacher import Center, follow_
+from matpac.model.pretext import Center, follow_
 
 
 def test_the_teacher_moves_by_one_minus_the_decay():

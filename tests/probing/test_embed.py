@@ -1,5 +1,6 @@
 """Rows of an index -> labels for probes; the whole stage on shards of noise."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from matpac.clip import Task
+from matpac.digests import Digests, digests, write_digests
 from matpac.encoder.encoder import load_encoder
 from matpac.files import seal, write_json
 from matpac.params import Embed
 from matpac.probing.embed import embed_stage, statistics
 from matpac.probing.external import Located
+from matpac.probing.folds import folds_of
+from matpac.probing.heard import heard_in_words, heard_of
+from matpac.probing.held_out import scores_of
 from matpac.probing.labelled import annotated, check_front_end
+from matpac.probing.scores import Fit
 from matpac.probing.steps import Steps
 from matpac.probing.store import FEATURES, read_clips, read_feature
 from matpac.shards.folder import ShardFolder
@@ -166,3 +172,47 @@ def test_an_id_in_two_folds_is_refused_before_anything_is_embedded(shards, check
     with pytest.raises(ValueError, match=r"^birds: need ids that occur once, got clip0 twice"):
         embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
     assert not (tmp_path / "embeddings").exists()
+
+
+def test_test_clips_that_were_in_pre_training_are_said_and_kept(shards, checkpoint, tmp_path, capsys):
+    learned = shutil.copytree(checkpoint, tmp_path / "pretrained")
+    ids = pa.array(["clip0", "clip1", "clip2", "other"])
+    write_digests(learned, Digests(digests("birds", ids, pa.nulls(4, pa.uint64())), ("released",)))
+    embed_stage(shards, NOWHERE, learned, tmp_path / "embeddings", PARAMS)
+    said = capsys.readouterr().err
+    assert "Test clips that were in pre-training, without their labels: birds 2 of 7." in said
+    assert "Not known what the initial weights learned from: released." in said
+    clips = read_clips(tmp_path / "embeddings")
+    assert clips.heard.tolist() == [1, 1, 0, 0, 0, 0, 0]
+    heard = heard_of(clips, folds_of(clips))
+    assert heard == {"heard": 2, "tested": 7, "unknown": ["released"]}
+    assert scores_of(fits_of(clips), clips, folds_of(clips))["heard"] == heard
+
+
+def fits_of(clips):
+    """Two repeats of probes that answer at random."""
+    random = np.random.default_rng(0)
+    return [
+        Fit(repeat, number, [1.0], [1.0], 1, {}, *(random.normal(size=(len(part), 2)) for part in fold[1:]))
+        for repeat in range(2)
+        for number, fold in enumerate(folds_of(clips))
+    ]
+
+
+def test_of_a_checkpoint_without_a_list_nothing_is_known(shards, checkpoint, tmp_path, capsys):
+    embed_stage(shards, NOWHERE, checkpoint, tmp_path / "embeddings", PARAMS)
+    assert "Not known whether test clips were in pre-training: birds." in capsys.readouterr().err
+    clips = read_clips(tmp_path / "embeddings")
+    assert clips.heard is None
+    assert heard_of(clips, folds_of(clips)) is None
+
+
+def test_the_sentences_name_each_dataset_once():
+    nothing = {"heard": 0, "tested": 9, "unknown": []}
+    assert heard_in_words({"frogs": nothing}) == []
+    assert heard_in_words(
+        {"a": nothing | {"heard": 9}, "b": nothing, "c": nothing | {"heard": 1}, "d": None}
+    ) == [
+        "Test clips that were in pre-training, without their labels: a 9 of 9, c 1 of 9.",
+        "Not known whether test clips were in pre-training: d.",
+    ]

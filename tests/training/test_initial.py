@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from matpac.datasets.fingerprints import write_encoders
+from matpac.digests import Digests, digests, read_digests, without_names, write_digests
 from matpac.encoder.encoder import load_encoder, student_of, untrained_encoder
 from matpac.files import checksum, read_json, write_json
 from matpac.model.pretext import Pretext
@@ -16,6 +18,7 @@ from matpac.params import load_params
 from matpac.training.initial import begin_with_
 from matpac.training.run import pretrain_stage
 from matpac.weights.checkpoint import read_meta
+from matpac.weights.describe import facts_of, learned_from
 from matpac.weights.open import open_weights
 from matpac.weights.released import AUDIOSET, PAPER_LOGMEL
 from tests.released import TINY_HEADS, released_state, tiny_pretext, write_released
@@ -169,6 +172,19 @@ def test_a_run_can_begin_with_a_saved_encoder(params, released, saved, tmp_path)
     pretext = fresh()
     begin_with_(pretext, open_weights(str(saved)), PAPER_LOGMEL)
     assert equal(pretext.teacher_encoder, pretext.student_encoder)
+    assert (meta.num_recordings, meta.unknown_recordings) == ({}, (str(saved),))
+
+
+def test_a_run_inherits_what_its_initial_weights_have_learned_from(params, saved, tmp_path):
+    ids, content = pa.array(["b1", "b2"]), pa.array([1, 2], pa.uint64())
+    write_digests(saved, without_names(Digests(digests("birds", ids, content), ("released",))))
+    begun = params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"init": str(saved)})})
+    pretrain_stage(tmp_path / "shards", tmp_path / "out", begun, tmp_path / "corpus.json")
+    meta = read_meta(tmp_path / "out")
+    assert (meta.num_recordings, meta.unknown_recordings) == ({"birds": 2}, ("released",))
+    assert read_digests(tmp_path / "out").table.equals(read_digests(saved).table)
+    facts = facts_of(tmp_path / "out")
+    assert learned_from(facts) == "2 recordings of birds, after unknown ones by released"
 
 
 def test_a_saved_encoder_brings_its_statistics_and_needs_its_front_end(saved):

@@ -13,8 +13,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import matpac
-from matpac.files import seal
+from matpac.digests import known, read_digests
+from matpac.files import damage, seal
 from matpac.params import load_params
+from matpac.shards.folder import ShardFolder
 from matpac.training.online import OnlineProbe
 from matpac.weights.checkpoint import read_meta
 from tests.checkpoints import networks_of
@@ -119,6 +121,13 @@ def test_the_checkpoint_explains_itself(folder, uninterrupted):
     assert steps == [*range(0, 60, 5), 59]
     live = (checkpoint / "dvclive/plots/metrics/loss.tsv").read_text().splitlines()
     assert [int(line.split("\t")[0]) for line in live[1:]] == steps
+    assert meta.num_recordings == {"noise": 12}
+    learned = read_digests(checkpoint).table
+    assert (
+        known(learned, ShardFolder(folder.folder / "data/shards/noise").recordings().table).tolist()
+        == [2] * 12
+    )
+    assert damage(checkpoint) is None
 
 
 def test_the_checkpoint_opens_in_two_lines(folder, uninterrupted):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from matpac.cli import main
-from matpac.weights.describe import facts_of, json_of, text_of
+from matpac.weights.describe import facts_of, json_of, model_card, text_of
 from tests.checkpoints import networks_of, untrained_checkpoint
 from tests.released import tiny_pretext, write_released
 
@@ -35,6 +35,17 @@ def test_a_checkpoint_tells_what_it_is(tmp_path):
     assert known["duration_hours"] == 1.5
     assert known["trained_on"] == ["demo_corpus"]
     assert json.loads(json_of(known)) == known
+    assert known["recordings"] == "unknown", "the checkpoint is older than lists of recordings"
+
+
+def test_a_checkpoint_and_its_card_say_what_was_heard(tmp_path):
+    folder = untrained_checkpoint(tmp_path / "pretrained")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta |= {"update": 900, "num_recordings": {"birds": 9_400, "frogs": 600}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    facts = facts_of(folder)
+    assert "recordings learned from  birds 9,400, frogs 600" in text_of(facts)
+    assert "pre-trained without labels on 10,000 recordings of birds, frogs." in model_card(facts)
 
 
 def test_the_text_is_aligned_and_leaves_out_what_is_unknown(tmp_path):

@@ -204,7 +204,7 @@ def embedding_in_threads(_: Ranks) -> Callable[[], int]:
 
     def embed() -> int:
         for first in range(0, len(log_mels), 32):
-            encoder._forward(log_mels[first : first + 32], layers=False, steps=False)
+            encoder._forward(log_mels[first : first + 32], layers=False, squares=False, steps=False)
         return len(log_mels)
 
     return embed

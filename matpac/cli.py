@@ -47,6 +47,11 @@ HopMs = Annotated[
     typer.Option("--hop-ms", help="Time between embeddings over time: 160 (default), 80, 40, 20 or 10 ms."),
 ]
 
+PoolingOption = Annotated[
+    Literal["mean", "mean_and_deviation"],
+    typer.Option(help="mean_and_deviation adds the deviation over time: twice as long."),
+]
+
 
 def _say_version(asked: bool) -> bool:
     if asked:
@@ -358,6 +363,7 @@ def embed(
         bool, typer.Option("--in-time", help="One embedding every 16 frames with its time, not one per file.")
     ] = False,
     hop_ms: HopMs = None,
+    pooling: PoolingOption = "mean",
     precision: Annotated[
         Literal["float32", "bfloat16"],
         typer.Option(help="bfloat16 is meant for GPUs, and nearly the same."),
@@ -382,7 +388,7 @@ def embed(
 
     matpac embed --dataset esc10                the pipeline's stage (data/embeddings/esc10)
     """
-    of_files = files, out, in_time, hop_ms, keep_all, precision != "float32"
+    of_files = files, out, in_time, hop_ms, keep_all, pooling != "mean", precision != "float32"
     if dataset is not None and not any(of_files):
         _embed_dataset(dataset, checkpoint, params)
     elif files and out is not None and dataset is None:
@@ -396,13 +402,14 @@ def embed(
             out,
             in_time=in_time,
             hop_ms=hop_ms,
+            pooling=pooling,
             precision=precision,
             reject=() if keep_all else REJECT,
         )
     else:
         raise ValueError(
-            "embed: need either files and --out, or --dataset, which takes its precision from params.yaml. "
-            "See `matpac embed --help`."
+            "embed: need either files and --out, or --dataset alone, which reads params.yaml and "
+            "keeps both kinds of pooling. See `matpac embed --help`."
         )
 
 
@@ -431,6 +438,7 @@ def export(
         bool, typer.Option("--in-time", help="Give embeddings over time instead of their mean.")
     ] = False,
     hop_ms: HopMs = None,
+    pooling: PoolingOption = "mean",
     classifier: Annotated[
         Path | None, typer.Option(help="Export this classifier instead, of `matpac fit`.")
     ] = None,
@@ -448,7 +456,8 @@ def export(
     from matpac.encoder.onnx import check_out, export_onnx
 
     check_out(out)
-    if classifier is not None and checkpoint is None and not in_time and hop_ms is None:
+    of_encoder = in_time, hop_ms, pooling != "mean"
+    if classifier is not None and checkpoint is None and not any(of_encoder):
         from matpac.classifier.classifier import load_classifier
         from matpac.classifier.onnx import export_classifier
 
@@ -460,8 +469,9 @@ def export(
     if checkpoint is None or classifier is not None:
         raise ValueError("export: need a checkpoint, or --classifier alone. See `matpac export --help`.")
     encoder = load_encoder(checkpoint, "cpu")
-    export_onnx(encoder, out, in_time=in_time, hop_ms=hop_ms)
-    given = f"steps [batch, step, {encoder.dim}]" if in_time else f"embedding [batch, {encoder.dim}]"
+    export_onnx(encoder, out, in_time=in_time, hop_ms=hop_ms, pooling=pooling)
+    width = encoder.dim if pooling == "mean" else 2 * encoder.dim
+    given = f"steps [batch, step, {encoder.dim}]" if in_time else f"embedding [batch, {width}]"
     _print(f"{out}: waveform [batch, time] at {encoder.sample_rate} Hz -> {given}")
 
 

@@ -24,7 +24,7 @@ class Model(nn.Module):
 
     Timestamps are `hop_ms` apart, as for `AudioEncoder.embed_in_time`. The API suggests 50 ms or less, for
     onsets, so they are a quarter of a step apart, 40 ms in the paper. With `model.hop_ms = None` they are
-    160 ms apart, and take a quarter of the time.
+    160 ms apart, and take a quarter of the time. Scenes are means, whatever `probe.pooling` says.
     """
 
     hop_ms: float | None

@@ -11,15 +11,16 @@ from matpac.classifier.classifier import Classifier
 from matpac.classifier.distances import references_of
 from matpac.classifier.heads import AttentiveHead, LinearHead
 from matpac.encoder.encoder import AudioEncoder
-from matpac.params import Model
+from matpac.params import Model, Pooling
 from tests.checkpoints import untrained_checkpoint
 from tests.recordings import NETWORKS
 
 CLASSES = ("low", "high, loud", "hiss")
 
 
-def head_of(kind: str, dim: int) -> LinearHead | AttentiveHead:
+def head_of(kind: str, dim: int, pooling: Pooling = "mean") -> LinearHead | AttentiveHead:
     generator = torch.Generator().manual_seed(0)
+    dim = dim if pooling == "mean" else 2 * dim
     tensors = {
         "weight": torch.randn(len(CLASSES), dim, generator=generator),
         "bias": torch.randn(len(CLASSES), generator=generator),
@@ -27,7 +28,7 @@ def head_of(kind: str, dim: int) -> LinearHead | AttentiveHead:
         "factor": torch.rand(dim, generator=generator) + 0.5,
     }
     if kind == "linear":
-        return LinearHead(**tensors)
+        return LinearHead(**tensors, pooling=pooling)
     queries = torch.randn(2, dim, generator=generator)
     return AttentiveHead(queries=queries, step_factor=torch.rand(dim, generator=generator), **tensors)
 
@@ -42,10 +43,12 @@ def tiny_encoder(folder: Path) -> AudioEncoder:
     return matpac.load(tiny_checkpoint(folder), device="cpu")
 
 
-def tiny_classifier(encoder: AudioEncoder, kind: str = "linear", **changes: Any) -> Classifier:
-    head = head_of(kind, encoder.dim)
+def tiny_classifier(
+    encoder: AudioEncoder, kind: str = "linear", pooling: Pooling = "mean", **changes: Any
+) -> Classifier:
+    head = head_of(kind, encoder.dim, pooling)
     random = np.random.default_rng(0)
-    means = torch.from_numpy(random.normal(size=(12, encoder.dim)).astype(np.float32))
+    means = torch.from_numpy(random.normal(size=(12, len(head.mean))).astype(np.float32))
     about: dict[str, Any] = {
         "classes": CLASSES,
         "multi_label": False,

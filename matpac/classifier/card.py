@@ -48,7 +48,14 @@ def model_card(
         "## Classes",
         _table(["class", "threshold"], [(name, f"{at:.3f}") for name, at in _thresholds(about)]),
         "## What is known of it",
-        _table(["", ""], [*in_words(about.origin).items(), *in_words(facts).items()]),
+        _table(
+            ["", ""],
+            [
+                *in_words(about.origin).items(),
+                ("pooling", about.pooling.replace("_", " ")),
+                *in_words(facts).items(),
+            ],
+        ),
     ]
     return card_of("audio-classification", ["audio", "audio-classification", "matpac"], license, parts)
 

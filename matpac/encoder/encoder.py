@@ -410,7 +410,10 @@ def check_hop(encoder: AudioEncoder, hop_ms: float | None, *, in_time: bool) -> 
     encoder.shifts(hop_ms)
 
 
-def check_pooling(pooling: str) -> None:
+def check_pooling(pooling: str, *, in_time: bool = False) -> None:
+    """Refuse another word, or a deviation of single steps, with ValueError."""
+    if pooling != "mean" and in_time:
+        raise ValueError("pooling: need it without in_time (--in-time): single steps have no deviation")
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling: need {' or '.join(get_args(Pooling))}, got {pooling!r}")
 

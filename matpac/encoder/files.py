@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from matpac.clip import REJECT
-from matpac.encoder.encoder import AudioEncoder, check_hop, load_encoder
+from matpac.encoder.encoder import AudioEncoder, check_hop, check_pooling, load_encoder
 from matpac.encoder.rows import Found, Job, list_files, write_for_files
 from matpac.encoder.tables import Table, format_for
-from matpac.params import Precision
+from matpac.params import Pooling, Precision
 from matpac.progress import say
 from matpac.walk import PassedOver
 
@@ -23,6 +23,7 @@ def embed_files(
     *,
     in_time: bool = False,
     hop_ms: float | None = None,
+    pooling: Pooling = "mean",
     precision: Precision = "float32",
     reject: Collection[str] = REJECT,
 ) -> None:
@@ -38,12 +39,13 @@ def embed_files(
         out: Table to write: .npz, .parquet or .zarr (see `matpac.encoder.tables`).
         in_time: Whether to write one row every 16 frames, with its time in ms, instead of one per file.
         hop_ms: Time from row to row of a file, as for `AudioEncoder.embed_in_time`; needs `in_time`.
+        pooling: As for `AudioEncoder.embed`; only without `in_time`.
         precision: Precision of the encoder's matrix products, as for `matpac.load`.
         reject: Reasons to leave out audio that can be decoded, as shards do: "truncated", "silent".
 
     Raises:
         ValueError: A source is missing, a folder holds no audio, a name is not UTF-8, no file can be
-            used, `hop_ms` is impossible, or `out` has another ending or cannot be written.
+            used, `hop_ms` or `pooling` is impossible, or `out` has another ending or cannot be written.
         ModuleNotFoundError: The package for this format is not installed (extra `pipeline`).
         RuntimeError: Another process writes the same `out`.
         OSError: The disk is full; the error names `out`.
@@ -53,27 +55,34 @@ def embed_files(
     files = list_files(sources, passed_over)
     encoder = load_encoder(checkpoint, precision=precision)
     check_hop(encoder, hop_ms, in_time=in_time)
+    check_pooling(pooling, in_time=in_time)
+    width = encoder.dim if pooling == "mean" else 2 * encoder.dim
     digest = encoder.digest()
     job = Job(
         name="embed",
         by="encoder",
         encoder=encoder,
-        compute=partial(encoder.embed_pieces, in_time=in_time, hop_ms=hop_ms),
-        width=encoder.dim,
+        compute=partial(encoder.embed_pieces, in_time=in_time, hop_ms=hop_ms, pooling=pooling),
+        width=width,
         dtype=np.dtype("<f4"),
-        key=[digest, in_time, hop_ms],
+        key=[digest, in_time, hop_ms, *([pooling] if pooling != "mean" else [])],
         reject=reject,
     )
+
+    def table(found: Found) -> Table:
+        whole = _table(found, encoder, digest, in_time, hop_ms)
+        return replace(whole, dim=width, pooling=pooling)
+
     found = write_for_files(
         files,
         passed_over,
         out,
         job,
         kind.made_from,
-        lambda path, found: kind.write(path, _table(found, encoder, digest, in_time, hop_ms), found.blocks()),
+        lambda path, found: kind.write(path, table(found), found.blocks()),
     )
     if found is not None:
-        rows = f"{sum(found.num_rows):,} embeddings of {encoder.dim:,} dimensions"
+        rows = f"{sum(found.num_rows):,} embeddings of {width:,} dimensions"
         say(f"{out}: {rows} from {len(found.paths):,} files; {found.in_words()}")
 
 

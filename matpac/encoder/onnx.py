@@ -13,16 +13,21 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from matpac.encoder.encoder import AudioEncoder, check_hop
+from matpac.encoder.encoder import AudioEncoder, check_hop, check_pooling
 from matpac.encoder.front_end import LogMels
 from matpac.encoder.module import Encoded
 from matpac.files import check_place, whole_file
-from matpac.params import LogMel
+from matpac.params import LogMel, Pooling
 from matpac.signal.logmel import hann
 
 
 def export_onnx(
-    encoder: AudioEncoder, out: Path, *, in_time: bool = False, hop_ms: float | None = None
+    encoder: AudioEncoder,
+    out: Path,
+    *,
+    in_time: bool = False,
+    hop_ms: float | None = None,
+    pooling: Pooling = "mean",
 ) -> None:
     """Write an encoder as a graph from `waveform` `[batch, time]` to `embedding` `[batch, dim]`.
 
@@ -36,20 +41,24 @@ def export_onnx(
             then say where the first step has its center (`first_center_ms`) and how far apart they are
             (`hop_ms`).
         hop_ms: Time from step to step, as for `AudioEncoder.embed_in_time`.
+        pooling: As for `AudioEncoder.embed`; the metadata name it (`pooling`) unless it is the mean.
 
     Raises:
         ValueError: The packages of the extra `onnx` are missing, no such file can be made at `out`, or
-            `hop_ms` is impossible or given without `in_time`.
+            `hop_ms` or `pooling` does not go with `in_time`, or is impossible.
         OSError: The disk is full; the error names `out`.
     """
     check_out(out)
     check_hop(encoder, hop_ms, in_time=in_time)
+    check_pooling(pooling, in_time=in_time)
     metadata = {"sample_rate_hz": str(encoder.sample_rate)}
     if in_time:
         hop_frames, [first_center_ms] = encoder.shifts(hop_ms).step, encoder.step_centers_ms(1)
         metadata["first_center_ms"] = f"{first_center_ms:g}"
         metadata["hop_ms"] = f"{hop_frames * encoder.logmel.hop_ms:g}"
-    graph = Graph(encoder, in_time=in_time, hop_ms=hop_ms)
+    if pooling != "mean":
+        metadata["pooling"] = pooling
+    graph = Graph(encoder, in_time=in_time, hop_ms=hop_ms, pooling=pooling)
     write_graph(graph, "steps" if in_time else "embedding", metadata, out)
 
 
@@ -113,10 +122,13 @@ def exportable(encoder: AudioEncoder) -> AudioEncoder:
 class Graph(nn.Module):
     """What the file computes."""
 
-    def __init__(self, encoder: AudioEncoder, *, in_time: bool, hop_ms: float | None) -> None:
+    def __init__(
+        self, encoder: AudioEncoder, *, in_time: bool, hop_ms: float | None, pooling: Pooling
+    ) -> None:
         super().__init__()
         self.encoder, self.in_time, self.hop_ms = exportable(encoder), in_time, hop_ms
+        self.pooling: Pooling = pooling
 
     def forward(self, waveform: Float[Tensor, "batch time"]) -> Tensor:
         encoded: Encoded = self.encoder(waveform, hop_ms=self.hop_ms)
-        return encoded.steps if self.in_time else encoded.mean
+        return encoded.steps if self.in_time else encoded.pooled(self.pooling)

@@ -7,6 +7,7 @@ in time  file [row], the position of its path, and time_ms [row]; in parquet the
 left out left_out, reasons        metadata `left_out` (JSON)          left_out, reasons
 odd      noted, notes             metadata `noted` (JSON)             noted, notes
 digests  checkpoint, made_from    metadata of these names             attributes of these names
+pooling  pooling, unless `mean`   metadata                            attribute
 
 Without time there is one row per file. The bytes of a file depend on the values only.
 """
@@ -23,6 +24,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from matpac.files import check_place
+from matpac.params import Pooling
 
 TEXT = np.dtypes.StringDType()
 MINUTE_ONE = (1980, 1, 1, 0, 0, 0)
@@ -45,13 +47,16 @@ class Table:
     """Digest of the encoder."""
     made_from: str
     """Digest of encoder, device, list of files and kind of embeddings."""
+    pooling: Pooling = "mean"
+    """What a row holds of its file's steps."""
     file: Int64[np.ndarray, " row"] | None = None
     """Position in `paths` of the file of each row; None without time."""
     time_ms: Float32[np.ndarray, " row"] | None = None
     """Center of each row in ms; None without time."""
 
     def digests(self) -> dict[str, str]:
-        return {"checkpoint": self.checkpoint, "made_from": self.made_from}
+        found: dict[str, str] = {"checkpoint": self.checkpoint, "made_from": self.made_from}
+        return found if self.pooling == "mean" else found | {"pooling": self.pooling}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Arrays by name, for .npz and .zarr."""

@@ -225,3 +225,44 @@ def test_a_folder_without_a_classifier_is_named(encoder, tmp_path):
     encoder.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"^{tmp_path}: need a classifier that .* found no classifier.json$"):
         matpac.load_classifier(tmp_path)
+
+
+def test_a_head_that_reads_deviations_says_the_same_whole_saved_and_with_gradients(encoder, tmp_path):
+    classifier, clips = tiny_classifier(encoder, pooling="mean_and_deviation"), noise(20_000, 52_000)
+    log_mels = [encoder.log_mel(clip, RATE).astype(np.float16) for clip in clips]
+    pooled = torch.from_numpy(np.stack(list(encoder.embed_log_mels(log_mels, pooling="mean_and_deviation"))))
+    head = classifier.head
+    with torch.no_grad():
+        logits = (((pooled - head.mean) * head.factor) @ head.weight.T + head.bias).numpy()
+        [alone, _] = (classifier(torch.from_numpy(clip)[None])[0].numpy() for clip in clips)
+    found = classifier.predict(clips, RATE)
+    np.testing.assert_allclose(found, softmax(logits / 1.5, axis=1), rtol=1e-4)
+    np.testing.assert_allclose(softmax(alone / 1.5), found[0], atol=5e-3)
+    classifier.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "classifier.json").read_text())["pooling"] == "mean_and_deviation"
+    saved = matpac.load_classifier(tmp_path, device="cpu")
+    np.testing.assert_array_equal(saved.predict(clips, RATE), found)
+    np.testing.assert_allclose(saved.unlike(clips, RATE), classifier.unlike(clips, RATE), rtol=1e-4)
+    assert "| pooling | mean and deviation |" in (tmp_path / "README.md").read_text()
+
+
+def test_in_time_such_a_head_reads_a_step_with_three_neighbors_on_either_side(encoder):
+    classifier, [clip] = tiny_classifier(encoder, pooling="mean_and_deviation"), noise(52_000)
+    log_mel = encoder.log_mel(clip, RATE).astype(np.float16)
+    [over_time] = encoder.embed_log_mels_in_time([log_mel])
+    windows = [over_time.steps[max(n - 3, 0) : n + 4] for n in range(len(over_time.steps))]
+    pooled = torch.from_numpy(np.stack([np.concatenate([one.mean(0), one.std(0)]) for one in windows]))
+    with torch.no_grad():
+        expected = softmax(classifier.head.of_pooled(pooled).numpy() / 1.5, axis=1)
+    [found] = classifier.predict_in_time(clip, RATE, window_ms=0)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)
+
+
+def test_an_older_description_means_the_mean(encoder, tmp_path):
+    classifier, [clip] = tiny_classifier(encoder), noise(20_000)
+    classifier.save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "classifier.json").read_text())
+    del about["pooling"]
+    (tmp_path / "classifier.json").write_text(json.dumps(about))
+    found = matpac.load_classifier(tmp_path, device="cpu").predict(clip, RATE)
+    np.testing.assert_array_equal(found, classifier.predict(clip, RATE))

@@ -14,8 +14,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.slow
-def test_one_file_hears_and_names_the_classes(tmp_path, capfd):
-    classifier = tiny_classifier(tiny_encoder(tmp_path / "checkpoint"), "attentive")
+@pytest.mark.parametrize(("kind", "pooling"), [("attentive", "mean"), ("linear", "mean_and_deviation")])
+def test_one_file_hears_and_names_the_classes(tmp_path, capfd, kind, pooling):
+    classifier = tiny_classifier(tiny_encoder(tmp_path / "checkpoint"), kind, pooling)
     classifier.head.weight.data /= 10
     classifier.save_pretrained(tmp_path / "classifier")
     out = tmp_path / "classifier.onnx"

@@ -562,3 +562,20 @@ def test_killed_whenever_the_same_call_gives_the_same_bits(checkpoint, tmp_path,
     embed_files([many], checkpoint, out)
     assert contents(out) == contents(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["many", "whole", out.name])
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_deviations_stand_behind_the_means_and_are_another_result(recordings, checkpoint, tmp_path, ending):
+    out, encoder = tmp_path / f"table.{ending}", load_encoder(checkpoint)
+    embed_files([recordings], checkpoint, out)
+    _, means, _ = read(out)
+    embed_files([recordings], checkpoint, out, pooling="mean_and_deviation")
+    paths, found, _ = read(out)
+    np.testing.assert_array_equal(found[:, : encoder.dim], means)
+    expected = encoder.embed_file(paths[3], pooling="mean_and_deviation")
+    np.testing.assert_allclose(found[3], expected, **CLOSE)
+
+
+def test_single_steps_have_no_deviation(recordings, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"^pooling: need it without in_time \(--in-time\)"):
+        embed_files([recordings], checkpoint, tmp_path / "e.npz", in_time=True, pooling="mean_and_deviation")

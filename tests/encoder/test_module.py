@@ -102,6 +102,16 @@ def test_the_mean_is_what_embed_gives_at_all_edges_of_patches_and_chunks(encoder
         torch.testing.assert_close(encoder(clips, lengths).mean[:2], expected[:2], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("frames", [1, 17, 64, 65, 129])
+def test_deviations_are_what_embed_gives_and_have_finite_gradients(encoder, frames):
+    clips = noise(2, 400 + 160 * (frames - 1))
+    expected = torch.from_numpy(encoder.embed(clips.numpy(), RATE, pooling="mean_and_deviation"))
+    found = encoder(clips.requires_grad_()).pooled("mean_and_deviation")
+    torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=0)
+    found.sum().backward()
+    assert clips.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("num_samples", [1, 399])
 def test_less_than_a_window_is_filled_with_silence(encoder, num_samples):
     clip = noise(1, num_samples)

@@ -112,6 +112,15 @@ def test_steps_equal_those_of_torch_to_one_in_ten_thousand(tmp_path):
         np.testing.assert_allclose(steps[0], expected.embeddings, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_deviations_equal_those_of_torch(tmp_path):
+    encoder, out = tiny_encoder(CHUNK), tmp_path / "encoder.onnx"
+    export_onnx(encoder, out, pooling="mean_and_deviation")
+    waveform = sounds(2, 40_000)
+    expected = encoder.embed(waveform, RATE, pooling="mean_and_deviation")
+    np.testing.assert_allclose(runs(out)(waveform), expected, atol=1e-4)
+
+
 def test_a_hop_without_time_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"hop_ms: need in_time"):
         export_onnx(tiny_encoder(CHUNK), tmp_path / "x.onnx", hop_ms=40)

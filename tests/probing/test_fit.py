@@ -116,16 +116,21 @@ def predicted(folder, paths):
 
 
 @pytest.mark.parametrize(
-    ("num_heads", "multi_label"),
-    [(None, False), (4, False), (None, True)],
-    ids=["linear", "attentive", "tags"],
+    ("num_heads", "multi_label", "pooling"),
+    [
+        (None, False, "mean"),
+        (None, False, "mean_and_deviation"),
+        (4, False, "mean_and_deviation"),
+        (None, True, "mean"),
+    ],
+    ids=["linear", "deviations", "attentive", "tags"],
 )
 def test_the_classifier_of_a_fold_scores_on_its_recordings_what_the_probe_reported(
-    recordings, checkpoint, embedded, tmp_path, num_heads, multi_label
+    recordings, checkpoint, embedded, tmp_path, num_heads, multi_label, pooling
 ):
     clips = clips_of(checkpoint, multi_label=multi_label)
     store = stored(tmp_path / "tones", clips, embedded)
-    params = PARAMS.model_copy(update={"attentive": num_heads})
+    params = PARAMS.model_copy(update={"attentive": num_heads, "pooling": pooling})
     probe("tones", store, tmp_path / "scores.json", params)
     details = json.loads((tmp_path / "scores.details.json").read_text())
     reported = details["second_reading"]["attentive"] if num_heads else details["features"]

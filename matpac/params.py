@@ -628,7 +628,7 @@ class SpecAugment(Section):
 
 class Finetune(Section):
     """How encoder and a linear head are trained together on labelled clips. Folds, repeats and scores are
-    those of probes. See matpac/finetuning."""
+    those of probes; the head reads means, whatever `probe.pooling` is. See matpac/finetuning."""
 
     datasets: tuple[Name, ...]
     """Datasets with labels to fine-tune on, each by itself. None: the stage does nothing."""

@@ -52,6 +52,7 @@ def test_recordings_become_shards(converted):
     assert raw == ["passed_over.json", "recordings.parquet", "tables.json"]
     assert sorted(path.name for path in (data / "shards/mine").iterdir()) == [
         "SHA256SUMS",
+        "digests.parquet",
         "index.parquet",
         "logmel.json",
         "notes.csv",

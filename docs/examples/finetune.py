@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import matpac
 
+torch.manual_seed(0)
 encoder = matpac.load(sys.argv[1])
 files = sorted(Path(sys.argv[2]).glob("*/*.*"))
 classes = sorted({path.parent.name for path in files})
@@ -29,7 +30,7 @@ order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0)).t
 test, train = order[: len(order) // 4], order[len(order) // 4 :]
 
 head = torch.nn.Linear(encoder.dim, len(classes)).to(encoder.device)
-parts = [{"params": encoder.parameters(), "lr": 2e-4}, {"params": head.parameters(), "lr": 2e-3}]
+parts = [{"params": encoder.parameters(), "lr": 5e-4}, {"params": head.parameters(), "lr": 1e-2}]
 optimizer = torch.optim.AdamW(parts, weight_decay=0.05)
 
 

@@ -242,7 +242,7 @@ class AudioEncoder(TrainedEncoder):
         hop_ms: float | None = None,
     ) -> Iterator[OverTime]:
         """Embed log-mels step by step; arguments as for `embed_log_mels` and `embed_in_time`."""
-        of_pieces = self._in_time(enumerate(log_mels), batch_size, layers=layers, hop_ms=hop_ms)
+        of_pieces = self._in_time(enumerate(log_mels), batch_size, layers=layers, squares=True, hop_ms=hop_ms)
         for _, of_clip in groupby(of_pieces, lambda piece: piece.clip):
             found = list(of_clip)
             mean, deviation = self._moments([(piece.num_frames, piece.plain) for piece in found])
@@ -278,7 +278,7 @@ class AudioEncoder(TrainedEncoder):
             Number of the clip with its embedding `[1, dim]`, or with the steps `[step, dim]` of each piece.
         """
         if in_time:
-            for piece in self._in_time(pieces, 32, layers=False, hop_ms=hop_ms):
+            for piece in self._in_time(pieces, 32, layers=False, squares=False, hop_ms=hop_ms):
                 yield piece.clip, piece.steps[-1]
             return
         numbers: deque[int] = deque()
@@ -299,6 +299,7 @@ class AudioEncoder(TrainedEncoder):
         batch_size: int,
         *,
         layers: bool,
+        squares: bool,
         hop_ms: float | None,
     ) -> Iterator[Piece]:
         """The steps of each piece, `hop_ms` apart."""
@@ -309,7 +310,7 @@ class AudioEncoder(TrainedEncoder):
                 waiting.append((shifted.clip, shifted.piece))
                 yield shifted.log_mel
 
-        outputs = self._outputs(log_mels(), batch_size, layers=layers, squares=True, steps=True)
+        outputs = self._outputs(log_mels(), batch_size, layers=layers, squares=squares, steps=True)
         both = ((waiting.popleft(), output) for output in outputs)
         for (clip, _), of_piece in groupby(both, itemgetter(0)):
             found = [output for _, output in of_piece]

@@ -50,7 +50,7 @@ class HeldOut:
     inputs: Tensor | Steps
     """What the probes read."""
     means: Float32[Tensor, "clip dim"]
-    """What linear probes read."""
+    """What linear probes read, deviations included if `probe.pooling` has them; means for attentive ones."""
     fits: list[Fit]
     """Repeats first, then folds."""
 

@@ -12,11 +12,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 from torch import Tensor
 
+from matpac.classifier.heads import Kind
 from matpac.files import check_place, move_into_place, partial_path, room_for, write_json
 from matpac.params import Channels, Fraction, Pooling, Precision, Section, read_section
 from matpac.weights.pretrained import HEAD
@@ -30,7 +31,7 @@ REFERENCES = "references"
 class Description(Section):
     """classifier.json."""
 
-    head: Literal["linear", "attentive"]
+    head: Kind
     pooling: Pooling = "mean"
     """What a linear head reads of a clip's steps; older files do not say."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)]

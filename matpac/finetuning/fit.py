@@ -97,7 +97,7 @@ class Learner:
         """`encoder` is trained in place; `means`: embeddings that it gave to all clips before."""
         clips, train = labelled.clips, plan.fold.train
         self.plan, self.labelled, self.params = plan, labelled, params
-        self.encoder, self.head = encoder, new_head(means[train], len(clips.task.classes), plan.seeds)
+        self.encoder, self.head = encoder, untrained_head(means[train], len(clips.task.classes), plan.seeds)
         self.head.to(encoder.device)
         self.networks = nn.ModuleDict({"encoder": encoder, "head": self.head}).train()
         self.optimizer = new_optimizer(encoder, self.head, params)
@@ -275,7 +275,9 @@ def note_of(history: History) -> str:
     return note
 
 
-def new_head(means: Float32[np.ndarray, "train dim"], num_classes: int, seeds: tuple[int, ...]) -> LinearHead:
+def untrained_head(
+    means: Float32[np.ndarray, "train dim"], num_classes: int, seeds: tuple[int, ...]
+) -> LinearHead:
     """A linear layer with random weights, on embeddings scaled to mean 0 and deviation 1."""
     mean, std = torch.from_numpy(means.mean(0)), torch.from_numpy(means.std(0))
     weight, bias = first_weights([np.random.default_rng([*seeds, 3])], means.shape[1], num_classes)

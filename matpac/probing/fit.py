@@ -49,7 +49,7 @@ class HeldOut:
     channels: Channels
     inputs: Tensor | Steps
     """What the probes read."""
-    means: Float32[Tensor, "clip dim"]
+    pooled: Float32[Tensor, "clip dim"]
     """What linear probes read, deviations included if `probe.pooling` has them; means for attentive ones."""
     fits: list[Fit]
     """Repeats first, then folds."""
@@ -105,15 +105,15 @@ class HeldOut:
             [Fold(everything, NOTHING, NOTHING)],
             self.params.model_copy(update=changes),
             self.num_heads,
-            self.means.device,
+            self.pooled.device,
             on_epoch,
         )
-        head = self.head(fit).to(self.means.device)
+        head = self.head(fit).to(self.pooled.device)
         probe = self.params.model_dump(mode="json", exclude={"datasets", "knn", "attentive", "score_on"})
         return self.classifier(
             self.fits,
             head,
-            references_of(self.means[everything], head, np.random.default_rng(self.params.seed)),
+            references_of(self.pooled[everything], head, np.random.default_rng(self.params.seed)),
             scores=self.scores(),
             origin={
                 "dataset": self.clips.dataset,
@@ -132,13 +132,13 @@ class HeldOut:
 
     def _references(self, fit: Fit) -> Tensor:
         random = np.random.default_rng([self.params.seed, fit.fold])
-        head = self.head(fit).to(self.means.device)
-        return references_of(self.means[self.folds[fit.fold].train], head, random)
+        head = self.head(fit).to(self.pooled.device)
+        return references_of(self.pooled[self.folds[fit.fold].train], head, random)
 
     def _distances(self, fit: Fit) -> Float[np.ndarray, " validation"]:
         """Distances of a fit's validation clips to its training clips."""
-        head = self.head(fit).to(self.means.device)
-        held_out = self.means[self.folds[fit.fold].validation]
+        head = self.head(fit).to(self.pooled.device)
+        held_out = self.pooled[self.folds[fit.fold].validation]
         return distances(held_out, head, self._references(fit)).cpu().numpy()
 
 
@@ -179,13 +179,13 @@ def held_out(
         )
     encoder = load_encoder(checkpoint, precision=precision)
     pooling: Pooling = params.pooling if num_heads is None else "mean"
-    means = torch.from_numpy(read_feature(embeddings, READ, pooling=pooling)).to(encoder.device)
-    inputs: Tensor | Steps = means
+    pooled = torch.from_numpy(read_feature(embeddings, READ, pooling=pooling)).to(encoder.device)
+    inputs: Tensor | Steps = pooled
     if num_heads is not None:
         inputs = Steps(embeddings, READ)
         check_heads(inputs, num_heads)
     fits = trained(inputs, clips, folds, params, num_heads, encoder.device, on_epoch)
-    return HeldOut(encoder, clips, folds, params, num_heads, channels, inputs, means, fits)
+    return HeldOut(encoder, clips, folds, params, num_heads, channels, inputs, pooled, fits)
 
 
 def trained(

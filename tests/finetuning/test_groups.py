@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from matpac.finetuning.fit import new_head
+from matpac.finetuning.fit import untrained_head
 from matpac.finetuning.groups import new_optimizer, set_learning_rate_
 
 
 def test_learning_rates_fall_by_the_layer_and_biases_do_not_decay(encoder, params):
-    head = new_head(np.random.default_rng(0).normal(size=(4, encoder.dim)).astype(np.float32), 3, (0,))
+    head = untrained_head(np.random.default_rng(0).normal(size=(4, encoder.dim)).astype(np.float32), 3, (0,))
     optimizer = new_optimizer(encoder, head, params.finetune.model_copy(update={"layer_decay": 0.5}))
     set_learning_rate_(optimizer, 0.8)
     rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}

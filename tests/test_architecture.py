@@ -195,7 +195,8 @@ def test_a_stage_depends_on_exactly_the_code_it_runs(stage):
     if STAGES[stage].get("always_changed"):
         assert declared == set(), "a stage that always runs needs none"
         return
-    assert declared == as_dependencies(closure(entry_of(spec["cmd"])))
+    tables = {"matpac/training/references"} if stage == "report" else set()  # read, and no code
+    assert declared == as_dependencies(closure(entry_of(spec["cmd"]))) | tables
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of a library that DVC uses

@@ -527,7 +527,7 @@ class Online(Section):
 
 TAKEN = (
     *("pretrained", "random_init", "logmel_statistics"),
-    *("ids", "split", "fold", "labels", "observed"),
+    *("ids", "split", "fold", "labels", "observed", "heard"),
     *("pretrained_steps", "pretrained_num_steps", "random_init_steps", "random_init_num_steps"),
     *("pretrained_deviation", "random_init_deviation"),
 )

@@ -16,6 +16,7 @@ from matpac.datasets.demo import recipes as demo
 from matpac.datasets.fingerprints import content_of
 from matpac.datasets.inventory import read_recordings, take_inventory, write_recordings
 from matpac.datasets.registry import recordings_root
+from matpac.digests import SCHEMA, Digests, write_digests
 from matpac.files import read_json
 from matpac.params import TAKEN, Demo, Embed, Other, Probe
 from matpac.prepare.plan import plan_dataset
@@ -282,6 +283,7 @@ def test_an_encoder_that_fails_does_so_before_anything_is_embedded(shards, noise
 def test_the_store_holds_every_encoder_and_the_probes_score_it(shards, noises, tmp_path, write_module):
     bands = Other(module=write_module(BANDS), model=None)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint")
+    write_digests(checkpoint, Digests(SCHEMA.empty_table()))
     store = tmp_path / "embeddings/noises"
     params = Embed(precision="float32", batch_size=4, over_time=True, others={"bands": bands, "again": bands})
     embed_stage(shards, listed(noises), checkpoint, store, params)

@@ -88,17 +88,17 @@ def without_names(found: Digests) -> Digests:
     return found._replace(table=table)
 
 
-def known(ours: pa.Table, theirs: pa.Table) -> NDArray[np.int8]:
+def known(ours: pa.Table, theirs: pa.Table, *, copies: bool = False) -> NDArray[np.int8]:
     """What `theirs` knows of each of our recordings: NEW, SAME_ID or SAME_CONTENT.
 
-    Contents are compared whatever the dataset, ids in the same dataset. If both tables have one dataset,
-    its name does not matter.
+    Contents are compared whatever the dataset, ids in the same dataset. With `copies`, two tables of one
+    dataset each are taken for copies of one dataset, whatever its names.
     """
     same_content = pc.is_in(ours["content"], value_set=_values(theirs["content"]))
     if any(_has_hidden(table) for table in (ours, theirs)):
         ours, theirs = (table.set_column(1, "id", hidden(table["id"])) for table in (ours, theirs))
     names, others = (pc.unique(table["dataset"]).to_pylist() for table in (ours, theirs))
-    if len(names) == len(others) == 1:
+    if copies and len(names) == len(others) == 1:
         same_id = _bools(pc.is_in(ours["id"], value_set=_values(theirs["id"])))
     else:
         same_id = np.zeros(len(ours), dtype=bool)

@@ -57,7 +57,9 @@ def test_unknown_contents_are_not_the_same():
 
 
 def test_two_copies_of_a_dataset_are_compared_whatever_they_are_called():
-    assert known(listed("first", a=1).table, listed("second", a=2).table).tolist() == [SAME_ID]
+    first, second = listed("first", a=1).table, listed("second", a=2).table
+    assert known(first, second, copies=True).tolist() == [SAME_ID]
+    assert known(first, second).tolist() == [NEW]
 
 
 def test_a_published_list_hides_ids_and_compares_the_same():

@@ -60,7 +60,8 @@ def opened(path: Path) -> Digests:
 
 
 def compare(a: Digests, b: Digests) -> tuple[Side, Side]:
-    return Side("a", a, known(a.table, b.table)), Side("b", b, known(b.table, a.table))
+    of_a, of_b = known(a.table, b.table, copies=True), known(b.table, a.table, copies=True)
+    return Side("a", a, of_a), Side("b", b, of_b)
 
 
 def text_of(sides: tuple[Side, Side], a: Path, b: Path) -> str:

@@ -189,6 +189,15 @@ def test_test_clips_that_were_in_pre_training_are_said_and_kept(shards, checkpoi
     assert scores_of(fits_of(clips), clips, folds_of(clips))["heard"] == heard
 
 
+def test_a_clip_of_another_dataset_with_the_same_id_was_not_in_pre_training(shards, checkpoint, tmp_path):
+    learned = shutil.copytree(checkpoint, tmp_path / "pretrained")
+    write_digests(
+        learned, Digests(digests("frogs", pa.array(["clip0", "clip1"]), pa.array([1, 2], pa.uint64())))
+    )
+    embed_stage(shards, NOWHERE, learned, tmp_path / "embeddings", PARAMS)
+    assert read_clips(tmp_path / "embeddings").heard.tolist() == [0] * 7
+
+
 def fits_of(clips):
     """Two repeats of probes that answer at random."""
     random = np.random.default_rng(0)

@@ -47,7 +47,7 @@ class Cell(NamedTuple):
     @property
     def assignments(self) -> list[str]:
         """The changes in the form that `dvc exp run --set-param` takes."""
-        return [f"{key}={json.dumps(value)}" for key, value in self.changes.items()]
+        return [f"{key}={assigned(value)}" for key, value in self.changes.items()]
 
     @property
     def name(self) -> str:
@@ -64,6 +64,15 @@ class Cell(NamedTuple):
         """Raises ValueError for values that params.yaml cannot have."""
         raw = changed(self.raw, changes)
         return Cell({**self.changes, **changes}, raw, parse_params(raw, where), self.label)
+
+
+def assigned(value: Any) -> str:  # noqa: ANN401 - any value of a parameter
+    """A value in the grammar of `--set-param`, which is JSON but for names of keys without quotes."""
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{assigned(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(assigned, value))}]"
+    return json.dumps(value)
 
 
 def cell_of(params: Path) -> Cell:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from flows.grid import cell_of, cells_of, main, possible, with_seeds
 from matpac.grids import GRIDS
@@ -28,6 +29,13 @@ def test_a_grid_becomes_changes_that_dvc_takes():
     assert [cell.assignments for cell in cells] == [
         [f"pretrain.alpha={value}"] for value in ("0.25", "0.5", "0.75", "1.0")
     ]
+
+
+def test_dvc_reads_every_change_of_every_grid_as_it_is_meant():
+    for grid in sorted(GRIDS.glob("*.yaml")):
+        for cell in cells_of(grid, PARAMS):
+            read = OverridesParser.create().parse_overrides(cell.assignments)
+            assert {one.key_or_group: one.value() for one in read} == cell.changes
 
 
 @pytest.mark.parametrize(

@@ -229,13 +229,7 @@ def compare(facts: Facts, references: Iterable[Reference]) -> Comparison | str:
             f"No reference curves for this run. Nearest is presets/{nearest.name}.yaml, "
             f"but {_differing(shaping)}."
         )
-    online, theirs = facts.online, nearest.about.online
-    same_online = (
-        online is not None
-        and theirs is not None
-        and online == theirs.model_copy(update={"every_updates": online.every_updates})
-    )
-    return Comparison(nearest, different, facts.total_updates, same_online)
+    return Comparison(nearest, different, facts.total_updates, _is_same_online(facts, nearest.about))
 
 
 def facts_of(meta: dict[str, Any]) -> Facts:
@@ -351,7 +345,8 @@ def add_to_reference(checkpoint: Path, folder: Path) -> int:
         Number of seeds that the reference has now.
 
     Raises:
-        ValueError: The first run is not finished, or others differ from it in more than the seed.
+        ValueError: The first run is not finished, or others differ from it in more than the seed: in
+            parameters, data, or clips that `online` names.
     """
     meta = read_json(checkpoint / "meta.json")
     facts, seed, update = facts_of(meta), meta["pretrain"]["seed"], meta["update"]
@@ -359,7 +354,7 @@ def add_to_reference(checkpoint: Path, folder: Path) -> int:
     origins, history = {}, History([], [])
     if (folder / ABOUT).exists():
         older = read_reference(folder)
-        if different := _differences(facts, older.about):
+        if different := _differences(facts, older.about) | _differences_in_data(facts, older.about):
             raise ValueError(
                 f"{checkpoint}: need a run like those of {folder}, found that {_differing(different)}."
             )
@@ -391,6 +386,23 @@ def _is_same_data(run: Facts, reference: Facts) -> bool:
         and abs(run.mean - reference.mean) < 0.05
         and abs(run.std - reference.std) < 0.05
     )
+
+
+def _is_same_online(run: Facts, reference: Facts) -> bool:
+    """Whether both were evaluated on the same labelled clips, however often."""
+    ours, theirs = run.online, reference.online
+    return (
+        ours is not None
+        and theirs is not None
+        and ours == theirs.model_copy(update={"every_updates": ours.every_updates})
+    )
+
+
+def _differences_in_data(run: Facts, reference: Facts) -> dict[str, tuple[Any, Any]]:
+    """Of the clips learned from, and of those that `online` names: value of the run, of the reference."""
+    names = [] if _is_same_data(run, reference) else ["num_clips", "mean", "std"]
+    names += [] if run.online is reference.online is None or _is_same_online(run, reference) else ["online"]
+    return {name: (getattr(run, name), getattr(reference, name)) for name in names}
 
 
 def _differences(run: Facts, reference: Facts) -> dict[str, tuple[Any, Any]]:

@@ -168,6 +168,21 @@ def test_a_reference_replaces_a_seed_and_refuses_other_runs(reference, tmp_path)
         add_to_reference(write_run(tmp_path / "half", curve(until=300), update=300), tmp_path / "new")
 
 
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ({"num_clips": 1_500}, r"num_clips is 1500, reference 1600"),
+        ({"standard": {"mean": -8.0, "std": 3.0}}, r"mean is -8\.0, reference -9\.0"),
+        ({"online": None}, r"online is null, reference dataset="),
+    ],
+)
+def test_a_reference_refuses_runs_on_other_clips(reference, tmp_path, other, found):
+    again = write_run(tmp_path / "again", curve(), seed=1)
+    write_json(again / "meta.json", meta(seed=1) | other)
+    with pytest.raises(ValueError, match=found):
+        add_to_reference(again, tmp_path / "demo")
+
+
 @pytest.mark.parametrize("name", SHIPPED_REFERENCES)
 def test_a_shipped_reference_is_that_of_its_preset(project, name):
     params, about = load_params(project / f"presets/{name}.yaml"), SHIPPED_REFERENCES[name].about

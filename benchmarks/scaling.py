@@ -201,23 +201,25 @@ def read_rows(path: Path) -> list[Row]:
         ]
 
 
+def kind_of(row: Row) -> tuple[str, str, str, float]:
+    """What the seeds of a budget share: dataset, scored clips, size, compute."""
+    return row.dataset, row.score_on, row.size, row.pflop
+
+
 def add_rows(path: Path, rows: Sequence[Row]) -> None:
     """Add rows; a run that is there already is replaced."""
-
-    def key(row: Row) -> tuple[object, ...]:
-        return row.dataset, row.size, row.pflop, row.seed, row.score_on
-
-    found = {key(row): row for row in [*read_rows(path), *rows]}
+    found = {(*kind_of(row), row.seed): row for row in [*read_rows(path), *rows]}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
-        writer.writerows(found[one] for one in sorted(found, key=str))
+        writer.writerows(found[one] for one in sorted(found))
 
 
 class Curve(NamedTuple):
     """Runs of one dataset: the budgets of one size, and their fit."""
 
     dataset: str
+    """Its name, and which of its clips were scored unless these are test clips."""
     size: str
     pflop: Floats
     scores: list[Floats]
@@ -228,18 +230,22 @@ class Curve(NamedTuple):
 
 
 def curves_of(rows: Sequence[Row]) -> list[Curve]:
-    """A curve a dataset, over the size with the most budgets."""
+    """A curve for each dataset and kind of scored clips, over the size with the most budgets."""
     curves = []
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        ours = [row for row in rows if row.dataset == dataset]
+    for dataset, score_on in dict.fromkeys((row.dataset, row.score_on) for row in rows):
+        ours = [row for row in rows if (row.dataset, row.score_on) == (dataset, score_on)]
         sizes = sorted({row.size for row in ours}, key=lambda one: -len(budgets(ours, one)))
         pflop = budgets(ours, sizes[0])
         of_size = [row for row in ours if row.size == sizes[0]]
         scores = [np.array([row.score for row in of_size if row.pflop == one]) for one in pflop]
         fit = fit_curve(np.array(pflop), scores, np.random.default_rng(0))
         others = [row for row in ours if row.size != sizes[0]]
-        curves.append(Curve(dataset, sizes[0], np.array(pflop), scores, fit, others))
+        curves.append(Curve(named(dataset, score_on), sizes[0], np.array(pflop), scores, fit, others))
     return curves
+
+
+def named(dataset: str, score_on: str) -> str:
+    return dataset if score_on == "test" else f"{dataset} on {score_on.upper()} clips"
 
 
 def budgets(rows: Sequence[Row], size: str) -> list[float]:
@@ -285,14 +291,15 @@ def scaling_lines(rows: Sequence[Row]) -> list[str]:
         "| dataset | size | epochs | PFLOP | seeds | score | untrained | statistics |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for dataset, size, pflop in dict.fromkeys((row.dataset, row.size, row.pflop) for row in rows):
-        same = [row for row in rows if (row.dataset, row.size, row.pflop) == (dataset, size, pflop)]
+    for kind in dict.fromkeys(map(kind_of, rows)):
+        same = [row for row in rows if kind_of(row) == kind]
+        dataset, score_on, size, pflop = kind
         score, untrained, statistics = (
             f"{100 * np.mean([getattr(row, name) for row in same]):.1f}"
             for name in ("score", "untrained", "statistics")
         )
-        on = "" if same[0].score_on == "test" else f" on {same[0].score_on.upper()} clips"
-        cells = [dataset + on, size, f"{same[0].num_epochs:g}", f"{pflop:g}", str(len(same))]
+        name = named(dataset, score_on)
+        cells = [name, size, f"{same[0].num_epochs:g}", f"{pflop:g}", str(len(same))]
         lines.append(f"| {' | '.join([*cells, score, untrained, statistics])} |")
     lines += [
         "",

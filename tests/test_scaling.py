@@ -105,6 +105,24 @@ def test_other_sizes_are_laid_beside_the_curve_and_nothing_is_claimed_far_beyond
     assert "found 3" in "\n".join(scaling_lines([row for row in some_rows() if row.pflop < 0.05]))
 
 
+def test_scores_on_validation_clips_have_rows_and_a_curve_of_their_own():
+    ours = [row for row in some_rows() if row.size == "tiny"]
+    theirs = [row._replace(score_on="validation", score=row.score - 0.1) for row in ours]
+    on_test, on_validation = curves_of([*ours, *theirs])
+    assert (on_test.dataset, on_validation.dataset) == ("notes", "notes on VALIDATION clips")
+    assert np.ravel(on_validation.scores) == pytest.approx(np.ravel(on_test.scores) - 0.1)
+    lines = scaling_lines([*ours, *theirs])
+    [row] = [line for line in lines if line.startswith("| notes on VALIDATION clips | tiny | 5 |")]
+    assert row.split("|")[5:7] == [" 2 ", " 70.0 "]
+
+
+def test_budgets_stand_in_the_order_of_numbers(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text(",".join(Row._fields) + "\n")
+    add_rows(path, [some_rows()[0]._replace(pflop=pflop) for pflop in (10.2, 2.5)])
+    assert [row.pflop for row in read_rows(path)] == [2.5, 10.2]
+
+
 def test_the_page_is_what_its_command_writes():
     text = PAGE.read_text(encoding="utf-8")
     assert between(text, "cost", cost_lines()) == text, "run `python -m benchmarks.scaling`"

@@ -35,6 +35,8 @@ SECTIONS_OF_OTHERS = ("logmel", "probe")
 """The same for other encoders: `logmel` has the resampler, and decides which clips are too short."""
 
 SCORE_ON = "probe.score_on"
+OLDER = {**flat({"pretrain": BEFORE}), SCORE_ON: "test", "probe.pooling": "mean"}
+"""What results that are older than these keys were made with."""
 SECOND_READINGS = ("probe.knn", "probe.attentive")
 """Keys that change no score; older records name them."""
 
@@ -147,13 +149,19 @@ def refuse_others(
     That happens if params.yaml was edited between the stages of one `dvc repro`.
     """
     needed = flat(sections_of(params, names))
-    found = flat({name: made_with[name] for name in names if name in made_with})
-    for key in needed.keys() & found.keys():
+    there = [name for name in names if name in made_with]
+    found = older(there) | flat({name: made_with[name] for name in there})
+    for key in sorted(needed.keys() & found.keys()):
         if needed[key] != found[key]:
             raise ValueError(
                 f"record: need results of {key}: {needed[key]}, as in params.yaml; {what} was made with "
                 f"{found[key]}. Run `dvc repro` again, and edit params.yaml between two runs."
             )
+
+
+def older(names: Iterable[str]) -> Settings:
+    """Keys of `OLDER` in these sections."""
+    return {key: value for key, value in OLDER.items() if key.partition(".")[0] in names}
 
 
 def read_finished(path: Path) -> dict[str, Any]:
@@ -173,7 +181,7 @@ def add(folder: Path, settings: Settings, dataset: str, result: Result) -> None:
         results |= records[one].results
     before = results.get(dataset)
     # Equal scores keep their date: an unchanged file makes no report stale.
-    if before is None or not before.recorded or before[:3] != result[:3]:
+    if before is None or not before.recorded or before[:3] != result[:3] or before.heard != result.heard:
         results[dataset] = result
     plain = {name: found._asdict() for name, found in results.items()}
     write_json(path, {"format": FORMAT, "settings": settings, "results": plain})
@@ -196,10 +204,8 @@ def read_experiment(path: Path) -> Experiment:
     found = raw.get("format") if isinstance(raw, dict) else None
     if found != FORMAT:
         raise ValueError(f"{path}: need an experiment of format {FORMAT}, found {found}. Remove the file.")
-    older = {} if is_other(raw["settings"]) else flat({"pretrain": BEFORE})
-    if not is_finetuned(raw["settings"]):
-        older |= {SCORE_ON: "test", "probe.pooling": "mean"}
-    settings = older | {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
+    settings = {key: value for key, value in raw["settings"].items() if key not in SECOND_READINGS}
+    settings = older({key.partition(".")[0] for key in settings}) | settings
     return Experiment(settings, {name: Result(**result) for name, result in raw["results"].items()})
 
 

@@ -200,6 +200,35 @@ def test_scores_are_not_recorded_under_parameters_that_were_edited_after_their_s
     assert records(copy) == before
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("probe.score_on", "validation"), ("probe.pooling", "mean_and_deviation"), ("pretrain.mixup", 0.5)],
+)
+def test_results_that_are_older_than_a_key_are_not_recorded_under_a_new_value(copy, params, key, value):
+    section, name = key.split(".")
+    raw = params.model_dump(mode="json")
+    older = {
+        part: {one: raw[part][one] for one in raw[part] if one != name} for part in ("pretrain", "probe")
+    }
+    files = ["checkpoints/pretrained/meta.json", *(f"scores/{one}{DETAILS}" for one in ("notes", "tags"))]
+    for path, part in zip(files, ("pretrain", "probe", "probe"), strict=True):
+        write_json(copy / "data" / path, read_json(copy / "data" / path) | {part: older[part]})
+    record_run(copy, params)
+    raw[section][name] = value
+    with pytest.raises(ValueError, match=rf"need results of {key}: {value}, as in params.yaml"):
+        record_run(copy, parse_params(raw))
+
+
+def test_what_pre_training_heard_joins_an_older_record_with_the_same_scores(copy, params):
+    record_run(copy, params)
+    details = copy / f"data/scores/notes{DETAILS}"
+    heard = {"heard": 3, "tested": 20, "unknown": []}
+    raw = read_json(details)
+    write_json(details, raw | {"summary": raw["summary"] | {"heard": heard}})
+    record_run(copy, params)
+    assert records(copy)[0]["results"]["notes"]["heard"] == heard
+
+
 def on_validation(params):
     raw = params.model_dump(mode="json")
     raw["probe"]["score_on"] = "validation"

@@ -94,20 +94,30 @@ def varied(experiments: Sequence[Experiment], base: Run, key: str, value: float)
 
 def named_runs(
     experiments: Sequence[Experiment], base: Run, name: str, grid: Grid, params: Params, shards: Path
-) -> list[tuple[Run, Params]]:
-    """Runs of a grid's settings, by their names, and their parameters."""
-    raw, found = params.model_dump(mode="json"), []
+) -> tuple[list[tuple[Run, Params]], list[str]]:
+    """Runs of a grid's settings, by their names, and their parameters; why others cannot be run here."""
+    found, left_out = [], []
     for label, changes in grid.settings:
-        ours = parse_params(changed(raw, changes), f"presets/grids/{name}.yaml, {label}")
-        if grid.equal_compute:
-            from matpac.training.cost import equal_compute
-
-            ours = parse_params(
-                changed(ours.model_dump(mode="json"), equal_compute(ours, params, shards)), label
-            )
+        try:
+            ours = with_changes(params, changes, grid, shards, f"presets/grids/{name}.yaml, {label}")
+        except ValueError as error:
+            left_out.append(f"{label} is left out: {error}")
+            continue
         wanted = without_seed(base.settings | flat(sections_of(ours, SECTIONS)))
         found.append((Run(label, wanted, seeds_of(experiments, wanted), name), ours))
-    return found
+    return found, left_out
+
+
+def with_changes(params: Params, changes: Mapping[str, Any], grid: Grid, shards: Path, where: str) -> Params:
+    """Parameters of a setting. Raises ValueError if it cannot be run with these parameters or shards."""
+    from matpac.training.cost import clips_in, crops_of, equal_compute
+
+    ours = parse_params(changed(params.model_dump(mode="json"), changes), where)
+    if grid.equal_compute:
+        epochs = equal_compute(ours, params, shards)
+        ours = parse_params(changed(ours.model_dump(mode="json"), epochs), where)
+    crops_of(ours, clips_in(shards, ours))
+    return ours
 
 
 def runs_along(

@@ -176,9 +176,10 @@ def named_settings(
         base = this_run(experiments, settings)
         if not params.pretrain.num_epochs or not any(label for label, _ in grid.settings):
             continue
-        runs = named_runs(experiments, base, path.stem, grid, params, shards)
+        runs, left_out = named_runs(experiments, base, path.stem, grid, params, shards)
         if any(run.seeds and run.settings != base.settings for run, _ in runs):
-            tables.append(table_of_names(path.stem, runs, base, experiments, settings, params, shards))
+            table = table_of_names(path.stem, runs, base, experiments, settings, params, shards)
+            tables.append(table._replace(notes=[*table.notes, *left_out]))
     return tables
 
 

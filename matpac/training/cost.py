@@ -233,11 +233,16 @@ def equal_compute(params: Params, base: Params, shards: Path) -> dict[str, float
     """Epochs with which `params` costs as many operations as `base`; empty if nothing has to change.
 
     The run, its warm-up and its rise of the temperature are scaled alike, so phases keep their shares.
-    Before the shards are finished, both are taken to have clips for as many crops an epoch.
+    Before the shards are finished, and if no clip is long enough for `params`, both are taken to have clips
+    for as many crops an epoch.
     """
     if not params.pretrain.num_epochs or not base.pretrain.num_epochs:
         return {}
-    ours, theirs = clips_in(shards, params), clips_in(shards, base)
+    theirs = clips_in(shards, base)
+    try:
+        ours = clips_in(shards, params)
+    except ValueError:
+        ours = None
     clips = theirs / ours if ours and theirs else 1
     num_epochs = base.pretrain.num_epochs * clips * flops_of(base).total / flops_of(params).total
     factor = num_epochs / params.pretrain.num_epochs

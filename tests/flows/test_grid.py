@@ -216,6 +216,13 @@ def test_equal_compute_counts_the_clips_that_are_long_enough(tmp_path, shards, b
     assert equal_compute(base.params, base.params, shards) == {}
 
 
+def test_equal_compute_leaves_it_to_others_to_say_that_no_clip_is_long_enough(tmp_path, shards, base):
+    [cell] = crops(tmp_path, base, 208)
+    factor = flops_of(base.params).total / flops_of(cell.params).total
+    found = equal_compute(cell.params, base.params, shards)
+    assert found["pretrain.num_epochs"] == pytest.approx(factor * base.params.pretrain.num_epochs, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -120,6 +120,23 @@ def test_settings_with_names_have_a_table_with_their_compute(params, tmp_path):
     assert "Not run: late. To run: `python -m flows.grid some`." in table.notes
 
 
+def test_a_setting_that_cannot_be_run_here_is_named_and_spoils_no_report(params, tmp_path):
+    (tmp_path / "some.yaml").write_text(
+        "equal_compute: true\n"
+        "settings: {whole: {}, m2d: {model.mask_ratio: 0.7}, none: {model.mask_ratio: 0.99}}\n"
+    )
+    hidden = params.model.model_copy(update={"mask_ratio": 0.7})
+    epochs = equal_compute(params.model_copy(update={"model": hidden}), params, tmp_path)
+    longer = {key.replace(".", "__"): value for key, value in epochs.items()}
+    ours = experiment(params, [0.5, 0.6])
+    theirs = experiment(params, [0.6, 0.7], model__mask_ratio=0.7, **longer)
+    [table] = named_settings([ours, theirs], ours.settings, params, tmp_path, tmp_path)
+    assert [row["Setting"] for row in rows_of(table)] == ["whole (this run)", "m2d", "minus this run"]
+    assert table.notes[-1].startswith(
+        "none is left out: presets/grids/some.yaml, none: model.mask_ratio: need"
+    )
+
+
 def test_runs_that_differ_in_more_than_the_weight_are_not_in_table_3(params):
     this = experiment(params, [0.5, 0.6])
     longer = experiment(params, [0.7, 0.8], pretrain__alpha=0.25, pretrain__num_epochs=300)

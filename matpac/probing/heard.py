@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from matpac.params import ScoreOn
 from matpac.probing.folds import Fold, folds_of
 from matpac.probing.store import EmbeddedClips
 from matpac.progress import printable, say
 
 
 def heard_of(clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any] | None:
-    """Number of test clips that pre-training heard (`heard`), and of all (`tested`); None if unknown.
+    """Number of scored clips that pre-training heard (`heard`), and of all (`tested`); None if unknown.
 
-    `unknown` names initial weights that may have heard more.
+    These are the test clips or, with `probe.score_on: validation`, the validation clips. `unknown` names
+    initial weights that may have heard more.
     """
     if clips.heard is None:
         return None
@@ -29,15 +31,16 @@ def heard_of(clips: EmbeddedClips, folds: Sequence[Fold]) -> dict[str, Any] | No
     }
 
 
-def heard_in_words(found: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
-    """Sentences about the datasets, from `heard_of`; none if pre-training heard none of their test clips."""
+def heard_in_words(found: Mapping[str, Mapping[str, Any] | None], score_on: ScoreOn = "test") -> list[str]:
+    """Sentences about the datasets, from `heard_of`; none if pre-training heard none of the scored clips."""
     heard = {name: one for name, one in found.items() if one and one["heard"]}
     sentences = []
     if heard:
         counts = (f"{name} {one['heard']:,} of {one['tested']:,}" for name, one in heard.items())
-        sentences.append(f"Test clips that were in pre-training, without their labels: {', '.join(counts)}.")
+        clips = f"{score_on.capitalize()} clips"
+        sentences.append(f"{clips} that were in pre-training, without their labels: {', '.join(counts)}.")
     if unknown := [name for name, one in found.items() if one is None]:
-        sentences.append(f"Not known whether test clips were in pre-training: {', '.join(unknown)}.")
+        sentences.append(f"Not known whether {score_on} clips were in pre-training: {', '.join(unknown)}.")
     if weights := dict.fromkeys(name for one in found.values() if one for name in one["unknown"]):
         sentences.append(f"Not known what the initial weights learned from: {', '.join(weights)}.")
     return sentences

@@ -228,6 +228,15 @@ def about_validation(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     return sentences
 
 
+def about_heard(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences on the scored clips that were in pre-training, those of test clips first."""
+    sentences = []
+    for validation, score_on in ((False, "test"), (True, "validation")):
+        found = {one["dataset"]: one.get("heard") for one in summaries if on_validation(one) == validation}
+        sentences += heard_in_words(found, score_on)
+    return sentences
+
+
 def protocol(num_folds: int | None) -> str:
     return "train/validation/test" if num_folds is None else f"{num_folds}-fold"
 
@@ -301,7 +310,6 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
         for summary in summaries
     ]
     ahead = [summary["dataset"] for summary in summaries if beats_random_init(summary)]
-    heard = {summary["dataset"]: summary.get("heard") for summary in summaries}
     notes = [
         "",
         "Percent: mean and 95 % interval over repeats of the linear probe, one seed of pre-training.",
@@ -309,7 +317,7 @@ def score_table(folder: Path, datasets: Sequence[str] | None = None) -> str:
         "* if the interval of the difference excludes 0.",
         f"Ahead of random init by more than both intervals: {', '.join(ahead) or 'none'}.",
         *about_validation(summaries),
-        *heard_in_words(heard),
+        *about_heard(summaries),
     ]
     return "\n".join([*aligned(header, lines), *others_table(summaries), *notes])
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matpac.files import read_json
-from matpac.probing.heard import heard_in_words
 from matpac.probing.scores import (
     DETAILS,
+    about_heard,
     about_validation,
     beats_random_init,
     measured_by,
@@ -79,7 +79,7 @@ def scores_section(scores: Path, datasets: Sequence[str]) -> Section:
         lead=lead(summaries),
         warning=" ".join(about_validation(summaries)),
         measured_by=measured_by,
-        heard=heard_in_words({summary["dataset"]: summary.get("heard") for summary in summaries}),
+        heard=about_heard(summaries),
         second_readings=second_readings(scores, summaries, [*NAMES, *others]),
     )
 

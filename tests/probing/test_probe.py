@@ -245,6 +245,14 @@ def test_scores_on_validation_clips_say_so_wherever_they_stand(tmp_path):
     assert "is a test clip of another" not in table
 
 
+def test_validation_clips_that_pre_training_heard_are_not_called_test_clips(tmp_path):
+    clips, features = toy("voices")
+    heard = np.array([split == "validation" for split in clips.splits], dtype=np.uint8)
+    *_, table = validated(tmp_path, (dataclasses.replace(clips, heard=heard), features))
+    assert "Validation clips that were in pre-training, without their labels: voices 20 of 20." in table
+    assert "Test clips" not in table
+
+
 def test_with_folds_the_table_says_whose_test_scores_the_choice_favours(tmp_path):
     *_, table = validated(tmp_path, toy("notes", num_folds=5))
     assert "notes: a validation clip of one fold is a test clip of another" in table

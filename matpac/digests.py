@@ -6,6 +6,7 @@ without readable ids.
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -23,8 +24,8 @@ FORMAT, UNKNOWN = b"matpac.digests", b"matpac.unknown"
 """Keys of the file's metadata: the version of its format, and `Digests.unknown`, a line each."""
 VERSION = b"1"
 SCHEMA = pa.schema({"dataset": pa.string(), "id": pa.string(), "content": pa.uint64()})
-HIDDEN = "~"
-"""First character of an id that is a digest of the id."""
+HIDDEN = re.compile(r"~[\w-]{11}", re.ASCII)
+"""An id that is a digest of the id. Files may have names that begin with ~, too."""
 NEW, SAME_ID, SAME_CONTENT = 0, 1, 2
 """What a list knows of a recording: nothing, its id with other or unknown content, its content."""
 
@@ -74,10 +75,10 @@ def hidden(ids: pa.ChunkedArray) -> pa.Array:
     """Digests in place of ids, as `~` and eleven letters; ids that are hidden already stay."""
 
     def hide(name: str) -> str:
-        if name.startswith(HIDDEN):
+        if HIDDEN.fullmatch(name):
             return name
         found = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return HIDDEN + base64.urlsafe_b64encode(found).decode().rstrip("=")
+        return "~" + base64.urlsafe_b64encode(found).decode().rstrip("=")
 
     return pa.array([hide(name) for name in ids.to_pylist()], pa.string())
 
@@ -119,7 +120,7 @@ def _bools(column: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 
 def _has_hidden(table: pa.Table) -> bool:
-    return bool(pc.any(pc.starts_with(table["id"], HIDDEN)).as_py())
+    return bool(pc.any(pc.match_substring_regex(table["id"], rf"^{HIDDEN.pattern}$")).as_py())
 
 
 def write_digests(folder: Path, found: Digests) -> None:

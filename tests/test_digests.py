@@ -71,6 +71,13 @@ def test_a_published_list_hides_ids_and_compares_the_same():
         assert known(one.table, other.table).tolist() == [SAME_CONTENT, SAME_ID, NEW]
 
 
+def test_a_name_that_begins_like_a_hidden_one_is_hidden_too():
+    names = {"~private/patient": 1, "~$notes": 2}
+    published = without_names(listed(**names))
+    assert not {row[1] for row in rows(published)} & names.keys()
+    assert known(listed(**names).table, published.table).tolist() == [SAME_CONTENT] * 2
+
+
 def test_lists_are_joined_with_each_recording_once_and_its_readable_id():
     both = joined([listed(a=1, b=2), without_names(listed(unknown=["released"], b=2, c=3))])
     assert both.counts() == {"birds": 3}

@@ -55,9 +55,8 @@ from matpac.weights.open import Weights, open_weights
 BATCHES_AHEAD = 4
 
 Batch = tuple[Float16[Tensor, "row frame mel"], Split, Mixing | None]
-"""Rows are the clips of a batch or, if they are mixed, those of whole pairs."""
-
-"""Log-mels as stored, and which patches of them are masked."""
+"""Log-mels as stored, which patches are masked, and how they are mixed, if they are. Rows are the clips of a
+batch or, to be mixed, those of whole pairs."""
 
 
 def pretrain_stage(
@@ -201,7 +200,8 @@ class Run:
     @functools.cached_property
     def recordings(self) -> Digests:
         """What the finished run and its initial weights have learned from."""
-        ours = self.crops.recordings(self.durations.total * self.params.pretrain.batch_size)
+        samples = range(self.durations.total * self.params.pretrain.batch_size)
+        ours = self.crops.recordings(len(whole_pairs(samples) if self.params.pretrain.mixup else samples))
         return ours if self.initial is None else joined([ours, recordings_of(self.initial)])
 
     def finish(self) -> Path:

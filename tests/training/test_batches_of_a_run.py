@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from matpac.digests import SCHEMA, Digests
 from matpac.params import load_params
 from matpac.shards.crops import Batch, Crops, ReusedMemory
 from matpac.shards.statistics import Statistics
@@ -93,6 +94,16 @@ def test_a_mixture_has_a_share_of_the_energy_of_the_neighbor_in_the_stream(run_o
     shares = (found - own.exp()) / (other.exp() - own.exp())
     assert 0 < shares.min() < shares.max() < 0.4
     assert len(shares.unique()) == 7
+
+
+@pytest.mark.parametrize(("mixup", "number"), [(0.0, 7), (0.4, 8)])
+def test_the_neighbor_of_the_last_sample_was_learned_from_if_they_were_mixed(run_of, mixup, number):
+    run = run_of(0, 1, mixup)
+    run.durations = Durations(total=1, warmup=0, teacher_temperature=1)
+    asked = []
+    run.crops.recordings = lambda num_samples: asked.append(num_samples) or Digests(SCHEMA.empty_table())
+    assert run.recordings.counts() == {}
+    assert asked == [number]
 
 
 def test_masks_are_drawn_by_the_thread_that_reads(run_of, monkeypatch):

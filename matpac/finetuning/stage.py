@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from matpac.classifier.calibration import calibrated
 from matpac.classifier.classifier import Classifier
 from matpac.classifier.distances import distances, references_of, usual_distance
+from matpac.digests import Digests, joined, write_digests
 from matpac.encoder.encoder import AudioEncoder, load_encoder
 from matpac.files import WORK, exclusive, locked, move_into_place, seal
 from matpac.finetuning.fit import Learner, Plan, means_of, read_metadata, train_
@@ -31,6 +32,7 @@ from matpac.probing.labelled import Labelled, open_labelled
 from matpac.probing.scores import Fit, percent
 from matpac.progress import say
 from matpac.shards.corpus import fingerprint
+from matpac.training.initial import recordings_of
 from matpac.training.ranks import this_rank
 from matpac.weights.open import open_checkpoint
 from matpac.weights.tensors import read_tensors, write_tensors
@@ -67,6 +69,8 @@ def finetune_stage(
         say(f"{shards.name}: {percent(scores)} {scores['metric']}, {scores['protocol']}.")
         say_heard(labelled.clips)
         classifier = run.classifier(fits, scores)
+        write_digests(run.work, joined([recordings_of(weights), run.recordings()]))
+        classifier.encoder.learned_from = run.work
         finished = run.work / "classifier"
         shutil.rmtree(finished, ignore_errors=True)
         classifier.save_pretrained(finished)
@@ -147,6 +151,14 @@ class Run:
     def _state(self, plan: Plan) -> Path:
         return self.work / f"{plan.name}{STATE}"
 
+    def used(self) -> Int64[np.ndarray, " used"]:
+        """Numbers of the clips that are in any fold: the last fit trains on all of them."""
+        return np.unique(np.concatenate([np.concatenate(fold) for fold in self.folds]))
+
+    def recordings(self) -> Digests:
+        """What the last fit learns from."""
+        return self.labelled.folder.recordings(self.labelled.chosen[self.used()])
+
     def classifier(self, fits: Sequence[Fit], scores: dict[str, Any]) -> Classifier:
         """Encoder and head trained on all clips, as long as the middle fit took to its best epoch.
 
@@ -154,8 +166,7 @@ class Run:
         """
         clips, task = self.labelled.clips, self.labelled.clips.task
         num_epochs = num_epochs_of(fits)
-        nothing = np.arange(0)
-        used = np.unique(np.concatenate([np.concatenate(fold) for fold in self.folds]))
+        nothing, used = np.arange(0), self.used()
         seeds = (self.params.seed, self.params.num_repeats, 0)
         title = f"finetune {clips.dataset}, all clips"
         learner = self._trained(Plan("all", title, Fold(used, nothing, nothing), seeds, num_epochs))

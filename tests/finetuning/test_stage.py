@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import matpac
+from matpac.digests import SAME_CONTENT, known, read_digests
 from matpac.finetuning import stage
 from matpac.finetuning.scores import read_finetuned, score_table
 from matpac.finetuning.stage import finetune_stage
+from matpac.shards.folder import ShardFolder
 from tests.recordings import digests
 
 pytestmark = pytest.mark.slow
@@ -46,6 +48,12 @@ def test_the_result_is_a_classifier_with_its_scores(finetuned):
     probabilities = classifier.predict(sounds.astype(np.float32), 16_000)
     assert probabilities.argmax(1).tolist() == [0, 1]
     assert "tones  accuracy, 3-fold" in score_table(finetuned, ["tones"])
+
+
+def test_its_encoder_has_learned_from_the_clips_that_it_was_fine_tuned_on(finetuned, shards, checkpoint):
+    learned = read_digests(finetuned / "tones")
+    assert (known(ShardFolder(shards).recordings().table, learned.table) == SAME_CONTENT).all()
+    assert learned.unknown == (str(checkpoint),), "the checkpoint has no list"
 
 
 def test_nothing_unfinished_is_left(finetuned):

@@ -19,16 +19,17 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from textwrap import fill
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matpac.files import read_json, write_text
-from matpac.params import load_params
+from matpac.grids import EPOCHS
+from matpac.params import Params, digest, flat, load_params
 from matpac.probing.scores import DETAILS
 from matpac.progress import stop
-from matpac.report.experiments import refuse_others
+from matpac.report.experiments import SCORE_ON, SECTIONS, refuse_others, sections_of
 from matpac.training.cost import GPUS, assumptions, crops_of, estimate, flops_of
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,10 @@ PRESETS = ("paper", "matpac_plus", "m2d", "cheaper")
 AUDIOSET_CLIPS = 2_012_615
 """Clips of AudioSet that the authors had."""
 NUM_BOOTSTRAP = 1_000
+RECIPE = "instruments"
+"""Preset of the runs that the page speaks of; those of others have its name beside the dataset."""
+FREE = ("model.size", "model.custom.", "pretrain.seed", *EPOCHS, SCORE_ON)
+"""Keys in which runs of one recipe may differ."""
 REACH = 4
 """How many times the largest budget a curve is drawn beyond it."""
 
@@ -48,6 +53,8 @@ Floats = NDArray[np.float64]
 class Row(NamedTuple):
     """Scores of one run on one dataset, as fractions."""
 
+    recipe: str
+    """Preset that the run differs from only in epochs, size and seed; a digest if there is none."""
     size: str
     num_epochs: float
     crops: int
@@ -171,6 +178,7 @@ def rows_of(root: Path) -> list[Row]:
         raise ValueError(f"need a finished run with probes, found no {missing[0]}. Run `dvc repro` there.")
     meta, *details = map(read_json, paths)
     refuse_others(params, meta, "the checkpoint")
+    recipe = recipe_of(params)
     crops, per_crop = meta["update"] * params.pretrain.batch_size, flops_of(params).total
     rows = []
     for name, found in zip(params.probe.datasets, details, strict=True):
@@ -179,6 +187,7 @@ def rows_of(root: Path) -> list[Row]:
         scores = (summary[one]["mean"] for one in ("pretrained", "random_init", "logmel_statistics"))
         rows.append(
             Row(
+                recipe,
                 params.model.size,
                 params.pretrain.num_epochs,
                 crops,
@@ -193,6 +202,18 @@ def rows_of(root: Path) -> list[Row]:
     return rows
 
 
+def recipe_of(params: Params) -> str:
+    """`Row.recipe` of a run."""
+
+    def fixed(params: Params) -> dict[str, Any]:
+        values = flat(sections_of(params, SECTIONS))
+        return {key: value for key, value in values.items() if not key.startswith(FREE)}
+
+    ours, presets = fixed(params), sorted((PROJECT / "presets").glob("*.yaml"))
+    same = (path.stem for path in presets if fixed(load_params(path)) == ours)
+    return next(same, digest(ours)[:8])
+
+
 def read_rows(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         return [
@@ -201,9 +222,9 @@ def read_rows(path: Path) -> list[Row]:
         ]
 
 
-def kind_of(row: Row) -> tuple[str, str, str, float]:
-    """What the seeds of a budget share: dataset, scored clips, size, compute."""
-    return row.dataset, row.score_on, row.size, row.pflop
+def kind_of(row: Row) -> tuple[str, str, float]:
+    """What the seeds of a budget share."""
+    return name_of(row), row.size, row.pflop
 
 
 def add_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -219,7 +240,7 @@ class Curve(NamedTuple):
     """Runs of one dataset: the budgets of one size, and their fit."""
 
     dataset: str
-    """Its name, and which of its clips were scored unless these are test clips."""
+    """As `name_of` gives it."""
     size: str
     pflop: Floats
     scores: list[Floats]
@@ -230,22 +251,24 @@ class Curve(NamedTuple):
 
 
 def curves_of(rows: Sequence[Row]) -> list[Curve]:
-    """A curve for each dataset and kind of scored clips, over the size with the most budgets."""
+    """A curve for each name (`name_of`), over the size with the most budgets."""
     curves = []
-    for dataset, score_on in dict.fromkeys((row.dataset, row.score_on) for row in rows):
-        ours = [row for row in rows if (row.dataset, row.score_on) == (dataset, score_on)]
+    for name in dict.fromkeys(map(name_of, rows)):
+        ours = [row for row in rows if name_of(row) == name]
         sizes = sorted({row.size for row in ours}, key=lambda one: -len(budgets(ours, one)))
         pflop = budgets(ours, sizes[0])
         of_size = [row for row in ours if row.size == sizes[0]]
         scores = [np.array([row.score for row in of_size if row.pflop == one]) for one in pflop]
         fit = fit_curve(np.array(pflop), scores, np.random.default_rng(0))
         others = [row for row in ours if row.size != sizes[0]]
-        curves.append(Curve(named(dataset, score_on), sizes[0], np.array(pflop), scores, fit, others))
+        curves.append(Curve(name, sizes[0], np.array(pflop), scores, fit, others))
     return curves
 
 
-def named(dataset: str, score_on: str) -> str:
-    return dataset if score_on == "test" else f"{dataset} on {score_on.upper()} clips"
+def name_of(row: Row) -> str:
+    """What its scores are comparable in: dataset, scored clips and recipe, as far as they are not usual."""
+    scored = "" if row.score_on == "test" else f" on {row.score_on.upper()} clips"
+    return f"{row.dataset}{scored}{'' if row.recipe == RECIPE else f', {row.recipe}'}"
 
 
 def budgets(rows: Sequence[Row], size: str) -> list[float]:
@@ -293,12 +316,11 @@ def scaling_lines(rows: Sequence[Row]) -> list[str]:
     ]
     for kind in dict.fromkeys(map(kind_of, rows)):
         same = [row for row in rows if kind_of(row) == kind]
-        dataset, score_on, size, pflop = kind
+        name, size, pflop = kind
         score, untrained, statistics = (
             f"{100 * np.mean([getattr(row, name) for row in same]):.1f}"
             for name in ("score", "untrained", "statistics")
         )
-        name = named(dataset, score_on)
         cells = [name, size, f"{same[0].num_epochs:g}", f"{pflop:g}", str(len(same))]
         lines.append(f"| {' | '.join([*cells, score, untrained, statistics])} |")
     lines += [

@@ -20,6 +20,7 @@ from benchmarks.scaling import (
     interval,
     predict,
     read_rows,
+    recipe_of,
     scaling_lines,
 )
 from matpac.params import load_params
@@ -73,7 +74,8 @@ def test_few_budgets_allow_few_coefficients(number, forms):
 def some_rows():
     return [
         Row(
-            size, 5 * 2**index, 1000, 0.1, float(budget), seed, "test", "notes", 0.8 + 0.02 * index, 0.7, 0.75
+            *("instruments", size, 5 * 2**index, 1000, 0.1, float(budget), seed),
+            *("test", "notes", 0.8 + 0.02 * index, 0.7, 0.75),
         )
         for size, indices in (("tiny", range(5)), ("small", [3]))
         for index, budget in enumerate(BUDGETS[:5])
@@ -114,6 +116,21 @@ def test_scores_on_validation_clips_have_rows_and_a_curve_of_their_own():
     lines = scaling_lines([*ours, *theirs])
     [row] = [line for line in lines if line.startswith("| notes on VALIDATION clips | tiny | 5 |")]
     assert row.split("|")[5:7] == [" 2 ", " 70.0 "]
+
+
+def test_a_run_with_other_settings_is_no_seed_of_the_recipe(tmp_path):
+    preset = load_params(Path("presets/instruments.yaml"))
+    longer = {"num_epochs": 80.0, "warmup_epochs": 4.0, "teacher_temperature_epochs": 10.0, "seed": 1}
+    longer = preset.model_copy(update={"pretrain": preset.pretrain.model_copy(update=longer)})
+    assert recipe_of(longer) == recipe_of(preset) == "instruments"
+    assert recipe_of(load_params(Path("presets/matpac_small_compute.yaml"))) == "matpac_small_compute"
+    mixed = preset.model_copy(update={"pretrain": preset.pretrain.model_copy(update={"mixup": 0.25})})
+    path = tmp_path / "runs.csv"
+    path.write_text(",".join(Row._fields) + "\n")
+    row = some_rows()[0]
+    add_rows(path, [row, row._replace(recipe=recipe_of(mixed), score=0.99)])
+    assert [one.pflop.tolist() for one in curves_of(read_rows(path))] == [[row.pflop]] * 2
+    assert {one.dataset for one in curves_of(read_rows(path))} == {"notes", f"notes, {recipe_of(mixed)}"}
 
 
 def test_budgets_stand_in_the_order_of_numbers(tmp_path):

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matpac.params import read_yaml
+from matpac.params import PARAMS, read_yaml
 
 GRIDS = Path("presets/grids")
 EPOCHS = ("pretrain.num_epochs", "pretrain.warmup_epochs", "pretrain.teacher_temperature_epochs")
@@ -66,12 +66,18 @@ def read_grid(path: Path) -> Grid:
 
 
 def changed(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of params.yaml as YAML holds it, with other values of some keys."""
+    """A copy of params.yaml as YAML holds it, with other values of some keys.
+
+    Raises:
+        ValueError: A key lies in something that is no section here, such as null.
+    """
     copied = copy.deepcopy(dict(raw))
     for key, value in changes.items():
         *sections, last = key.split(".")
         section = copied
         for name in sections:
             section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"{key}: need a section {name} in {PARAMS}, found {section!r}")  # noqa: TRY004
         section[last] = value
     return copied

@@ -235,6 +235,10 @@ def test_equal_compute_leaves_it_to_others_to_say_that_no_clip_is_long_enough(tm
             "equal_compute: true\nsettings: {a: {pretrain.num_epochs: 3}}",
             r"settings\.a: need no pretrain\.num_epochs with equal_compute: true, which sets it, found 3",
         ),
+        (
+            "settings: {a: {pretrain.init.digest: x}}",
+            r"pretrain\.init\.digest: need a section init in params\.yaml, found None",
+        ),
         ("settings: {a: {pretrain.alhpa: 1}}", r", a: pretrain\.alhpa: unknown key"),
     ],
 )

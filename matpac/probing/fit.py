@@ -109,7 +109,8 @@ class HeldOut:
             on_epoch,
         )
         head = self.head(fit).to(self.pooled.device)
-        probe = self.params.model_dump(mode="json", exclude={"datasets", "knn", "attentive", "score_on"})
+        unread = {"datasets", "knn", "attentive", "score_on", *({"pooling"} if self.num_heads else {})}
+        probe = self.params.model_dump(mode="json", exclude=unread)
         return self.classifier(
             self.fits,
             head,

@@ -199,6 +199,17 @@ def test_the_last_training_takes_all_clips_for_the_median_of_the_best_epochs(che
     assert len(classifier.references) == NUM_CLIPS
 
 
+@pytest.mark.parametrize("num_heads", [None, 4])
+def test_an_attentive_classifier_does_not_say_that_it_reads_deviations(
+    checkpoint, embedded, tmp_path, num_heads
+):
+    store = stored(tmp_path / "tones", clips_of(checkpoint), embedded)
+    params = PARAMS.model_copy(update={"pooling": "mean_and_deviation", "max_epochs": 1})
+    card = str(fit(store, checkpoint, params, num_heads=num_heads).generate_model_card())
+    assert ("mean_and_deviation" in card) == (num_heads is None)
+    assert ("| pooling | mean and deviation |" in card) == (num_heads is None)
+
+
 def test_embeddings_of_another_checkpoint_are_refused(checkpoint, embedded, tmp_path):
     clips = replace(clips_of(checkpoint), checkpoint="0" * 64)
     with pytest.raises(ValueError, match=r"tones: need embeddings of the encoder in .* \(00000000\.\.\.\)"):

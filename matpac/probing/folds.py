@@ -51,7 +51,7 @@ def folds_of(clips: EmbeddedClips, score_on: ScoreOn = "test") -> list[Fold]:
                 f"{clips.dataset}: need a class that some {score_on} clips have and others do not, found none"
             )
     if not clips.task.multi_label:
-        _check_one_label_each(clips, np.concatenate(folds[0]))
+        _check_one_label_each(clips, np.unique(np.concatenate([np.concatenate(fold) for fold in folds])))
     return folds
 
 

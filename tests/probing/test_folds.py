@@ -48,6 +48,13 @@ def test_a_clip_without_a_label_is_refused_in_a_single_label_task():
         folds_of(embeddings)
 
 
+def test_so_is_one_of_the_first_fold_which_trains_others_even_if_it_is_not_scored():
+    embeddings = single_label(folds=[1, 1, 2, 2, 3], num_folds=3, classes=(0, 1, 0, 1, 0))
+    embeddings.labels[0] = 0
+    with pytest.raises(ValueError, match=r"exactly one label per clip .*, got 0 for clip0"):
+        folds_of(embeddings, "validation")
+
+
 def test_a_single_label_task_needs_a_complete_annotation():
     embeddings = single_label(folds=[1, 2, 3, 3, 3], num_folds=3)
     embeddings.observed[2, 1] = 0

@@ -338,9 +338,9 @@ def reference(
 
     matpac reference demo data/checkpoints/pretrained
     """
-    from matpac.training.references import SHIPPED, add_to_reference
+    from matpac.training.references import add_to_reference, folder_of
 
-    folder = SHIPPED / preset
+    folder = folder_of(preset)
     for checkpoint in checkpoints or [CHECKPOINT]:
         number = add_to_reference(checkpoint, folder)
         say(

@@ -8,6 +8,7 @@ The report reads them without loading PyTorch. Pre-training does not depend on t
 is printed and is no part of its result.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -332,6 +333,17 @@ def read_reference(folder: Path) -> Reference:
     return Reference(folder.name, about, read_history(folder))
 
 
+def folder_of(preset: str) -> Path:
+    """Folder of the reference of a preset.
+
+    Raises:
+        ValueError: It is no name but a path, below which no run would look.
+    """
+    if not re.fullmatch(r"\w[\w-]*", preset):
+        raise ValueError(f"need the name of a preset, such as {Path(preset).stem}, found {preset}")
+    return SHIPPED / preset
+
+
 def add_to_reference(checkpoint: Path, folder: Path) -> int:
     """Add the curves of a run to a reference, instead of those that it has of this seed.
 
@@ -345,11 +357,16 @@ def add_to_reference(checkpoint: Path, folder: Path) -> int:
         Number of seeds that the reference has now.
 
     Raises:
-        ValueError: The first run is not finished, or others differ from it in more than the seed: in
-            parameters, data, or clips that `online` names.
+        ValueError: There is no run, the first one is not finished, or others differ from it in more than
+            the seed: in parameters, data, or clips that `online` names.
     """
     meta = read_json(checkpoint / "meta.json")
-    facts, seed, update = facts_of(meta), meta["pretrain"]["seed"], meta["update"]
+    try:
+        facts, seed, update = facts_of(meta), meta["pretrain"]["seed"], meta["update"]
+    except KeyError as error:
+        raise ValueError(
+            f"{checkpoint / 'meta.json'}: need that of a run, found one without {error}"
+        ) from None
     total = facts.total_updates
     origins, history = {}, History([], [])
     if (folder / ABOUT).exists():

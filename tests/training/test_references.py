@@ -17,6 +17,7 @@ from matpac.training.references import (
     add_to_reference,
     compare,
     facts_of,
+    folder_of,
     read_reference,
     read_references,
 )
@@ -181,6 +182,19 @@ def test_a_reference_refuses_runs_on_other_clips(reference, tmp_path, other, fou
     write_json(again / "meta.json", meta(seed=1) | other)
     with pytest.raises(ValueError, match=found):
         add_to_reference(again, tmp_path / "demo")
+
+
+@pytest.mark.parametrize("preset", ["presets/demo.yaml", "../demo", "", "demo.yaml"])
+def test_a_path_is_no_name_of_a_preset(preset):
+    with pytest.raises(ValueError, match=f"need the name of a preset, .*found {preset}$"):
+        folder_of(preset)
+    assert folder_of("demo") == SHIPPED / "demo"
+
+
+def test_a_folder_of_another_program_is_no_run(tmp_path):
+    write_json(tmp_path / "meta.json", {"name": "something else"})
+    with pytest.raises(ValueError, match=r"meta\.json: need that of a run, found one without 'logmel'"):
+        add_to_reference(tmp_path, tmp_path / "demo")
 
 
 @pytest.mark.parametrize("name", SHIPPED_REFERENCES)

@@ -592,7 +592,7 @@ class Probe(Section):
     """Training stops if the validation loss has not improved for this many epochs."""
     score_on: ScoreOn
     """Clips that scores, tables and records speak of. `test` for results; `validation` to choose
-    settings: a fold's test clips are then never read. See docs/results.md."""
+    settings: a fold's test clips then enter no score. See docs/results.md."""
     pooling: Pooling
     """What linear probes and `knn` read of our encoder's steps over a clip: their mean (the paper), or mean
     and standard deviation side by side, as x-vectors do (https://doi.org/10.1109/ICASSP.2018.8461375).

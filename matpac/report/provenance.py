@@ -74,7 +74,7 @@ def run_facts(meta: dict[str, Any], params: Params) -> dict[str, str]:
         f"{params.model.mask_ratio:.0%} hidden",
     }
     if params.probe.score_on == "validation":
-        known["Scores on"] = "VALIDATION clips, to choose settings; test clips were not read"
+        known["Scores on"] = "VALIDATION clips, to choose settings; no test clip entered a score"
     if params.pretrain.init is not None:
         known["Initial weights"] = params.pretrain.init
     if meta.get("update"):

@@ -256,7 +256,9 @@ def test_validation_scores_have_records_and_tables_of_their_own(project, copy, p
     assert {one["settings"]["probe.score_on"] for one in now} == {"test", "validation"}
 
     write_report(copy, copy / "report", on_validation(params))
-    page = parse((copy / "report/index.html").read_text(encoding="utf-8"))
+    text = (copy / "report/index.html").read_text(encoding="utf-8")
+    assert "no test clip entered a score" in text, "they are read: the map of embeddings draws them"
+    page = parse(text)
     [warning, *_] = [part for part in section(page, "scores").iter("p") if part.get("class") == "warning"]
     assert "for choosing settings, not results" in "".join(warning.itertext())
     table = list(csv.DictReader((copy / "report/table_2.csv").read_text().splitlines()))

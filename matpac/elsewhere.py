@@ -40,7 +40,9 @@ def records_of(hashes: list[str]) -> list[Path]:
         except FileNotFoundError:
             missing += 1
             continue
-        records += [cache / entry["md5"][:2] / entry["md5"][2:] for entry in entries]
+        # Beside the records lies a README.md.
+        files = [entry["md5"] for entry in entries if entry["relpath"].endswith(".json")]
+        records += [cache / file[:2] / file[2:] for file in files]
     if missing:
         say(
             f"record: {missing:,} experiments have no records in DVC's cache ({cache}). Their rows are "

@@ -1,5 +1,6 @@
 """A real experiment of DVC's in a copy of a repository whose only stage leaves a record."""
 
+import json
 import subprocess
 import sys
 
@@ -28,6 +29,18 @@ def test_only_finished_experiments_count():
 def test_without_git_there_are_none(in_tmp):
     assert recorded_elsewhere() == []
     assert records_of([]) == []
+
+
+def test_what_lies_beside_the_records_is_none(in_tmp):
+    (in_tmp / ".dvc").mkdir()
+    (in_tmp / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    folder, names = "a" * 32, {"README.md": "b" * 32, "0123456789abcdef.json": "c" * 32}
+    cache = in_tmp / ".dvc/cache/files/md5"
+    entries = [{"md5": md5, "relpath": name} for name, md5 in names.items()]
+    for md5, text in ((f"{folder}.dir", json.dumps(entries)), *((md5, "{}") for md5 in names.values())):
+        (cache / md5[:2]).mkdir(parents=True)
+        (cache / md5[:2] / md5[2:]).write_text(text)
+    assert records_of([folder]) == [cache / "cc" / ("c" * 30)]
 
 
 @pytest.mark.slow

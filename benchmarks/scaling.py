@@ -40,7 +40,7 @@ PRESETS = ("paper", "matpac_plus", "m2d", "cheaper")
 AUDIOSET_CLIPS = 2_012_615
 """Clips of AudioSet that the authors had."""
 NUM_BOOTSTRAP = 1_000
-RECIPE = "instruments"
+RECIPE = "matpac_small_compute"
 """Preset of the runs that the page speaks of; those of others have its name beside the dataset."""
 FREE = ("model.size", "model.custom.", "pretrain.seed", *EPOCHS, SCORE_ON)
 """Keys in which runs of one recipe may differ."""

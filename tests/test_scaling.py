@@ -74,7 +74,7 @@ def test_few_budgets_allow_few_coefficients(number, forms):
 def some_rows():
     return [
         Row(
-            *("instruments", size, 5 * 2**index, 1000, 0.1, float(budget), seed),
+            *("matpac_small_compute", size, 5 * 2**index, 1000, 0.1, float(budget), seed),
             *("test", "notes", 0.8 + 0.02 * index, 0.7, 0.75),
         )
         for size, indices in (("tiny", range(5)), ("small", [3]))
@@ -119,11 +119,11 @@ def test_scores_on_validation_clips_have_rows_and_a_curve_of_their_own():
 
 
 def test_a_run_with_other_settings_is_no_seed_of_the_recipe(tmp_path):
-    preset = load_params(Path("presets/instruments.yaml"))
+    preset = load_params(Path("presets/matpac_small_compute.yaml"))
     longer = {"num_epochs": 80.0, "warmup_epochs": 4.0, "teacher_temperature_epochs": 10.0, "seed": 1}
     longer = preset.model_copy(update={"pretrain": preset.pretrain.model_copy(update=longer)})
-    assert recipe_of(longer) == recipe_of(preset) == "instruments"
-    assert recipe_of(load_params(Path("presets/matpac_small_compute.yaml"))) == "matpac_small_compute"
+    assert recipe_of(longer) == recipe_of(preset) == "matpac_small_compute"
+    assert recipe_of(load_params(Path("presets/instruments.yaml"))) == "instruments"
     mixed = preset.model_copy(update={"pretrain": preset.pretrain.model_copy(update={"mixup": 0.25})})
     path = tmp_path / "runs.csv"
     path.write_text(",".join(Row._fields) + "\n")

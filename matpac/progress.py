@@ -7,6 +7,7 @@ seconds.
 import logging
 import math
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -22,6 +23,8 @@ SECONDS_AT_ONCE = 0.05
 WARM_UP = 2
 """Moments of work that say nothing of the pace: compilers and caches warm up."""
 MOST_MOMENTS = 128
+CLEAR = "\r\x1b[2K"
+"""Moves a terminal to the beginning of an empty line."""
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that begin lines, steer terminals or turn the direction of reading; halves of others."""
 
@@ -35,8 +38,9 @@ def say(*lines: str, out: bool = False) -> None:
     """Print lines for people: on standard error, or on standard output if they are what was asked for.
 
     All that matpac prints goes through here. Control characters are escaped, and so are characters that
-    the stream's encoding does not have.
+    the stream's encoding does not have. A moving line makes room, and comes back with its next step.
     """
+    Progress.clear()
     stream = sys.stdout if out else sys.stderr
     text = "".join(f"{printable(line)}\n" for line in lines)
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -96,6 +100,9 @@ class Progress:
     `write` receives finished lines (a logger's `info`, for example) instead of standard error. A
     total of 0 means that it is unknown.
     """
+
+    _stands = False
+    """Whether a moving line stands on the terminal, which has only one, whichever object wrote it."""
 
     def __init__(
         self,
@@ -180,10 +187,21 @@ class Progress:
         if self._write is not None:
             self._write(line)
         elif self._moving:
-            sys.stderr.write(f"\r\x1b[2K{printable(line)}" + ("\n" if finished else ""))
+            # Of a line that wraps, only the last row could be cleared.
+            columns = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(CLEAR + printable(line)[:columns] + ("\n" if finished else ""))
             sys.stderr.flush()
+            Progress._stands = not finished
         else:
             say(line)
+
+    @staticmethod
+    def clear() -> None:
+        """Wipe a moving line off the terminal, so that other lines can be written."""
+        if Progress._stands:
+            Progress._stands = False
+            sys.stderr.write(CLEAR)
+            sys.stderr.flush()
 
 
 def counted(items: Iterable[Item], advance: Callable[[], object]) -> Iterator[Item]:

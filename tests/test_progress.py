@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import sys
 import time
 
@@ -112,6 +113,56 @@ def test_ranges_as_a_person_says_them(shortest, longest, said):
 )
 def test_rates_have_three_digits_and_no_exponent(value, said):
     assert three_digits(value) == said
+
+
+class Terminal(io.StringIO):
+    """80 columns wide."""
+
+    def isatty(self):
+        return True
+
+    def rows(self):
+        """What it shows."""
+        rows = [""]
+        for part in re.findall(r"\n|\r|\x1b\[2K|.", self.getvalue()):
+            if part == "\x1b[2K":
+                rows[-1] = ""
+            elif part == "\n":
+                rows.append("")
+            elif part != "\r":
+                rows += [""] * (len(rows[-1]) == 80)
+                rows[-1] += part
+        return rows
+
+
+def on_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return sys.stderr
+
+
+def test_a_message_makes_the_moving_line_go_until_its_next_step(clock, monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    progress = Progress("pretrain", 4000, "updates")
+    for done in range(3):
+        clock.now += 1
+        progress.advance()
+        say(f"WARNING {done}")
+    assert terminal.rows() == ["WARNING 0", "WARNING 1", "WARNING 2", ""]
+    clock.now += 1
+    progress.advance()
+    assert terminal.rows()[-1].startswith("pretrain: 4/4,000 updates")
+
+
+def test_a_moving_line_is_cut_where_the_terminal_ends(clock, monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    progress = Progress("pretrain", 4, "updates")
+    for _ in range(4):
+        clock.now += 1
+        progress.advance(note="loss 0.5 " * 20)
+    [row, after] = terminal.rows()
+    assert row.startswith("pretrain: 4/4 updates (100%), 1/s  loss 0.5")
+    assert after == ""
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

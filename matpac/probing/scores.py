@@ -231,8 +231,10 @@ def about_validation(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 def about_heard(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences on the scored clips that were in pre-training, those of test clips first."""
     sentences = []
-    for validation, score_on in ((False, "test"), (True, "validation")):
-        found = {one["dataset"]: one.get("heard") for one in summaries if on_validation(one) == validation}
+    scored: tuple[ScoreOn, ...] = ("test", "validation")
+    for score_on in scored:
+        ours = [one for one in summaries if on_validation(one) == (score_on == "validation")]
+        found = {one["dataset"]: one.get("heard") for one in ours}
         sentences += heard_in_words(found, score_on)
     return sentences
 

@@ -92,14 +92,18 @@ def test_a_table_has_begun_when_a_run_beside_this_one_or_a_dataset_of_the_paper_
     assert [table([gtzan], gtzan.settings, paper_params).begun for table in tables] == [True, False, False]
 
 
+def at_equal_compute(changed, params, shards):
+    """Epochs with which changed parameters cost as much, for `experiment`."""
+    return {key.replace(".", "__"): value for key, value in equal_compute(changed, params, shards).items()}
+
+
 def test_settings_with_names_have_a_table_with_their_compute(params, tmp_path):
     (tmp_path / "some.yaml").write_text(
         "equal_compute: true\n"
         "settings: {whole: {}, cheap: {pretrain.alpha: 1.0}, late: {pretrain.alpha: 0.1}}\n"
     )
     cheap = params.pretrain.model_copy(update={"alpha": 1.0})
-    epochs = equal_compute(params.model_copy(update={"pretrain": cheap}), params, tmp_path)
-    longer = {key.replace(".", "__"): value for key, value in epochs.items()}
+    longer = at_equal_compute(params.model_copy(update={"pretrain": cheap}), params, tmp_path)
     ours = [experiment(params, [0.5, 0.6], pretrain__seed=seed) for seed in range(3)]
     theirs = [
         experiment(params, [0.51 + 0.01 * seed, 0.61], pretrain__alpha=1.0, pretrain__seed=seed, **longer)
@@ -126,8 +130,7 @@ def test_a_setting_that_cannot_be_run_here_is_named_and_spoils_no_report(params,
         "settings: {whole: {}, m2d: {model.mask_ratio: 0.7}, none: {model.mask_ratio: 0.99}}\n"
     )
     hidden = params.model.model_copy(update={"mask_ratio": 0.7})
-    epochs = equal_compute(params.model_copy(update={"model": hidden}), params, tmp_path)
-    longer = {key.replace(".", "__"): value for key, value in epochs.items()}
+    longer = at_equal_compute(params.model_copy(update={"model": hidden}), params, tmp_path)
     ours = experiment(params, [0.5, 0.6])
     theirs = experiment(params, [0.6, 0.7], model__mask_ratio=0.7, **longer)
     [table] = named_settings([ours, theirs], ours.settings, params, tmp_path, tmp_path)

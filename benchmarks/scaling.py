@@ -1,7 +1,9 @@
-"""Score against compute: python -m benchmarks.scaling [row <folder of a finished run>]
+"""Score against compute: python -m benchmarks.scaling [add <folder of a project>]
 
 Without arguments, reads benchmarks/results/scaling.csv, fits error against compute, and writes the
-tables of docs/scaling.md and docs/scaling.svg. `row` adds the scores of a finished run to the file.
+tables of docs/scaling.md and docs/scaling.svg. `add` adds the scores of a project's runs to the file.
+They are those of `python -m flows.grid budget`: presets/matpac_small_compute.yaml with other epochs,
+sizes of networks and seeds.
 
 The error is 1 - score. Three curves are tried over the compute C in PFLOP:
 
@@ -15,7 +17,7 @@ The one that best predicts a budget left out of its fit is taken. Points are mea
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from textwrap import fill
@@ -24,13 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matpac.files import read_json, write_text
-from matpac.grids import EPOCHS
-from matpac.params import Params, digest, flat, load_params
-from matpac.probing.scores import DETAILS
+from matpac.files import write_text
+from matpac.grids import EPOCHS, changed
+from matpac.params import Params, flat, load_params, parse_params
+from matpac.probing.store import BASELINES
 from matpac.progress import stop
-from matpac.report.experiments import SCORE_ON, SECTIONS, refuse_others, sections_of
-from matpac.training.cost import GPUS, assumptions, crops_of, estimate, flops_of
+from matpac.report.experiments import SECTIONS, Experiment, read_experiments, sections_of
+from matpac.shards.corpus import fingerprint
+from matpac.training.cost import GPUS, assumptions, clips_in, crops_of, estimate, flops_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 RUNS = PROJECT / "benchmarks/results/scaling.csv"
@@ -40,10 +43,9 @@ PRESETS = ("paper", "matpac_plus", "m2d", "cheaper")
 AUDIOSET_CLIPS = 2_012_615
 """Clips of AudioSet that the authors had."""
 NUM_BOOTSTRAP = 1_000
-RECIPE = "matpac_small_compute"
-"""Preset of the runs that the page speaks of; those of others have its name beside the dataset."""
-FREE = ("model.size", "model.custom.", "pretrain.seed", *EPOCHS, SCORE_ON)
-"""Keys in which runs of one recipe may differ."""
+RECIPE = PROJECT / "presets/matpac_small_compute.yaml"
+FREE = ("model.size", "model.custom.", "pretrain.seed", *EPOCHS)
+"""Keys in which runs of the recipe may differ."""
 REACH = 4
 """How many times the largest budget a curve is drawn beyond it."""
 
@@ -53,8 +55,6 @@ Floats = NDArray[np.float64]
 class Row(NamedTuple):
     """Scores of one run on one dataset, as fractions."""
 
-    recipe: str
-    """Preset that the run differs from only in epochs, size and seed; a digest if there is none."""
     size: str
     num_epochs: float
     crops: int
@@ -62,7 +62,6 @@ class Row(NamedTuple):
     pflop: float
     """Operations of the whole pre-training."""
     seed: int
-    score_on: str
     dataset: str
     score: float
     untrained: float
@@ -164,54 +163,47 @@ def interval(samples: Floats) -> tuple[float, float]:
 
 
 def rows_of(root: Path) -> list[Row]:
-    """Rows of a finished run.
+    """Rows of the project's runs of the recipe.
 
     Raises:
-        ValueError: The run is not finished, or was made with other parameters than its params.yaml has.
+        ValueError: No record of such a run, or one of other recordings than the project has now.
     """
-    params = load_params(root / "params.yaml")
-    if not params.pretrain.num_epochs:
-        raise ValueError(f"{root / 'params.yaml'}: pretrain.num_epochs: need a run that trains, found 0")
-    meta_path = root / "data/checkpoints/pretrained/meta.json"
-    paths = [meta_path, *(root / f"data/scores/{name}{DETAILS}" for name in params.probe.datasets)]
-    if missing := [path for path in paths if not path.exists()]:
-        raise ValueError(f"need a finished run with probes, found no {missing[0]}. Run `dvc repro` there.")
-    meta, *details = map(read_json, paths)
-    refuse_others(params, meta, "the checkpoint")
-    recipe = recipe_of(params)
-    crops, per_crop = meta["update"] * params.pretrain.batch_size, flops_of(params).total
-    rows = []
-    for name, found in zip(params.probe.datasets, details, strict=True):
-        refuse_others(params, found, f"the scores of {name}")
-        summary = found["summary"]
-        scores = (summary[one]["mean"] for one in ("pretrained", "random_init", "logmel_statistics"))
-        rows.append(
-            Row(
-                recipe,
-                params.model.size,
-                params.pretrain.num_epochs,
-                crops,
-                float(f"{per_crop / 1e9:.4g}"),
-                float(f"{crops * per_crop / 1e15:.4g}"),
-                params.pretrain.seed,
-                summary.get("score_on", "test"),
-                name,
-                *(round(score, 4) for score in scores),
-            )
+    params, shards = load_params(root / "params.yaml"), root / "data/shards"
+    experiments = [one for one in read_experiments(root / "data/experiments") if is_of_recipe(one)]
+    if not experiments:
+        raise ValueError(
+            f"{root}: need records of runs of {RECIPE.relative_to(PROJECT)} in data/experiments, found none. "
+            "Copy it to params.yaml and run `python -m flows.grid budget` there."
         )
+    return [row for one in experiments for row in rows_of_run(one, params, shards)]
+
+
+def is_of_recipe(experiment: Experiment) -> bool:
+    def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if not key.startswith((*FREE, "corpus."))}
+
+    return fixed(experiment.settings) == fixed(flat(sections_of(load_params(RECIPE), SECTIONS)))
+
+
+def rows_of_run(experiment: Experiment, params: Params, shards: Path) -> list[Row]:
+    """A row for each dataset of the run; `params` are those of its project."""
+    settings = experiment.settings
+    for key, found in settings.items():
+        section, _, dataset = key.partition(".")
+        if section == "corpus" and found != fingerprint(shards / dataset):
+            raise ValueError(f"{shards / dataset}: need the recordings of all recorded runs, found others")
+    changes = {key: value for key, value in settings.items() if not key.startswith("corpus.")}
+    ours = parse_params(changed(params.model_dump(mode="json"), changes), str(shards))
+    crops, per_crop = crops_of(ours, clips_in(shards, ours)), flops_of(ours).total
+    assert crops is not None
+    rows = []
+    for dataset, result in experiment.results.items():
+        repeats = (result.repeats, *(result.baselines[name] for name in BASELINES))
+        scores = (round(float(np.mean(one)), 4) for one in repeats)
+        numbers = (float(f"{one:.4g}") for one in (per_crop / 1e9, crops * per_crop / 1e15))
+        seed, epochs = ours.pretrain.seed, ours.pretrain.num_epochs
+        rows.append(Row(ours.model.size, epochs, crops, *numbers, seed, dataset, *scores))
     return rows
-
-
-def recipe_of(params: Params) -> str:
-    """`Row.recipe` of a run."""
-
-    def fixed(params: Params) -> dict[str, Any]:
-        values = flat(sections_of(params, SECTIONS))
-        return {key: value for key, value in values.items() if not key.startswith(FREE)}
-
-    ours, presets = fixed(params), sorted((PROJECT / "presets").glob("*.yaml"))
-    same = (path.stem for path in presets if fixed(load_params(path)) == ours)
-    return next(same, digest(ours)[:8])
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -224,7 +216,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def kind_of(row: Row) -> tuple[str, str, float]:
     """What the seeds of a budget share."""
-    return name_of(row), row.size, row.pflop
+    return row.dataset, row.size, row.pflop
 
 
 def add_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -240,7 +232,6 @@ class Curve(NamedTuple):
     """Runs of one dataset: the budgets of one size, and their fit."""
 
     dataset: str
-    """As `name_of` gives it."""
     size: str
     pflop: Floats
     scores: list[Floats]
@@ -251,10 +242,10 @@ class Curve(NamedTuple):
 
 
 def curves_of(rows: Sequence[Row]) -> list[Curve]:
-    """A curve for each name (`name_of`), over the size with the most budgets."""
+    """A curve for each dataset, over the size with the most budgets."""
     curves = []
-    for name in dict.fromkeys(map(name_of, rows)):
-        ours = [row for row in rows if name_of(row) == name]
+    for name in dict.fromkeys(row.dataset for row in rows):
+        ours = [row for row in rows if row.dataset == name]
         sizes = sorted({row.size for row in ours}, key=lambda one: -len(budgets(ours, one)))
         pflop = budgets(ours, sizes[0])
         of_size = [row for row in ours if row.size == sizes[0]]
@@ -263,12 +254,6 @@ def curves_of(rows: Sequence[Row]) -> list[Curve]:
         others = [row for row in ours if row.size != sizes[0]]
         curves.append(Curve(name, sizes[0], np.array(pflop), scores, fit, others))
     return curves
-
-
-def name_of(row: Row) -> str:
-    """What its scores are comparable in: dataset, scored clips and recipe, as far as they are not usual."""
-    scored = "" if row.score_on == "test" else f" on {row.score_on.upper()} clips"
-    return f"{row.dataset}{scored}{'' if row.recipe == RECIPE else f', {row.recipe}'}"
 
 
 def budgets(rows: Sequence[Row], size: str) -> list[float]:
@@ -308,7 +293,7 @@ def pflop_of_paper() -> float:
 def scaling_lines(rows: Sequence[Row]) -> list[str]:
     """Measured scores, the fits, and how far they reach."""
     if not rows:
-        return ["No runs yet: `python -m benchmarks.scaling row <folder>` adds those of a finished run."]
+        return ["No runs yet: `python -m benchmarks.scaling add <folder>` adds those of a project."]
     curves = curves_of(rows)
     lines = [
         "| dataset | size | epochs | PFLOP | seeds | score | untrained | statistics |",
@@ -420,11 +405,11 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["row"], help="add the scores of a finished run")
-    parser.add_argument("folder", nargs="?", type=Path, help="its project folder, with params.yaml and data")
+    parser.add_argument("what", nargs="?", choices=["add"], help="add the scores of a project's runs")
+    parser.add_argument("folder", nargs="?", type=Path, help="its folder, with params.yaml and data")
     wanted = parser.parse_args()
     if (wanted.what is None) != (wanted.folder is None):
-        parser.error("need `row` with the folder of a finished run, or nothing")
+        parser.error("need `add` with the folder of a project, or nothing")
     try:
         if wanted.folder is not None:
             found = rows_of(wanted.folder)

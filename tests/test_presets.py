@@ -84,6 +84,16 @@ def test_a_grid_says_what_it_costs_at_the_papers_size(project, grid):
         assert float(line[6]) == pytest.approx(100 * float(line[5]) / 91.8, abs=0.5)
 
 
+def test_budgets_keep_the_shares_of_the_schedules(project):
+    cells = cells_of(project / "presets/grids/budget.yaml", project / "presets/matpac_small_compute.yaml")
+    runs = [cell.params.pretrain for cell in cells]
+    assert len({run.num_epochs for run in runs}) > 4
+    for run in runs:
+        assert (run.warmup_epochs, run.teacher_temperature_epochs) == pytest.approx(
+            (run.num_epochs / 20, run.num_epochs / 8)
+        )
+
+
 def test_every_preset_has_the_same_keys(project):
     default = yaml.safe_load((project / "presets/demo.yaml").read_text())
     for path in (project / "presets").glob("*.yaml"):

@@ -9,6 +9,7 @@ from benchmarks.scaling import (
     AUDIOSET_CLIPS,
     PAGE,
     REACH,
+    RECIPE,
     RUNS,
     Row,
     add_rows,
@@ -20,11 +21,15 @@ from benchmarks.scaling import (
     interval,
     predict,
     read_rows,
-    recipe_of,
+    rows_of,
     scaling_lines,
 )
-from matpac.params import load_params
+from matpac.files import seal, write_json
+from matpac.params import load_params, parse_params
+from matpac.report.experiments import Result, add, settings_of
+from matpac.shards.corpus import fingerprint
 from matpac.training.cost import GPUS, SHARE_OF_PEAK, crops_of, flops_of
+from tests.report.conftest import write_shards
 
 BUDGETS = np.array([0.0076, 0.0152, 0.0304, 0.0607, 0.1214, 0.2428])
 RANDOM = np.random.default_rng(0)
@@ -74,8 +79,8 @@ def test_few_budgets_allow_few_coefficients(number, forms):
 def some_rows():
     return [
         Row(
-            *("matpac_small_compute", size, 5 * 2**index, 1000, 0.1, float(budget), seed),
-            *("test", "notes", 0.8 + 0.02 * index, 0.7, 0.75),
+            *(size, 5 * 2**index, 1000, 0.1, float(budget), seed),
+            *("notes", 0.8 + 0.02 * index, 0.7, 0.75),
         )
         for size, indices in (("tiny", range(5)), ("small", [3]))
         for index, budget in enumerate(BUDGETS[:5])
@@ -107,30 +112,58 @@ def test_other_sizes_are_laid_beside_the_curve_and_nothing_is_claimed_far_beyond
     assert "found 3" in "\n".join(scaling_lines([row for row in some_rows() if row.pflop < 0.05]))
 
 
-def test_scores_on_validation_clips_have_rows_and_a_curve_of_their_own():
-    ours = [row for row in some_rows() if row.size == "tiny"]
-    theirs = [row._replace(score_on="validation", score=row.score - 0.1) for row in ours]
-    on_test, on_validation = curves_of([*ours, *theirs])
-    assert (on_test.dataset, on_validation.dataset) == ("notes", "notes on VALIDATION clips")
-    assert np.ravel(on_validation.scores) == pytest.approx(np.ravel(on_test.scores) - 0.1)
-    lines = scaling_lines([*ours, *theirs])
-    [row] = [line for line in lines if line.startswith("| notes on VALIDATION clips | tiny | 5 |")]
-    assert row.split("|")[5:7] == [" 2 ", " 70.0 "]
+@pytest.fixture
+def project(tmp_path):
+    """Shards of all datasets of the recipe, 32 clips each, and params.yaml with the recipe."""
+    params = load_params(RECIPE)
+    for name in params.datasets:
+        write_shards(tmp_path / "data/shards" / name, params, 32)
+    (tmp_path / "params.yaml").write_text(RECIPE.read_text())
+    (tmp_path / "data/experiments").mkdir()
+    return tmp_path
 
 
-def test_a_run_with_other_settings_is_no_seed_of_the_recipe(tmp_path):
-    preset = load_params(Path("presets/matpac_small_compute.yaml"))
-    longer = {"num_epochs": 80.0, "warmup_epochs": 4.0, "teacher_temperature_epochs": 10.0, "seed": 1}
-    longer = preset.model_copy(update={"pretrain": preset.pretrain.model_copy(update=longer)})
-    assert recipe_of(longer) == recipe_of(preset) == "matpac_small_compute"
-    assert recipe_of(load_params(Path("presets/instruments.yaml"))) == "instruments"
-    mixed = preset.model_copy(update={"pretrain": preset.pretrain.model_copy(update={"mixup": 0.25})})
-    path = tmp_path / "runs.csv"
-    path.write_text(",".join(Row._fields) + "\n")
-    row = some_rows()[0]
-    add_rows(path, [row, row._replace(recipe=recipe_of(mixed), score=0.99)])
-    assert [one.pflop.tolist() for one in curves_of(read_rows(path))] == [[row.pflop]] * 2
-    assert {one.dataset for one in curves_of(read_rows(path))} == {"notes", f"notes, {recipe_of(mixed)}"}
+def record_(project, change=lambda raw: None):
+    raw = load_params(RECIPE).model_dump(mode="json")
+    change(raw)
+    params, shards = parse_params(raw), project / "data/shards"
+    corpus = {"datasets": {name: fingerprint(shards / name) for name in params.pretrain.datasets}}
+    result = Result("f00d", [0.8, 0.9], {"random_init": [0.7], "logmel_statistics": [0.6]})
+    add(project / "data/experiments", settings_of(params, corpus, {}), "fsdd", result)
+
+
+def test_the_runs_of_a_project_that_follow_the_recipe_are_rows(project):
+    record_(project)
+    record_(project, lambda raw: raw["pretrain"].update(num_epochs=80.0, warmup_epochs=4.0, seed=1))
+    record_(project, lambda raw: raw["model"].update(size="small"))
+    # Other recipes, and scores on other clips, are no seeds of it.
+    record_(project, lambda raw: raw["pretrain"].update(mixup=0.25))
+    record_(project, lambda raw: raw["probe"].update(score_on="validation"))
+    found = sorted(rows_of(project), key=lambda row: row.pflop)
+    # Four datasets of 32 clips: 128 crops an epoch, in two batches.
+    assert [(row.size, row.seed, row.crops) for row in found] == [
+        ("tiny", 0, 64 * 80),
+        ("tiny", 1, 64 * 160),
+        ("small", 0, 64 * 80),
+    ]
+    assert [found[0].score, found[0].untrained, found[0].statistics] == pytest.approx([0.85, 0.7, 0.6])
+    per_crop = flops_of(load_params(RECIPE)).total
+    assert found[0].gflop_a_crop == pytest.approx(per_crop / 1e9, rel=1e-3)
+    assert found[0].pflop == pytest.approx(64 * 80 * per_crop / 1e15, rel=1e-3)
+
+
+def test_a_project_without_such_runs_is_told_how_to_make_them(project):
+    record_(project, lambda raw: raw["pretrain"].update(mixup=0.25))
+    with pytest.raises(ValueError, match=r"found none\. Copy it .* `python -m flows\.grid budget`"):
+        rows_of(project)
+
+
+def test_runs_on_other_recordings_than_there_are_now_are_refused(project):
+    record_(project)
+    write_json(project / "data/shards/fsdd/statistics.json", {"mean": 0.0})
+    seal(project / "data/shards/fsdd")
+    with pytest.raises(ValueError, match="fsdd: need the recordings of all recorded runs, found others"):
+        rows_of(project)
 
 
 def test_budgets_stand_in_the_order_of_numbers(tmp_path):

@@ -57,11 +57,11 @@ def project(tmp_path_factory, params):
     return root
 
 
-def write_shards(folder, params):
+def write_shards(folder, params, num_clips=6):
     random = np.random.default_rng(0)
     clips = [
         StoredClip(f"clip{index}", random.normal(-7, 4, (40, 80)).astype(np.float16), {})
-        for index in range(6)
+        for index in range(num_clips)
     ]
     offsets = write_tar(folder / tar_name(0), clips)
     empty = {"labels": [], "split": None, "fold": None, "group": None, "native_rate_hz": 16000}
@@ -72,9 +72,14 @@ def write_shards(folder, params):
         for clip, offset in zip(clips, offsets, strict=True)
     ]
     write_index(folder / "index.parquet", table_of(rows))
-    counts = {"num_clips": 6, "num_frames": 240, "num_rejected": {"silent": 2}, "duration_s": 7200.0}
+    counts = {
+        "num_clips": num_clips,
+        "num_frames": 40 * num_clips,
+        "num_rejected": {"silent": 2},
+        "duration_s": 7200.0,
+    }
     counts |= {"num_notes": {"not at full scale": 1}, "choices": ["labels: none (default)"]}
-    sums = {"num_values": 19200, "sum": -134400.0, "sum_of_squares": 1248000.0}
+    sums = {"num_values": 3200 * num_clips, "sum": -22400.0 * num_clips, "sum_of_squares": 208e3 * num_clips}
     write_json(folder / "statistics.json", {"mean": -7.0, "std": 4.0, **counts, **sums})
     write_json(folder / "passed_over.json", {"number": {".zip": 3}, "examples": {".zip": ["old/a.zip"]}})
     write_json(folder / "task.json", None)

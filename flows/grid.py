@@ -85,15 +85,14 @@ def cells_of(grid: Path, params: Path, shards: Path = SHARDS) -> list[Cell]:
 
     Raises ValueError if the grid does not exist or has values that `params` cannot take.
     """
-    found, base, where = read_grid(grid), cell_of(params), f"{params} with {grid}"
-    cells = [
-        base._replace(label=label).with_changes(changes, f"{where}, {label}" if label else where)
-        for label, changes in found.settings
-    ]
-    if found.equal_compute:
-        from matpac.training.cost import equal_compute
+    found, base, cells = read_grid(grid), cell_of(params), []
+    for label, changes in found.settings:
+        where = f"{params} with {grid}, {label}" if label else f"{params} with {grid}"
+        if found.equal_compute:
+            from matpac.training.cost import at_equal_compute
 
-        cells = [cell.with_changes(equal_compute(cell.params, base.params, shards), where) for cell in cells]
+            changes = at_equal_compute(changes, base.params, shards, where)
+        cells.append(base._replace(label=label).with_changes(changes, where))
     return cells
 
 
@@ -247,7 +246,8 @@ def do(wanted: argparse.Namespace, lock: int) -> None:
         raise ValueError(f"--seeds: need 1 or more, found {wanted.seeds}")
     grid = GRIDS / f"{wanted.name}.yaml"
     base, cells = cell_of(PARAMS), cells_of(grid, PARAMS)
-    if not (wanted.cost or wanted.queue) and not succeeds(["repro", "corpus"], lock):
+    # Before a queue, too: without shards it would hold other epochs than the same grid afterwards.
+    if not wanted.cost and not succeeds(["repro", "corpus"], lock):
         raise RuntimeError(f"the shards of {PARAMS} cannot be made, see above; nothing was run.")
     # Again: finished shards tell how many clips are long enough for each setting.
     cells, lines = possible(base, cells_of(grid, PARAMS), SHARDS)

@@ -34,7 +34,7 @@ SECTIONS_OF_FINETUNED = ("logmel", "model", "pretrain", "finetune")
 SECTIONS_OF_OTHERS = ("logmel", "probe")
 """The same for other encoders: `logmel` has the resampler, and decides which clips are too short."""
 
-SCORE_ON = "probe.score_on"
+SCORE_ON, INIT_DIGEST = "probe.score_on", "pretrain.init_digest"
 OLDER = {**flat({"pretrain": BEFORE}), SCORE_ON: "test", "probe.pooling": "mean"}
 """What results that are older than these keys were made with."""
 SECOND_READINGS = ("probe.knn", "probe.attentive")
@@ -223,7 +223,7 @@ def _settings(params: Params, names: Sequence[str], corpus: dict[str, Any], meta
     settings = flat({**sections_of(params, names), "corpus": corpus.get("datasets", {})})
     # The file that `pretrain.init` names may change; its digest tells.
     init = meta.get("init_digest")
-    return settings | {"pretrain.init_digest": init[:16]} if init else settings
+    return settings | {INIT_DIGEST: init[:16]} if init else settings
 
 
 def settings_of_other(params: Params, name: str, origin: dict[str, Any]) -> Settings:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matpac.params import Params
 from matpac.report.columns import Column
-from matpac.report.experiments import Experiment, is_other
+from matpac.report.experiments import INIT_DIGEST, Experiment, is_other
 from matpac.report.rows import Run, on_same_data, repeats_by_seed, shared_seeds
 
 UNKNOWN = "unknown"
@@ -99,7 +99,7 @@ def again(run: Run, base: Run) -> str:
     changes = [
         f"-S {shlex.quote(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"
         for key, value in run.settings.items()
-        if base.settings.get(key) != value and not key.startswith("corpus.") and key != "pretrain.init_digest"
+        if base.settings.get(key) != value and not key.startswith("corpus.") and key != INIT_DIGEST
     ]
     if not changes:
         return "its own recordings are needed for that"

@@ -14,6 +14,7 @@ from matpac.grids import Grid, changed
 from matpac.params import Params, flat, parse_params
 from matpac.probing.scores import mean_and_interval
 from matpac.report.experiments import (
+    INIT_DIGEST,
     SECTIONS,
     Experiment,
     Result,
@@ -23,9 +24,10 @@ from matpac.report.experiments import (
     repeats_of,
     sections_of,
 )
+from matpac.shards.corpus import fingerprint
 
 ALPHA, N_TAU, CLUSTERS = "pretrain.alpha", "pretrain.teacher_temperature_epochs", "model.num_clusters"
-SEED = "pretrain.seed"
+SEED, DATASETS, INIT = "pretrain.seed", "pretrain.datasets", "pretrain.init"
 NAMES = {ALPHA: "alpha", N_TAU: "n_tau", CLUSTERS: "K"}
 GRIDS = {ALPHA: "alpha", N_TAU: "temperature", CLUSTERS: "clusters"}
 """Grid in presets/grids that varies each key as the paper does."""
@@ -46,6 +48,13 @@ class Run(NamedTuple):
     """Empty if no such run has been recorded."""
     grid: str = ""
     """Name of the grid in presets/grids that makes this run; empty if none does."""
+
+
+class Compute(NamedTuple):
+    num_epochs: float
+    flop_a_crop: int
+    num_crops: int | None
+    """None before the shards are finished."""
 
 
 class Measured(NamedTuple):
@@ -94,30 +103,59 @@ def varied(experiments: Sequence[Experiment], base: Run, key: str, value: float)
 
 def named_runs(
     experiments: Sequence[Experiment], base: Run, name: str, grid: Grid, params: Params, shards: Path
-) -> tuple[list[tuple[Run, Params]], list[str]]:
-    """Runs of a grid's settings, by their names, and their parameters; why others cannot be run here."""
+) -> tuple[list[tuple[Run, Compute]], list[str]]:
+    """Runs of a grid's settings, by their names, and their compute; why others cannot be run here."""
+    from matpac.training.cost import at_equal_compute
+
     found, left_out = [], []
     for label, changes in grid.settings:
+        where = f"presets/grids/{name}.yaml, {label}"
         try:
-            ours = with_changes(params, changes, grid, shards, f"presets/grids/{name}.yaml, {label}")
+            if grid.equal_compute:
+                changes = at_equal_compute(changes, params, shards, where)
+            ours = parse_params(changed(params.model_dump(mode="json"), changes), where)
+            compute = compute_of(ours, shards)
+            wanted = without_seed(settings_beside(base.settings, ours, experiments, shards))
         except ValueError as error:
             left_out.append(f"{label} is left out: {error}")
             continue
-        wanted = without_seed(base.settings | flat(sections_of(ours, SECTIONS)))
-        found.append((Run(label, wanted, seeds_of(experiments, wanted), name), ours))
+        found.append((Run(label, wanted, seeds_of(experiments, wanted), name), compute))
     return found, left_out
 
 
-def with_changes(params: Params, changes: Mapping[str, Any], grid: Grid, shards: Path, where: str) -> Params:
-    """Parameters of a setting. Raises ValueError if it cannot be run with these parameters or shards."""
-    from matpac.training.cost import clips_in, crops_of, equal_compute
+def compute_of(params: Params, shards: Path) -> Compute:
+    """Raises ValueError if the shards have too few clips for the run."""
+    from matpac.training.cost import clips_in, crops_of, flops_of
 
-    ours = parse_params(changed(params.model_dump(mode="json"), changes), where)
-    if grid.equal_compute:
-        epochs = equal_compute(ours, params, shards)
-        ours = parse_params(changed(ours.model_dump(mode="json"), epochs), where)
-    crops_of(ours, clips_in(shards, ours))
-    return ours
+    return Compute(
+        params.pretrain.num_epochs, flops_of(params).total, crops_of(params, clips_in(shards, params))
+    )
+
+
+def settings_beside(
+    base: Settings, params: Params, experiments: Sequence[Experiment], shards: Path
+) -> Settings:
+    """Settings of a run beside `base`, perhaps on other recordings or from other initial weights.
+
+    Weights are told apart by their digest. That of other weights is not at hand here, so it is the one
+    that was recorded last.
+
+    Raises:
+        ValueError: The run learns from other datasets, and one of them has no finished shards.
+    """
+    found = base | flat(sections_of(params, SECTIONS))
+    if found[DATASETS] != base[DATASETS]:
+        found = {key: value for key, value in found.items() if not key.startswith("corpus.")}
+        found |= {f"corpus.{name}": fingerprint(shards / name) for name in params.pretrain.datasets}
+    if found[INIT] != base[INIT]:
+        found.pop(INIT_DIGEST, None)
+        same = [one for one in experiments if one.settings.get(INIT) == found[INIT] and one.results]
+        last = max(
+            same, key=lambda one: max(result.recorded for result in one.results.values()), default=None
+        )
+        if last is not None and INIT_DIGEST in last.settings:
+            found[INIT_DIGEST] = last.settings[INIT_DIGEST]
+    return found
 
 
 def runs_along(

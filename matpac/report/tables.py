@@ -24,9 +24,11 @@ from matpac.report.rows import (
     GRIDS,
     N_TAU,
     NAMES_IN_PAPER,
+    Compute,
     Measured,
     Run,
     baselines_of,
+    compute_of,
     difference,
     named_runs,
     on_same_data,
@@ -169,11 +171,18 @@ def cluster_runs(experiments: Sequence[Experiment], settings: Settings) -> list[
 def named_settings(
     experiments: Sequence[Experiment], settings: Settings, params: Params, shards: Path, grids: Path
 ) -> list[Table]:
-    """A table for each grid with named settings, once one of them has been run beside this run."""
-    tables = []
+    """A table for each grid with named settings, once one of them has been run beside this run.
+
+    A file that is no grid has a table that says so: a report is more than one grid.
+    """
+    tables, base = [], this_run(experiments, settings)
     for path in sorted(grids.glob("*.yaml")):
-        grid = read_grid(path)
-        base = this_run(experiments, settings)
+        try:
+            grid = read_grid(path)
+        except ValueError as error:
+            name, title = named_after(path.stem)
+            tables.append(Table(name, title, ["Setting"], [], [f"Not read: {error}"], begun=True))
+            continue
         if not params.pretrain.num_epochs or not any(label for label, _ in grid.settings):
             continue
         runs, left_out = named_runs(experiments, base, path.stem, grid, params, shards)
@@ -185,34 +194,31 @@ def named_settings(
 
 def table_of_names(
     name: str,
-    named_as: Sequence[tuple[Run, Params]],
+    named_as: Sequence[tuple[Run, Compute]],
     base: Run,
     experiments: Sequence[Experiment],
     settings: Settings,
     params: Params,
     shards: Path,
 ) -> Table:
-    from matpac.training.cost import clips_in, crops_of, flops_of
-
-    def compute(ours: Params) -> list[str]:
-        per_crop, crops = flops_of(ours).total, crops_of(ours, clips_in(shards, ours))
+    def cells(compute: Compute) -> list[str]:
+        per_crop, crops = compute.flop_a_crop, compute.num_crops
         whole = "" if crops is None else f"{per_crop * crops / 1e15:.3g}"
-        return [f"{ours.pretrain.num_epochs:.4g}", f"{per_crop / 1e9:.3g}", whole]
+        return [f"{compute.num_epochs:.4g}", f"{per_crop / 1e9:.3g}", whole]
 
     reference = find(experiments, settings)
     columns = [column for column in columns_of_paper(params) if column.datasets]
     rows = []
     missing = all(run.settings != base.settings for run, _ in named_as)
-    for run, ours in [*([(base, params)] if missing else []), *named_as]:
+    for run, compute in [*([(base, compute_of(params, shards))] if missing else []), *named_as]:
         label = run.label if run.label == base.label else named(run.label, run, base)
         for number, row in enumerate(our_rows(run, label, base, reference, columns)):
-            rows.append([*row[:3], *(["", "", ""] if number else compute(ours)), *row[3:]])
+            rows.append([*row[:3], *(["", "", ""] if number else cells(compute)), *row[3:]])
     runs = [run for run, _ in named_as]
     first, *titles = header("Setting", columns)
     names = [first, *titles[:2], "Epochs", "GFLOP a crop", "PFLOP", *titles[2:]]
     return Table(
-        f"grid_{name}",
-        f"The settings of presets/grids/{name}.yaml",
+        *named_after(name),
         names,
         rows,
         [
@@ -221,6 +227,11 @@ def table_of_names(
         ],
         begun=True,
     )
+
+
+def named_after(grid: str) -> tuple[str, str]:
+    """Name and title of a grid's table."""
+    return f"grid_{grid}", f"The settings of presets/grids/{grid}.yaml"
 
 
 def begun(runs: Sequence[Run], base: Run, columns: Sequence[Column]) -> bool:

@@ -7,15 +7,15 @@ of data sheets with assumed losses. metrics.csv has the real speed of a run.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from matpac.grids import EPOCHS
+from matpac.grids import EPOCHS, changed
 from matpac.model.flops import Flops, training_flops, training_memory
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import num_visible
-from matpac.params import Params
+from matpac.params import Params, parse_params
 from matpac.progress import in_columns
 from matpac.shards.crops import crops_of_finished
 from matpac.training.schedules import durations_of
@@ -227,6 +227,15 @@ def assumptions(gpu: Gpu, num_gpus: int, price: float | None) -> str:
     if price is not None:
         lines.append(f"- An hour of one GPU costs {price:g}. Preparing, embedding and probing are not in it.")
     return "\n".join(lines)
+
+
+def at_equal_compute(changes: Mapping[str, Any], params: Params, shards: Path, where: str) -> dict[str, Any]:
+    """Changes of `params`, and the epochs with which the changed run costs as much.
+
+    Raises ValueError if `params` cannot take the changes.
+    """
+    ours = parse_params(changed(params.model_dump(mode="json"), changes), where)
+    return {**changes, **equal_compute(ours, params, shards)}
 
 
 def equal_compute(params: Params, base: Params, shards: Path) -> dict[str, float]:

@@ -14,9 +14,11 @@ from matpac.report.experiments import Experiment, Result, settings_of
 from matpac.report.paper_section import csv_of, draw_figure_2, paper_section
 from matpac.report.rows import what_differs
 from matpac.report.tables import figure_2, named_settings, table_1, table_2, table_3
+from matpac.shards.corpus import fingerprint
 from matpac.training.cost import equal_compute
 from tests.pages import parse
 from tests.pages import rows_of as rows_of_page
+from tests.report.conftest import write_shards
 
 WITHOUT = "1, without classification"
 DEMO = ("demo_melodies", "demo_rhythms", "demo_scenes")
@@ -138,6 +140,53 @@ def test_a_setting_that_cannot_be_run_here_is_named_and_spoils_no_report(params,
     assert table.notes[-1].startswith(
         "none is left out: presets/grids/some.yaml, none: model.mask_ratio: need"
     )
+
+
+def test_settings_on_other_recordings_and_from_other_weights_are_found(params, tmp_path):
+    params = with_pretrain(params, crop_frames=32)
+    datasets, here = ("demo_corpus", "demo_scenes"), {"datasets": {"x": "f00d"}}
+    (tmp_path / "some.yaml").write_text(
+        "settings: {both: {pretrain.datasets: [demo_corpus, demo_scenes]}, init: {pretrain.init: a.pt}, "
+        "elsewhere: {pretrain.datasets: [demo_melodies]}}\n"
+    )
+    shards = tmp_path / "shards"
+    for name in datasets:
+        write_shards(shards / name, params, 64)
+    on_both, begun = with_pretrain(params, datasets=datasets), with_pretrain(params, init="a.pt")
+    both = {"datasets": {name: fingerprint(shards / name) for name in datasets}}
+    ours = experiment(params, [0.5, 0.6])
+    found = [
+        ours,
+        recorded(settings_of(on_both, both, {}), 0.7, "2026-01-01"),
+        recorded(settings_of(begun, here, {"init_digest": "old"}), 0.2, "2026-01-01"),
+        recorded(settings_of(begun, here, {"init_digest": "new"}), 0.8, "2026-01-02"),
+    ]
+    [table] = named_settings(found, ours.settings, params, shards, tmp_path)
+    scores = {row["Setting"]: row["demo_scenes"][:4] for row in rows_of(table)}
+    assert (scores["both"], scores["init"]) == ("70.0", "80.0")
+    assert table.notes[-1].startswith("elsewhere is left out: ")
+    assert "need finished shards" in table.notes[-1]
+
+
+def with_pretrain(params, **values):
+    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update=values)})
+
+
+def recorded(settings, score, day):
+    result = Result("same", [score, score], recorded=f"{day}T00:00:00+00:00")
+    return Experiment(settings, {name: result for name in DEMO})
+
+
+def test_a_file_that_is_no_grid_is_named_and_spoils_no_report(params, tmp_path):
+    (tmp_path / "good.yaml").write_text("settings: {whole: {}, cheap: {pretrain.alpha: 1.0}}\n")
+    (tmp_path / "typo.yaml").write_text("pretrain.alpha: [0.5\n")
+    ours, theirs = experiment(params, [0.5, 0.6]), experiment(params, [0.6, 0.7], pretrain__alpha=1.0)
+    good, typo = named_settings([ours, theirs], ours.settings, params, tmp_path, tmp_path)
+    assert len(rows_of(good)) == 3
+    [note] = typo.notes
+    assert (typo.rows, typo.begun) == ([], True)
+    assert note.startswith("Not read: ")
+    assert "typo.yaml" in note
 
 
 def test_runs_that_differ_in_more_than_the_weight_are_not_in_table_3(params):

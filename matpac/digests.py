@@ -167,15 +167,21 @@ def read_digests(path: Path) -> Digests:
                     f"({about[FORMAT].decode(errors='replace')}). Install the matpac that wrote it."
                 )
             if FORMAT not in about or not file.schema_arrow.equals(SCHEMA):
-                raise ValueError(
-                    f"{path}: need a list of recordings ({', '.join(SCHEMA.names)}), found another table. "
-                    f"Give a folder of shards, a checkpoint or a saved encoder."
-                )
+                raise _foreign(path, "another table")
             table = file.read()
     except (pa.ArrowException, OSError) as error:
+        if path.name != DIGESTS:
+            raise _foreign(path, "a file of another kind") from None
         raise _damaged(path, " ".join(str(error).split())) from None
     unknown = about[UNKNOWN].decode() if UNKNOWN in about else ""
     return Digests(table.replace_schema_metadata(None), tuple(unknown.splitlines()))
+
+
+def _foreign(path: Path, found: str) -> ValueError:
+    return ValueError(
+        f"{path}: need a list of recordings ({', '.join(SCHEMA.names)}), found {found}. "
+        f"Give a folder of shards, a checkpoint or a saved encoder."
+    )
 
 
 def _damaged(path: Path, why: str) -> ValueError:

@@ -121,6 +121,14 @@ def test_a_list_that_is_cut_off_is_named(tmp_path, kept):
         digests_in(tmp_path)
 
 
+def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
+    (tmp_path / "params.yaml").write_text("datasets: {}\n")
+    with pytest.raises(
+        ValueError, match=r"params\.yaml: need a list of .* of another kind\. Give a"
+    ):
+        read_digests(tmp_path / "params.yaml")
+
+
 def test_another_format_and_another_table_are_refused(tmp_path):
     path = tmp_path / DIGESTS
     table = listed(a=1).table

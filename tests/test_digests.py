@@ -123,9 +123,7 @@ def test_a_list_that_is_cut_off_is_named(tmp_path, kept):
 
 def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
     (tmp_path / "params.yaml").write_text("datasets: {}\n")
-    with pytest.raises(
-        ValueError, match=r"params\.yaml: need a list of .* of another kind\. Give a"
-    ):
+    with pytest.raises(ValueError, match=r"params\.yaml: need a list of .* of another kind\. Give a"):
         read_digests(tmp_path / "params.yaml")
 
 

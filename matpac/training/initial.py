@@ -1,5 +1,7 @@
 """a new run and trained weights -> a run that begins with these weights (`pretrain.init`)."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,9 @@ def _check_sizes(pretext: Pretext, networks: dict[str, Tensor], initial: Weights
 
 
 def recordings_of(weights: Weights) -> Digests:
-    """What trained weights have learned from; unknown if no list came with them, as with released files."""
+    """What trained weights have learned from; unknown if no list came with them, as with released files.
+
+    Unknown ones have the name of the weights without their folder: encoders are published with it.
+    """
     found = digests_in(weights.path)
-    return Digests(SCHEMA.empty_table(), (weights.name,)) if found is None else found
+    return Digests(SCHEMA.empty_table(), (Path(weights.name).name,)) if found is None else found

@@ -109,7 +109,8 @@ def _facts_of_run(meta: Meta) -> dict[str, Any]:
         "heard_hours": round(meta.update * pretrain.batch_size * crop_s / 3600, 3),
         "duration_hours": round(meta.duration_s / 3600, 3),
         "hardware": meta.hardware,
-        "init": pretrain.init,
+        # Facts are published; how folders are called here is nobody's business.
+        "init": pretrain.init and Path(pretrain.init).name,
         "init_digest": meta.init_digest,
         "data_digest": meta.data_digest,
         "git_revision": meta.git_revision,

@@ -178,7 +178,11 @@ def test_the_card_says_what_is_known_and_leaves_the_licence_to_the_user(encoder,
     [
         (0, None, "not trained, as far as is known"),
         (0, "matpac_10_2048", "begins with the weights of matpac_10_2048"),
-        (9, "mine", "begins with the weights of mine, pre-trained without labels on demo_corpus"),
+        (
+            9,
+            "/home/me/runs/mine",
+            "begins with the weights of mine, pre-trained without labels on demo_corpus",
+        ),
     ],
 )
 def test_the_card_says_what_weights_the_training_began_with(tmp_path, update, init, said):
@@ -186,8 +190,10 @@ def test_the_card_says_what_weights_the_training_began_with(tmp_path, update, in
     meta = json.loads((folder / "meta.json").read_text())
     meta["update"], meta["pretrain"]["init"] = update, init
     (folder / "meta.json").write_text(json.dumps(meta))
-    card = str(matpac.load(folder, device="cpu").generate_model_card())
-    assert f"embeddings of 128 dimensions; {said}.\n" in card
+    encoder = matpac.load(folder, device="cpu")
+    assert f"embeddings of 128 dimensions; {said}.\n" in str(encoder.generate_model_card())
+    encoder.save_pretrained(tmp_path / "saved")
+    assert "/home/me" not in (tmp_path / "saved/config.json").read_text()
 
 
 def test_licence_and_scores_are_given_and_a_card_that_is_there_is_kept(encoder, tmp_path):

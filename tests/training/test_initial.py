@@ -172,7 +172,7 @@ def test_a_run_can_begin_with_a_saved_encoder(params, released, saved, tmp_path)
     pretext = fresh()
     begin_with_(pretext, open_weights(str(saved)), PAPER_LOGMEL)
     assert equal(pretext.teacher_encoder, pretext.student_encoder)
-    assert (meta.num_recordings, meta.unknown_recordings) == ({}, (str(saved),))
+    assert (meta.num_recordings, meta.unknown_recordings) == ({}, (saved.name,))
 
 
 def test_a_run_inherits_what_its_initial_weights_have_learned_from(params, saved, tmp_path):

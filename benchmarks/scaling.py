@@ -16,6 +16,7 @@ The one that best predicts a budget left out of its fit is taken. Points are mea
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -42,7 +43,7 @@ DRAWING = PROJECT / "docs/scaling.svg"
 PRESETS = ("paper", "matpac_plus", "m2d", "cheaper")
 AUDIOSET_CLIPS = 2_012_615
 """Clips of AudioSet that the authors had."""
-NUM_BOOTSTRAP = 1_000
+NUM_DRAWS = 1_000
 RECIPE = PROJECT / "presets/matpac_small_compute.yaml"
 FREE = ("model.size", "model.custom.", "pretrain.seed", *EPOCHS)
 """Keys in which runs of the recipe may differ."""
@@ -71,7 +72,7 @@ class Row(NamedTuple):
 class Fit(NamedTuple):
     form: str
     coefficients: Floats
-    """One row a bootstrap sample; the first row is the fit to the means."""
+    """One row a draw of seeds; the first row is the fit to the means."""
     left_out: dict[str, float]
     """Root mean square error of predicting a budget left out, by form; fractions."""
 
@@ -121,8 +122,8 @@ FORMS: dict[str, tuple[Callable[[Floats, Floats], Floats], Callable[[Floats, Flo
 
 
 def predict(fit: Fit, at: Floats) -> Floats:
-    """Scores [sample, budget]."""
-    return 1 - FORMS[fit.form][1](fit.coefficients, at)
+    """Scores [sample, budget]; none above 1, where logarithms go."""
+    return 1 - np.maximum(0, FORMS[fit.form][1](fit.coefficients, at))
 
 
 def fit_curve(pflop: Floats, scores: Sequence[Floats], random: np.random.Generator) -> Fit | None:
@@ -131,11 +132,11 @@ def fit_curve(pflop: Floats, scores: Sequence[Floats], random: np.random.Generat
     Args:
         pflop: Budgets.
         scores: Scores of the seeds at each budget; fractions.
-        random: Draws seeds with replacement, at each budget by itself.
+        random: Draws other seeds: normal around the means, with the spread of seeds pooled over budgets.
 
     Returns:
-        The form that best predicts a budget left out, with its bootstrap. None with fewer than four
-        budgets: any line goes through two, and leaving one out leaves no check.
+        The form that best predicts a budget left out, fitted to the means and to each draw. None with
+        fewer than four budgets: any line goes through two, and leaving one out leaves no check.
     """
     if len(pflop) < 4:
         return None
@@ -151,13 +152,16 @@ def fit_curve(pflop: Floats, scores: Sequence[Floats], random: np.random.Generat
             missed.append(curve(coefficients, pflop[[index]])[0, 0] - means[0, index])
         left_out[form] = float(np.sqrt(np.mean(np.square(missed))))
     form = min(left_out, key=lambda one: left_out[one])
-    drawn = [random.choice(one, (NUM_BOOTSTRAP, len(one))).mean(1) for one in scores]
-    samples = np.concatenate([means, 1 - np.stack(drawn, axis=1)])
+    # Two or three seeds say little of the spread at their budget; those of all budgets say more.
+    free = sum(len(one) - 1 for one in scores)
+    spread = math.sqrt(sum(((one - one.mean()) ** 2).sum() for one in scores) / free) if free else 0.0
+    errors = spread / np.sqrt([len(one) for one in scores])
+    samples = np.concatenate([means, means + errors * random.normal(size=(NUM_DRAWS, len(scores)))])
     return Fit(form, FORMS[form][0](pflop, samples), left_out)
 
 
 def interval(samples: Floats) -> tuple[float, float]:
-    """95 % of the bootstrap samples, without the first row, which is the fit itself."""
+    """95 % of the draws, without the first row, which is the fit itself."""
     low, high = np.percentile(samples[1:], [2.5, 97.5])
     return float(low), float(high)
 
@@ -321,8 +325,9 @@ def scaling_lines(rows: Sequence[Row]) -> list[str]:
     return [
         *lines,
         "",
-        "Percent. Curves are fitted to means over seeds of one size; brackets hold 95 % of bootstrap",
-        "samples of the seeds, which with few seeds is too narrow.",
+        "Percent. Curves are fitted to means over seeds of one size; brackets and bands hold 95 % of fits to",
+        "other seeds, drawn with the spread of seeds pooled over budgets. They do not know whether the form",
+        "of the curve is right: what a curve misses a budget left out by says more of that.",
         "",
         f"**These curves end at {largest:g} PFLOP, and nothing beyond {REACH} times that is claimed.** The",
         f"paper's run takes {whole:,.0f} PFLOP, {beyond:,.0f} times as many, with larger networks, other",

@@ -60,12 +60,26 @@ def test_a_curve_is_recognised_and_goes_on_where_nothing_was_measured(form, erro
     assert predict(fit, ahead)[0] == pytest.approx(truth, abs=0.002)
 
 
-def test_the_bootstrap_holds_the_curve_and_is_wider_ahead_than_among_the_runs():
+def test_the_draws_of_seeds_hold_the_curve_and_is_wider_ahead_than_among_the_runs():
     fit = fit_curve(BUDGETS, points(0.05 * BUDGETS**-0.3, spread=0.01), RANDOM)
     low, high = interval(predict(fit, BUDGETS[[3]]))
     assert low < predict(fit, BUDGETS[[3]])[0, 0] < high
     far_low, far_high = interval(predict(fit, 10 * BUDGETS[-1:]))
     assert 0 < high - low < far_high - far_low
+
+
+def test_budgets_with_one_seed_are_as_uncertain_as_seeds_are_elsewhere():
+    scores = points(0.05 * BUDGETS**-0.3, spread=0.01)
+    spread = np.sqrt(np.mean([one.var(ddof=1) for one in scores[:3]]))
+    fit = fit_curve(BUDGETS, [*scores[:3], *(one[:1] for one in scores[3:])], np.random.default_rng(0))
+    low, high = interval(predict(fit, BUDGETS[[5]]))
+    # The curve at its end hangs on its last points, which have one seed each.
+    assert 0.5 * spread < (high - low) / (2 * 1.96) < spread
+
+
+def test_no_curve_promises_more_than_everything():
+    fit = fit_curve(BUDGETS, points(0.01 - 0.02 * np.log(BUDGETS)), RANDOM)
+    assert predict(fit, np.array([1e6]))[0, 0] == 1
 
 
 @pytest.mark.parametrize(("number", "forms"), [(4, {"power law", "logarithm"}), (5, {"saturating"})])

@@ -45,8 +45,8 @@ AUDIOSET_CLIPS = 2_012_615
 """Clips of AudioSet that the authors had."""
 NUM_DRAWS = 1_000
 RECIPE = PROJECT / "presets/matpac_small_compute.yaml"
-FREE = ("model.size", "model.custom.", "pretrain.seed", *EPOCHS)
-"""Keys in which runs of the recipe may differ."""
+FREE = ("model.size", "model.custom.", "pretrain.seed", *EPOCHS, "probe.num_repeats")
+"""Keys in which runs of the recipe may differ. Repeats of a probe differ far less than seeds."""
 REACH = 4
 """How many times the largest budget a curve is drawn beyond it."""
 

@@ -125,8 +125,8 @@ class AttentiveData(Data):
         for part in self.parts(clips):
             logits = probe(part.steps, part.present)
             chosen = to_device(torch.from_numpy(clips[part.positions]), logits.device)
-            truth = self.labels[chosen][None], self.observed[chosen][None]
-            yield clip_losses(logits[None], *truth, self.multi_label).sum()
+            truth = self.labels[chosen].mT[None], self.observed[chosen].mT[None]
+            yield clip_losses(logits.mT[None], *truth, self.multi_label).sum()
 
     @torch.no_grad()
     def _scalers(self) -> "Scalers":

@@ -192,12 +192,12 @@ class Stack:
             inputs = rows(data.features, batch.clips, out=buffer[: batch.clips.numel()])
             if data.scaler is not None:
                 data.scaler.scale_(inputs, self.folds)
-            truth = rows(data.labels, batch.clips), rows(data.observed, batch.clips), data.multi_label
-            logits = torch.baddbmm(bias, weight, inputs.mT).mT
+            truth = rows(data.labels, batch.clips).mT, rows(data.observed, batch.clips).mT, data.multi_label
+            logits = torch.baddbmm(bias, weight, inputs.mT)
             sums += (clip_losses(logits, *truth) * batch.present).sum(1)
-            gradients = clip_gradients(logits, *truth) * batch.loss_weights[:, :, None]
-            torch.bmm(gradients.mT, inputs, out=weight_gradient)
-            torch.sum(gradients.mT, dim=2, keepdim=True, out=bias_gradient)
+            gradients = clip_gradients(logits, *truth) * batch.loss_weights[:, None]
+            torch.bmm(gradients, inputs, out=weight_gradient)
+            torch.sum(gradients, dim=2, keepdim=True, out=bias_gradient)
             self.optimizer.step_(batch.moving)
         return sums
 
@@ -206,9 +206,9 @@ class Stack:
         data, (weight, bias) = self.data, self.optimizer.parameters
         losses = weight.new_empty(len(self.problems))
         for fold, here in self.places_of_fold.items():
-            logits = F.linear(data.validation_inputs[fold], weight[here].flatten(0, 1), bias[here].flatten())
-            logits = logits.unflatten(1, (len(here), -1)).transpose(0, 1)
-            labels, observed = (table.expand_as(logits) for table in data.validation_truths[fold])
+            stacked = bias[here].flatten(0, 1), weight[here].flatten(0, 1)
+            logits = torch.addmm(*stacked, data.validation_inputs[fold].mT).unflatten(0, (len(here), -1))
+            labels, observed = (table.mT.expand_as(logits) for table in data.validation_truths[fold])
             sums = clip_losses(logits, labels, observed, data.multi_label).sum(1)
             losses[here] = sums / data.share(data.folds[fold].validation)
         return losses
@@ -220,15 +220,15 @@ class Stack:
 
 
 def clip_gradients(
-    logits: Float[Tensor, "problem clip class"],
-    labels: Float[Tensor, "problem clip class"],
-    observed: Float[Tensor, "problem clip class"],
+    logits: Float[Tensor, "problem class clip"],
+    labels: Float[Tensor, "problem class clip"],
+    observed: Float[Tensor, "problem class clip"],
     multi_label: bool,
-) -> Float[Tensor, "problem clip class"]:
+) -> Float[Tensor, "problem class clip"]:
     """Gradients of `clip_losses` by the logits; single-label clips have exactly one label."""
     if multi_label:
-        return (logits.sigmoid() - labels) * observed / logits.shape[-1]
-    return logits.softmax(-1) - labels
+        return (logits.sigmoid() - labels) * observed / logits.shape[1]
+    return logits.softmax(1) - labels
 
 
 @dataclass(frozen=True)

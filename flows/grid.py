@@ -26,7 +26,7 @@ import yaml
 from flows.dvc import dvc
 from flows.temporary_params import restore, temporary_params
 from matpac.files import WORK, line_of, locked
-from matpac.grids import GRIDS, changed, read_grid
+from matpac.grids import GRIDS, changed, read_grid, with_setting
 from matpac.params import PARAMS, Params, load_params, parse_params, read_yaml
 from matpac.progress import say, stop
 
@@ -88,11 +88,8 @@ def cells_of(grid: Path, params: Path, shards: Path = SHARDS) -> list[Cell]:
     found, base, cells = read_grid(grid), cell_of(params), []
     for label, changes in found.settings:
         where = f"{params} with {grid}, {label}" if label else f"{params} with {grid}"
-        if found.equal_compute:
-            from matpac.training.cost import at_equal_compute
-
-            changes = at_equal_compute(changes, base.params, shards, where)
-        cells.append(base._replace(label=label).with_changes(changes, where))
+        changes, ours = with_setting(base.params, changes, found, shards, where)
+        cells.append(Cell(changes, changed(base.raw, changes), ours, label))
     return cells
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matpac.params import PARAMS, read_yaml
+from matpac.params import PARAMS, Params, parse_params, read_yaml
 
 GRIDS = Path("presets/grids")
 EPOCHS = ("pretrain.num_epochs", "pretrain.warmup_epochs", "pretrain.teacher_temperature_epochs")
@@ -81,3 +81,43 @@ def changed(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
                 raise ValueError(f"{key}: need a section {name} in {PARAMS}, found {section!r}")  # noqa: TRY004
         section[last] = value
     return copied
+
+
+def with_setting(
+    params: Params, changes: Mapping[str, Any], grid: Grid, shards: Path, where: str
+) -> tuple[dict[str, Any], Params]:
+    """Changes of a setting of the grid, with its epochs at equal compute, and `params` with them.
+
+    Raises ValueError if `params` cannot take the changes.
+    """
+    raw = params.model_dump(mode="json")
+    ours = parse_params(changed(raw, changes), where)
+    if not grid.equal_compute:
+        return dict(changes), ours
+    changes = {**changes, **equal_compute(ours, params, shards)}
+    return changes, parse_params(changed(raw, changes), where)
+
+
+def equal_compute(params: Params, base: Params, shards: Path) -> dict[str, float]:
+    """Epochs with which `params` costs as many operations as `base`; empty if nothing has to change.
+
+    The run, its warm-up and its rise of the temperature are scaled alike, so phases keep their shares.
+    Before the shards are finished, and if no clip is long enough for `params`, both are taken to have clips
+    for as many crops an epoch.
+    """
+    from matpac.training.cost import clips_in, flops_of
+
+    if not params.pretrain.num_epochs or not base.pretrain.num_epochs:
+        return {}
+    theirs = clips_in(shards, base)
+    try:
+        ours = clips_in(shards, params)
+    except ValueError:
+        ours = None
+    clips = theirs / ours if ours and theirs else 1
+    num_epochs = base.pretrain.num_epochs * clips * flops_of(base).total / flops_of(params).total
+    factor = num_epochs / params.pretrain.num_epochs
+    if factor == 1:
+        return {}
+    epochs = {key: getattr(params.pretrain, key.removeprefix("pretrain.")) for key in EPOCHS}
+    return {key: float(f"{value * factor:.6g}") for key, value in epochs.items()}

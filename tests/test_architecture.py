@@ -35,12 +35,11 @@ SHARED = {
         "devices",
         "elsewhere",
         "neighbors",
-        "grids",
         "digests",
     ),
 }
 """Root modules that import none of ours but each other; every package may use them."""
-AT_THE_TOP = {"hear": {"encoder"}, "verify": {"datasets"}}
+AT_THE_TOP = {"hear": {"encoder"}, "verify": {"datasets"}, "grids": {"training"}}
 """Root modules that none of the others use, and the packages they use."""
 ARROWS = {
     "fetch": set(),
@@ -57,7 +56,7 @@ ARROWS = {
     "finetuning": {"shards", "weights", "training", "encoder", "classifier", "probing"},
     "report": {
         *("datasets", "signal", "shards", "model", "weights", "training", "encoder", "probing"),
-        "finetuning",
+        *("finetuning", "grids"),
     },
 }
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]

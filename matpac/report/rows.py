@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matpac.grids import Grid, changed
-from matpac.params import Params, flat, parse_params
+from matpac.grids import Grid, with_setting
+from matpac.params import Params, flat
 from matpac.probing.scores import mean_and_interval
 from matpac.report.experiments import (
     INIT_DIGEST,
@@ -105,15 +105,10 @@ def named_runs(
     experiments: Sequence[Experiment], base: Run, name: str, grid: Grid, params: Params, shards: Path
 ) -> tuple[list[tuple[Run, Compute]], list[str]]:
     """Runs of a grid's settings, by their names, and their compute; why others cannot be run here."""
-    from matpac.training.cost import at_equal_compute
-
     found, left_out = [], []
     for label, changes in grid.settings:
-        where = f"presets/grids/{name}.yaml, {label}"
         try:
-            if grid.equal_compute:
-                changes = at_equal_compute(changes, params, shards, where)
-            ours = parse_params(changed(params.model_dump(mode="json"), changes), where)
+            _, ours = with_setting(params, changes, grid, shards, f"presets/grids/{name}.yaml, {label}")
             compute = compute_of(ours, shards)
             wanted = without_seed(settings_beside(base.settings, ours, experiments, shards))
         except ValueError as error:

@@ -7,15 +7,14 @@ of data sheets with assumed losses. metrics.csv has the real speed of a run.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from matpac.grids import EPOCHS, changed
 from matpac.model.flops import Flops, training_flops, training_memory
 from matpac.model.pretext import Pretext
 from matpac.model.sizes import num_visible
-from matpac.params import Params, parse_params
+from matpac.params import Params
 from matpac.progress import in_columns
 from matpac.shards.crops import crops_of_finished
 from matpac.training.schedules import durations_of
@@ -227,38 +226,6 @@ def assumptions(gpu: Gpu, num_gpus: int, price: float | None) -> str:
     if price is not None:
         lines.append(f"- An hour of one GPU costs {price:g}. Preparing, embedding and probing are not in it.")
     return "\n".join(lines)
-
-
-def at_equal_compute(changes: Mapping[str, Any], params: Params, shards: Path, where: str) -> dict[str, Any]:
-    """Changes of `params`, and the epochs with which the changed run costs as much.
-
-    Raises ValueError if `params` cannot take the changes.
-    """
-    ours = parse_params(changed(params.model_dump(mode="json"), changes), where)
-    return {**changes, **equal_compute(ours, params, shards)}
-
-
-def equal_compute(params: Params, base: Params, shards: Path) -> dict[str, float]:
-    """Epochs with which `params` costs as many operations as `base`; empty if nothing has to change.
-
-    The run, its warm-up and its rise of the temperature are scaled alike, so phases keep their shares.
-    Before the shards are finished, and if no clip is long enough for `params`, both are taken to have clips
-    for as many crops an epoch.
-    """
-    if not params.pretrain.num_epochs or not base.pretrain.num_epochs:
-        return {}
-    theirs = clips_in(shards, base)
-    try:
-        ours = clips_in(shards, params)
-    except ValueError:
-        ours = None
-    clips = theirs / ours if ours and theirs else 1
-    num_epochs = base.pretrain.num_epochs * clips * flops_of(base).total / flops_of(params).total
-    factor = num_epochs / params.pretrain.num_epochs
-    if factor == 1:
-        return {}
-    epochs = {key: getattr(params.pretrain, key.removeprefix("pretrain.")) for key in EPOCHS}
-    return {key: float(f"{value * factor:.6g}") for key, value in epochs.items()}
 
 
 def flops_of(params: Params) -> Flops:

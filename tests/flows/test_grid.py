@@ -11,8 +11,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from flows.grid import cell_of, cells_of, do, main, possible, with_seeds
-from matpac.grids import GRIDS
-from matpac.training.cost import crops_of, equal_compute, flops_of
+from matpac.grids import GRIDS, equal_compute
+from matpac.training.cost import crops_of, flops_of
 from tests.flows.conftest import REPOSITORY
 from tests.recordings import LOGMEL, build, plan_of, write_recordings
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from matpac.files import write_json
+from matpac.grids import equal_compute
 from matpac.params import load_params
 from matpac.report.columns import printed
 from matpac.report.experiments import Experiment, Result, settings_of
@@ -15,7 +16,6 @@ from matpac.report.paper_section import csv_of, draw_figure_2, paper_section
 from matpac.report.rows import what_differs
 from matpac.report.tables import figure_2, named_settings, table_1, table_2, table_3
 from matpac.shards.corpus import fingerprint
-from matpac.training.cost import equal_compute
 from tests.pages import parse
 from tests.pages import rows_of as rows_of_page
 from tests.report.conftest import write_shards

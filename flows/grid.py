@@ -16,7 +16,7 @@ import argparse
 import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -148,6 +148,20 @@ def clips_of(cell: Cell, shards: Path) -> tuple[int, int]:
     return crops.num_clips, crops.num_dropped
 
 
+def make_shards(base: Cell, cells: Sequence[Cell], lock: int) -> None:
+    """Shards of all that the cells learn from, at last of `base`.
+
+    Equal compute counts clips. Had a setting no shards yet, here or in a queue, it would get other epochs
+    now than in the report and when the grid is run again. Raises RuntimeError if shards cannot be made.
+    """
+    others = {cell.params.pretrain.datasets: cell for cell in cells}
+    others.pop(base.params.pretrain.datasets, None)
+    for cell in (*others.values(), base):
+        with nullcontext() if cell is base else temporary_params(PARAMS, cell.text.encode(), FOLDER):
+            if not succeeds(["repro", "corpus"], lock):
+                raise RuntimeError(f"the shards of {cell.name} cannot be made, see above; nothing was run.")
+
+
 def run(cells: Sequence[Cell], lock: int) -> None:
     """Run each cell up to its record, then params.yaml itself with the report on all.
 
@@ -243,9 +257,8 @@ def do(wanted: argparse.Namespace, lock: int) -> None:
         raise ValueError(f"--seeds: need 1 or more, found {wanted.seeds}")
     grid = GRIDS / f"{wanted.name}.yaml"
     base, cells = cell_of(PARAMS), cells_of(grid, PARAMS)
-    # Before a queue, too: without shards it would hold other epochs than the same grid afterwards.
-    if not wanted.cost and not succeeds(["repro", "corpus"], lock):
-        raise RuntimeError(f"the shards of {PARAMS} cannot be made, see above; nothing was run.")
+    if not wanted.cost:
+        make_shards(base, cells, lock)
     # Again: finished shards tell how many clips are long enough for each setting.
     cells, lines = possible(base, cells_of(grid, PARAMS), SHARDS)
     for line in lines:

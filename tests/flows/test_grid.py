@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from flows.grid import cell_of, cells_of, do, main, possible, with_seeds
 from matpac.grids import GRIDS, equal_compute
+from matpac.params import load_params
 from matpac.training.cost import crops_of, flops_of
 from tests.flows.conftest import REPOSITORY
 from tests.recordings import LOGMEL, build, plan_of, write_recordings
@@ -258,13 +259,23 @@ def test_the_study_has_the_budget_of_instruments(tmp_path):
         assert (cell.params.model.size, cell.params.probe) == (base.params.model.size, base.params.probe)
 
 
-def test_shards_are_made_before_a_grid_is_queued(monkeypatch, tmp_path):
+def test_shards_of_every_setting_are_made_before_a_grid_is_queued(monkeypatch, tmp_path):
     """Equal compute counts clips; a grid that is run later, to collect the results, counts the same."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPOSITORY / "presets", "presets")
     shutil.copy("presets/demo.yaml", "params.yaml")
+    settings = "{a: {}, b: {pretrain.datasets: [demo_scenes]}, c: {pretrain.alpha: 1.0}}"
+    Path("presets/grids/some.yaml").write_text(f"equal_compute: true\nsettings: {settings}\n")
     calls = []
-    monkeypatch.setattr("flows.grid.succeeds", lambda arguments, lock: calls.append(arguments) or True)
-    do(argparse.Namespace(name="alpha", seeds=1, queue=True, cost=False), 0)
-    assert calls[0] == ["repro", "corpus"]
-    assert {tuple(call[:3]) for call in calls[1:]} == {("exp", "run", "--queue")}
+
+    def succeeds(arguments, lock):
+        calls.append((tuple(arguments[:3]), *load_params(Path("params.yaml")).pretrain.datasets))
+        return True
+
+    monkeypatch.setattr("flows.grid.succeeds", succeeds)
+    do(argparse.Namespace(name="some", seeds=1, queue=True, cost=False), 0)
+    assert calls[:2] == [(("repro", "corpus"), "demo_scenes"), (("repro", "corpus"), "demo_corpus")]
+    assert calls[2:] == 3 * [(("exp", "run", "--queue"), "demo_corpus")]
+    monkeypatch.setattr("flows.grid.succeeds", lambda *_: False)
+    with pytest.raises(RuntimeError, match=r"the shards of b: .*demo_scenes.* cannot be made, see above"):
+        do(argparse.Namespace(name="some", seeds=1, queue=True, cost=False), 0)

@@ -109,8 +109,9 @@ def named_runs(
     for label, changes in grid.settings:
         try:
             _, ours = with_setting(params, changes, grid, shards, f"presets/grids/{name}.yaml, {label}")
+            check_same_shards(ours, params)
             compute = compute_of(ours, shards)
-            wanted = without_seed(settings_beside(base.settings, ours, experiments, shards))
+            wanted = settings_beside(base.settings, ours, experiments, shards)
         except ValueError as error:
             left_out.append(f"{label} is left out: {error}")
             continue
@@ -127,29 +128,40 @@ def compute_of(params: Params, shards: Path) -> Compute:
     )
 
 
+def check_same_shards(ours: Params, params: Params) -> None:
+    """Raise ValueError if shards of `params` are made otherwise for `ours`: scores would not compare."""
+    datasets = {name: ours.datasets.get(name) for name in params.datasets}
+    if (datasets, ours.logmel, ours.shards) != (params.datasets, params.logmel, params.shards):
+        raise ValueError(
+            "it changes how shards are made (datasets, logmel, shards); scores on other shards do not compare"
+        )
+
+
 def settings_beside(
     base: Settings, params: Params, experiments: Sequence[Experiment], shards: Path
 ) -> Settings:
     """Settings of a run beside `base`, perhaps on other recordings or from other initial weights.
 
     Weights are told apart by their digest. That of other weights is not at hand here, so it is the one
-    that was recorded last.
+    with which this run was recorded last.
 
     Raises:
         ValueError: The run learns from other datasets, and one of them has no finished shards.
     """
-    found = base | flat(sections_of(params, SECTIONS))
+    found = without_seed(base | flat(sections_of(params, SECTIONS)))
     if found[DATASETS] != base[DATASETS]:
         found = {key: value for key, value in found.items() if not key.startswith("corpus.")}
         found |= {f"corpus.{name}": fingerprint(shards / name) for name in params.pretrain.datasets}
     if found[INIT] != base[INIT]:
         found.pop(INIT_DIGEST, None)
-        same = [one for one in experiments if one.settings.get(INIT) == found[INIT] and one.results]
-        last = max(
-            same, key=lambda one: max(result.recorded for result in one.results.values()), default=None
-        )
-        if last is not None and INIT_DIGEST in last.settings:
-            found[INIT_DIGEST] = last.settings[INIT_DIGEST]
+        recorded = {
+            result.recorded: one.settings
+            for one in experiments
+            for result in one.results.values()
+            if without_seed(one.settings) | {INIT_DIGEST: ""} == found | {INIT_DIGEST: ""}
+        }
+        if recorded:
+            return without_seed(recorded[max(recorded)])
     return found
 
 

@@ -153,6 +153,7 @@ def test_settings_on_other_recordings_and_from_other_weights_are_found(params, t
     for name in datasets:
         write_shards(shards / name, params, 64)
     on_both, begun = with_pretrain(params, datasets=datasets), with_pretrain(params, init="a.pt")
+    elsewhere = with_pretrain(begun, alpha=0.1)
     both = {"datasets": {name: fingerprint(shards / name) for name in datasets}}
     ours = experiment(params, [0.5, 0.6])
     found = [
@@ -160,12 +161,25 @@ def test_settings_on_other_recordings_and_from_other_weights_are_found(params, t
         recorded(settings_of(on_both, both, {}), 0.7, "2026-01-01"),
         recorded(settings_of(begun, here, {"init_digest": "old"}), 0.2, "2026-01-01"),
         recorded(settings_of(begun, here, {"init_digest": "new"}), 0.8, "2026-01-02"),
+        recorded(settings_of(elsewhere, here, {"init_digest": "newer"}), 0.3, "2026-01-03"),
     ]
     [table] = named_settings(found, ours.settings, params, shards, tmp_path)
     scores = {row["Setting"]: row["demo_scenes"][:4] for row in rows_of(table)}
     assert (scores["both"], scores["init"]) == ("70.0", "80.0")
     assert table.notes[-1].startswith("elsewhere is left out: ")
     assert "need finished shards" in table.notes[-1]
+
+
+def test_a_setting_with_other_shards_is_not_taken_for_this_run(params, tmp_path):
+    (tmp_path / "some.yaml").write_text(
+        "settings: {cheap: {pretrain.alpha: 1.0}, seed: {datasets.demo_corpus.seed: 7}, "
+        "mel: {logmel.fmin_hz: 60}, raw: {shards.clips_per_shard: 3}}\n"
+    )
+    ours, cheap = experiment(params, [0.5, 0.6]), experiment(params, [0.6, 0.7], pretrain__alpha=1.0)
+    [table] = named_settings([ours, cheap], ours.settings, params, tmp_path, tmp_path)
+    assert [row["Setting"] for row in rows_of(table)] == ["this run", "cheap", "minus this run"]
+    notes = [note.split(" (")[0] for note in table.notes[-3:]]
+    assert notes == [f"{name} is left out: it changes how shards are made" for name in ("seed", "mel", "raw")]
 
 
 def with_pretrain(params, **values):

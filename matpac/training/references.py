@@ -40,19 +40,16 @@ NAMES = {
 }
 """Columns of metrics.csv and online.csv that references have."""
 LEAST_WIDENING = {
-    "loss": 0.15,
-    "prediction_loss": 0.15,
-    "classification_loss": 0.15,
-    "grad_norm": 0.5,
-    "teacher_rankme": 0.07,
-    "teacher_perplexity": 0.3,
-    "knn_accuracy": 0.3,
+    "loss": (0.15, 0.15),
+    "prediction_loss": (0.15, 0.4),
+    "classification_loss": (0.15, 0.15),
+    "grad_norm": (0.5, 0.5),
+    "teacher_rankme": (0.07, 0.2),
+    "teacher_perplexity": (0.3, 0.3),
+    "knn_accuracy": (0.3, 0.3),
 }
-"""Logarithm of the factor by which values may leave the range of the seeds, however near these are.
-
-Three seeds of presets/instruments.yaml differ by 0.08, 0.08, 0.2, 0.03 and 0.13 in the middle of
-their run (prediction, classification, gradient, RankMe, perplexity).
-"""
+"""Logarithm of the factor by which values may leave the range of the seeds, however near these are: in
+the first tenth of a run, and later, when seeds may part for good (NOTES.md, 2026-11-28)."""
 SHAPING = (
     *("logmel.", "model.", "pretrain.init", "pretrain.crop_frames", "pretrain.short_clips"),
     *("pretrain.batch_size", "pretrain.num_epochs", "pretrain.mixup"),
@@ -276,7 +273,7 @@ def band(reference: Reference, column: str) -> Band | None:
     # Of a seed that was stopped early, the rest is NaN; fmin and fmax pass over it.
     least, most = np.fmin.reduce(seeds), np.fmax.reduce(seeds)
     num_seeds = np.sum(~np.isnan(seeds), axis=0)
-    at_least = LEAST_WIDENING[column] * np.maximum(1, 3 / np.maximum(1, num_seeds))
+    at_least = np.repeat(LEAST_WIDENING[column], (EARLY, LATE)) * np.maximum(1, 3 / np.maximum(1, num_seeds))
     widening = np.maximum(_around(most - least, 4).max(1), at_least)
     lower, upper = _around(least, 1).min(1) - widening, _around(most, 1).max(1) + widening
     return Band(*map(np.exp, (least, most, lower, upper)))

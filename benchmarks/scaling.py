@@ -1,9 +1,9 @@
 """Score against compute: python -m benchmarks.scaling [add <folder of a project>]
 
 Without arguments, reads benchmarks/results/scaling.csv, fits error against compute, and writes the
-tables of docs/scaling.md and docs/scaling.svg. `add` adds the scores of a project's runs to the file.
-They are those of `python -m flows.grid budget`: presets/matpac_small_compute.yaml with other epochs,
-sizes of networks and seeds.
+tables of docs/scaling.md and docs/scaling.svg. `add` adds the scores of a project's runs of
+presets/matpac_small_compute.yaml, also those with other epochs, sizes of networks and seeds, as
+`python -m flows.grid budget` makes them.
 
 The error is 1 - score. Three curves are tried over the compute C in PFLOP:
 
@@ -72,7 +72,7 @@ class Row(NamedTuple):
 class Fit(NamedTuple):
     form: str
     coefficients: Floats
-    """One row a draw of seeds; the first row is the fit to the means."""
+    """One row for each draw of seeds; the first row is the fit to the means."""
     left_out: dict[str, float]
     """Root mean square error of predicting a budget left out, by form; fractions."""
 
@@ -122,7 +122,7 @@ FORMS: dict[str, tuple[Callable[[Floats, Floats], Floats], Callable[[Floats, Flo
 
 
 def predict(fit: Fit, at: Floats) -> Floats:
-    """Scores [sample, budget]; none above 1, where logarithms go."""
+    """Scores [sample, budget], at most 1, which the logarithm would pass."""
     return 1 - np.maximum(0, FORMS[fit.form][1](fit.coefficients, at))
 
 
@@ -152,11 +152,12 @@ def fit_curve(pflop: Floats, scores: Sequence[Floats], random: np.random.Generat
             missed.append(curve(coefficients, pflop[[index]])[0, 0] - means[0, index])
         left_out[form] = float(np.sqrt(np.mean(np.square(missed))))
     form = min(left_out, key=lambda one: left_out[one])
-    # Two or three seeds say little of the spread at their budget; those of all budgets say more.
-    free = sum(len(one) - 1 for one in scores)
-    spread = math.sqrt(sum(((one - one.mean()) ** 2).sum() for one in scores) / free) if free else 0.0
-    errors = spread / np.sqrt([len(one) for one in scores])
-    samples = np.concatenate([means, means + errors * random.normal(size=(NUM_DRAWS, len(scores)))])
+    # Two or three seeds say little about the spread at their budget; those of all budgets say more.
+    num_free = sum(len(one) - 1 for one in scores)
+    spread = math.sqrt(sum(((one - one.mean()) ** 2).sum() for one in scores) / num_free) if num_free else 0.0
+    spread_of_means = spread / np.sqrt([len(one) for one in scores])
+    drawn = means + spread_of_means * random.normal(size=(NUM_DRAWS, len(scores)))
+    samples = np.concatenate([means, drawn])
     return Fit(form, FORMS[form][0](pflop, samples), left_out)
 
 
@@ -239,7 +240,7 @@ class Curve(NamedTuple):
     size: str
     pflop: Floats
     scores: list[Floats]
-    """Of the seeds at each budget."""
+    """Scores of the seeds at each budget."""
     fit: Fit | None
     others: list[Row]
     """Runs of other sizes, which are in no fit."""
@@ -319,15 +320,15 @@ def scaling_lines(rows: Sequence[Row]) -> list[str]:
     ]
     for curve in curves:
         lines.append(f"| {' | '.join([curve.dataset, *fit_cells(curve)])} |")
-    largest = max(row.pflop for row in rows)
+    largest = max(curve.pflop[-1] for curve in curves)
     whole = pflop_of_paper()
     beyond = float(f"{whole / largest:.2g}")
     return [
         *lines,
         "",
         "Percent. Curves are fitted to means over seeds of one size; brackets and bands hold 95 % of fits to",
-        "other seeds, drawn with the spread of seeds pooled over budgets. They do not know whether the form",
-        "of the curve is right: what a curve misses a budget left out by says more of that.",
+        "other seeds, drawn with the spread of seeds pooled over budgets. They take the form of the curve",
+        "for granted; how far a curve misses a budget left out of its fit says more about that.",
         "",
         f"**These curves end at {largest:g} PFLOP, and nothing beyond {REACH} times that is claimed.** The",
         f"paper's run takes {whole:,.0f} PFLOP, {beyond:,.0f} times as many, with larger networks, other",

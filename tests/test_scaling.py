@@ -60,7 +60,7 @@ def test_a_curve_is_recognised_and_goes_on_where_nothing_was_measured(form, erro
     assert predict(fit, ahead)[0] == pytest.approx(truth, abs=0.002)
 
 
-def test_the_draws_of_seeds_hold_the_curve_and_is_wider_ahead_than_among_the_runs():
+def test_the_interval_holds_the_curve_and_is_wider_ahead_than_among_the_runs():
     fit = fit_curve(BUDGETS, points(0.05 * BUDGETS**-0.3, spread=0.01), RANDOM)
     low, high = interval(predict(fit, BUDGETS[[3]]))
     assert low < predict(fit, BUDGETS[[3]])[0, 0] < high
@@ -115,7 +115,8 @@ def test_a_run_that_is_added_twice_stands_once(tmp_path):
 
 
 def test_other_sizes_are_laid_beside_the_curve_and_nothing_is_claimed_far_beyond_it():
-    text = "\n".join(scaling_lines(some_rows()))
+    larger = some_rows()[-1]._replace(pflop=0.2)
+    text = "\n".join(scaling_lines([*some_rows(), larger]))
     assert "small at 0.0607 PFLOP" in text
     # 55,451 PFLOP of the paper's run over 0.1214.
     assert "These curves end at 0.1214 PFLOP, and nothing beyond 4 times that is claimed" in text

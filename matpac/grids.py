@@ -94,11 +94,11 @@ def with_setting(
     ours = parse_params(changed(raw, changes), where)
     if not grid.equal_compute:
         return dict(changes), ours
-    changes = {**changes, **equal_compute(ours, params, shards)}
+    changes = {**changes, **epochs_at_equal_compute(ours, params, shards)}
     return changes, parse_params(changed(raw, changes), where)
 
 
-def equal_compute(params: Params, base: Params, shards: Path) -> dict[str, float]:
+def epochs_at_equal_compute(params: Params, base: Params, shards: Path) -> dict[str, float]:
     """Epochs with which `params` costs as many operations as `base`; empty if nothing has to change.
 
     The run, its warm-up and its rise of the temperature are scaled alike, so phases keep their shares.

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from flows.grid import cell_of, cells_of, do, main, possible, with_seeds
-from matpac.grids import GRIDS, equal_compute
+from matpac.grids import GRIDS, epochs_at_equal_compute
 from matpac.params import load_params
 from matpac.training.cost import crops_of, flops_of
 from tests.flows.conftest import REPOSITORY
@@ -212,15 +212,15 @@ def test_equal_compute_counts_the_clips_that_are_long_enough(tmp_path, shards, b
     pretrain = base.params.pretrain.model_copy(update={"crop_frames": 48})
     longer = base.params.model_copy(update={"pretrain": pretrain})
     factor = flops_of(base.params).total / flops_of(longer).total * 4 / 3
-    found = equal_compute(longer, base.params, shards)
+    found = epochs_at_equal_compute(longer, base.params, shards)
     assert found["pretrain.num_epochs"] == pytest.approx(factor * base.params.pretrain.num_epochs, rel=1e-5)
-    assert equal_compute(base.params, base.params, shards) == {}
+    assert epochs_at_equal_compute(base.params, base.params, shards) == {}
 
 
 def test_equal_compute_leaves_it_to_others_to_say_that_no_clip_is_long_enough(tmp_path, shards, base):
     [cell] = crops(tmp_path, base, 208)
     factor = flops_of(base.params).total / flops_of(cell.params).total
-    found = equal_compute(cell.params, base.params, shards)
+    found = epochs_at_equal_compute(cell.params, base.params, shards)
     assert found["pretrain.num_epochs"] == pytest.approx(factor * base.params.pretrain.num_epochs, rel=1e-5)
 
 

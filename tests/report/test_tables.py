@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from matpac.files import write_json
-from matpac.grids import equal_compute
+from matpac.grids import epochs_at_equal_compute
 from matpac.params import load_params
 from matpac.report.columns import printed
 from matpac.report.experiments import Experiment, Result, settings_of
@@ -96,7 +96,10 @@ def test_a_table_has_begun_when_a_run_beside_this_one_or_a_dataset_of_the_paper_
 
 def at_equal_compute(changed, params, shards):
     """Epochs with which changed parameters cost as much, for `experiment`."""
-    return {key.replace(".", "__"): value for key, value in equal_compute(changed, params, shards).items()}
+    return {
+        key.replace(".", "__"): value
+        for key, value in epochs_at_equal_compute(changed, params, shards).items()
+    }
 
 
 def test_settings_with_names_have_a_table_with_their_compute(params, tmp_path):

@@ -149,10 +149,10 @@ def clips_of(cell: Cell, shards: Path) -> tuple[int, int]:
 
 
 def make_shards(base: Cell, cells: Sequence[Cell], lock: int) -> None:
-    """Shards of all that the cells learn from, at last of `base`.
+    """Make the shards that the cells learn from; those of `base` come last.
 
-    Equal compute counts clips. Had a setting no shards yet, here or in a queue, it would get other epochs
-    now than in the report and when the grid is run again. Raises RuntimeError if shards cannot be made.
+    Equal compute counts clips. A setting without shards would get other epochs now than in the report, or
+    when the grid is run again. Raises RuntimeError if shards cannot be made.
     """
     others = {cell.params.pretrain.datasets: cell for cell in cells}
     others.pop(base.params.pretrain.datasets, None)

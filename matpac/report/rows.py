@@ -104,7 +104,7 @@ def varied(experiments: Sequence[Experiment], base: Run, key: str, value: float)
 def named_runs(
     experiments: Sequence[Experiment], base: Run, name: str, grid: Grid, params: Params, shards: Path
 ) -> tuple[list[tuple[Run, Compute]], list[str]]:
-    """Runs of a grid's settings, by their names, and their compute; why others cannot be run here."""
+    """Runs of a grid's settings, by their names, and their compute; lines on settings left out."""
     found, left_out = [], []
     for label, changes in grid.settings:
         try:
@@ -142,8 +142,8 @@ def settings_beside(
 ) -> Settings:
     """Settings of a run beside `base`, perhaps on other recordings or from other initial weights.
 
-    Weights are told apart by their digest. That of other weights is not at hand here, so it is the one
-    with which this run was recorded last.
+    Weights are told apart by their digest, which is unknown here for other weights than those of `base`.
+    So the latest record with all other settings gives it.
 
     Raises:
         ValueError: The run learns from other datasets, and one of them has no finished shards.

@@ -57,7 +57,7 @@ def _check_sizes(pretext: Pretext, networks: dict[str, Tensor], initial: Weights
 def recordings_of(weights: Weights) -> Digests:
     """What trained weights have learned from; unknown if no list came with them, as with released files.
 
-    Unknown ones have the name of the weights without their folder: encoders are published with it.
+    Unknown recordings get the name of the weights without its folder, since encoders are published with it.
     """
     found = digests_in(weights.path)
     return Digests(SCHEMA.empty_table(), (Path(weights.name).name,)) if found is None else found

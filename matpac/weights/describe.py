@@ -109,7 +109,7 @@ def _facts_of_run(meta: Meta) -> dict[str, Any]:
         "heard_hours": round(meta.update * pretrain.batch_size * crop_s / 3600, 3),
         "duration_hours": round(meta.duration_s / 3600, 3),
         "hardware": meta.hardware,
-        # Facts are published; how folders are called here is nobody's business.
+        # Facts are published, and names of local folders are private.
         "init": pretrain.init and Path(pretrain.init).name,
         "init_digest": meta.init_digest,
         "data_digest": meta.data_digest,

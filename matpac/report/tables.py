@@ -173,7 +173,7 @@ def named_settings(
 ) -> list[Table]:
     """A table for each grid with named settings, once one of them has been run beside this run.
 
-    A file that is no grid has a table that says so: a report is more than one grid.
+    A file that is no grid gets a table that says so, since one broken file must not cost the whole report.
     """
     tables, base = [], this_run(experiments, settings)
     for path in sorted(grids.glob("*.yaml")):

@@ -249,7 +249,7 @@ def test_a_grid_of_neither_form_is_refused(tmp_path, text, complaint):
 
 
 def test_the_study_has_the_budget_of_instruments(tmp_path):
-    """Which methods they are, says the file; here, that none gets more or changes the networks."""
+    """The file says which methods they are; none gets more compute or other networks."""
     preset = Path("presets/instruments.yaml")
     base, cells = cell_of(preset), cells_of(GRIDS / "study.yaml", preset, tmp_path)
     assert [cell.label for cell in cells][:4] == ["released", "paper", "m2d", "matpac_plus"]

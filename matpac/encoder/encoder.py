@@ -141,7 +141,7 @@ class AudioEncoder(TrainedEncoder):
             patches: Whether to keep the patches of all frequencies apart instead of side by side.
             hop_ms: Time from step to step: 160 (None), 80, 40, 20 or 10 ms with the paper's front end.
                 Each step still hears 160 ms. Clips are encoded anew from later frames on, so 40 ms
-                take four times as long. Every fourth step of these is a step of 160 ms, to the bit.
+                take four times as long. Every fourth of these is a step of 160 ms, up to rounding.
 
         Returns:
             Embeddings and times (ms) for each clip; see `Timed` for the shapes.

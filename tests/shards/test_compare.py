@@ -114,7 +114,10 @@ def test_the_command_takes_lists_by_themselves(shards, tmp_path, monkeypatch, ca
     [
         (lambda path: None, r"here: need a checkpoint, .* found nothing there"),
         (lambda path: path.mkdir(), r"here: need .* found no index\.parquet or digests\.parquet in it"),
-        (lambda path: path.write_text("x"), r"here: need the bytes that were written, found others"),
+        (
+            lambda path: path.write_text("x"),
+            r"here: need a list of recordings .* found a file of another kind",
+        ),
     ],
 )
 def test_what_holds_no_list_is_named(tmp_path, make, message):

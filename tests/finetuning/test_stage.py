@@ -53,7 +53,7 @@ def test_the_result_is_a_classifier_with_its_scores(finetuned):
 def test_its_encoder_has_learned_from_the_clips_that_it_was_fine_tuned_on(finetuned, shards, checkpoint):
     learned = read_digests(finetuned / "tones")
     assert (known(ShardFolder(shards).recordings().table, learned.table) == SAME_CONTENT).all()
-    assert learned.unknown == (str(checkpoint),), "the checkpoint has no list"
+    assert learned.unknown == (checkpoint.name,), "the checkpoint has no list"
 
 
 def test_nothing_unfinished_is_left(finetuned):

@@ -18,11 +18,11 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,10 @@ from matpac.grids import EPOCHS, changed
 from matpac.params import Params, flat, load_params, parse_params
 from matpac.probing.store import BASELINES
 from matpac.progress import stop
-from matpac.report.experiments import SECTIONS, Experiment, read_experiments, sections_of
+from matpac.report.experiments import SECTIONS, Experiment, Settings, read_experiments, sections_of
+from matpac.report.rows import compute_of
 from matpac.shards.corpus import fingerprint
-from matpac.training.cost import GPUS, assumptions, clips_in, crops_of, estimate, flops_of
+from matpac.training.cost import GPUS, assumptions, crops_of, estimate, flops_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 RUNS = PROJECT / "benchmarks/results/scaling.csv"
@@ -174,7 +175,10 @@ def rows_of(root: Path) -> list[Row]:
         ValueError: No record of such a run, or one of other recordings than the project has now.
     """
     params, shards = load_params(root / "params.yaml"), root / "data/shards"
-    experiments = [one for one in read_experiments(root / "data/experiments") if is_of_recipe(one)]
+    recipe = fixed(flat(sections_of(load_params(RECIPE), SECTIONS)))
+    experiments = [
+        one for one in read_experiments(root / "data/experiments") if fixed(one.settings) == recipe
+    ]
     if not experiments:
         raise ValueError(
             f"{root}: need records of runs of {RECIPE.relative_to(PROJECT)} in data/experiments, found none. "
@@ -183,11 +187,9 @@ def rows_of(root: Path) -> list[Row]:
     return [row for one in experiments for row in rows_of_run(one, params, shards)]
 
 
-def is_of_recipe(experiment: Experiment) -> bool:
-    def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in settings.items() if not key.startswith((*FREE, "corpus."))}
-
-    return fixed(experiment.settings) == fixed(flat(sections_of(load_params(RECIPE), SECTIONS)))
+def fixed(settings: Settings) -> Settings:
+    """What runs of one recipe share."""
+    return {key: value for key, value in settings.items() if not key.startswith((*FREE, "corpus."))}
 
 
 def rows_of_run(experiment: Experiment, params: Params, shards: Path) -> list[Row]:
@@ -199,15 +201,15 @@ def rows_of_run(experiment: Experiment, params: Params, shards: Path) -> list[Ro
             raise ValueError(f"{shards / dataset}: need the recordings of all recorded runs, found others")
     changes = {key: value for key, value in settings.items() if not key.startswith("corpus.")}
     ours = parse_params(changed(params.model_dump(mode="json"), changes), str(shards))
-    crops, per_crop = crops_of(ours, clips_in(shards, ours)), flops_of(ours).total
+    epochs, per_crop, crops = compute_of(ours, shards)
     assert crops is not None
+    numbers = (float(f"{one:.4g}") for one in (per_crop / 1e9, crops * per_crop / 1e15))
+    known = (ours.model.size, epochs, crops, *numbers, ours.pretrain.seed)
     rows = []
     for dataset, result in experiment.results.items():
         repeats = (result.repeats, *(result.baselines[name] for name in BASELINES))
         scores = (round(float(np.mean(one)), 4) for one in repeats)
-        numbers = (float(f"{one:.4g}") for one in (per_crop / 1e9, crops * per_crop / 1e15))
-        seed, epochs = ours.pretrain.seed, ours.pretrain.num_epochs
-        rows.append(Row(ours.model.size, epochs, crops, *numbers, seed, dataset, *scores))
+        rows.append(Row(*known, dataset, *scores))
     return rows
 
 
